@@ -1,0 +1,90 @@
+"""The scalar options of the loss, checked once and passed as one value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Literal, get_args
+
+__all__ = ["CrossEntropy", "Reduction"]
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossEntropy:
+    """What is computed, apart from the arrays it is computed from.
+
+    Attributes
+    ----------
+    label_smoothing
+        ε in [0, 1]: the share of each target's mass that is spread evenly over the classes.
+    z_loss
+        ζ ≥ 0: adds ζ·lse² to each row, which keeps the normaliser near 0.
+    softcap
+        Logits become ``softcap * tanh(logits / softcap)`` first; None leaves them alone.
+    temperature
+        τ > 0: the (soft-capped) logits are divided by it. One a row is an array of the Problem instead.
+    ignore_index
+        Rows with this hard target take no part.
+    reduction
+        ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises
+    ------
+    ValueError
+        If an option is NaN or out of range; the message says which, its value and what is allowed.
+    TypeError
+        If an option is not a real number (``ignore_index``: an integer).
+
+    Examples
+    --------
+    >>> CrossEntropy(label_smoothing=0.1).label_smoothing
+    0.1
+    """
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    softcap: float | None = None
+    temperature: float = 1.0
+    ignore_index: int = -100
+    reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        smoothing = _real("label_smoothing", self.label_smoothing)
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f"label_smoothing is {smoothing!r}; allowed: a number in [0, 1]")
+        z_loss = _real("z_loss", self.z_loss)
+        if not 0 <= z_loss < math.inf:
+            raise ValueError(f"z_loss is {z_loss!r}; allowed: a finite number >= 0")
+        softcap = None if self.softcap is None else _positive("softcap", self.softcap)
+        temperature = _positive("temperature", self.temperature)
+        if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, Integral):
+            raise TypeError(f"ignore_index is {self.ignore_index!r}; allowed: an integer")
+        if self.reduction not in get_args(Reduction):
+            raise ValueError(f"reduction is {self.reduction!r}; allowed: 'mean', 'sum', 'none'")
+        # Equal options are equal objects, whichever number type they came in.
+        for name, value in (
+            ("label_smoothing", smoothing),
+            ("z_loss", z_loss),
+            ("softcap", softcap),
+            ("temperature", temperature),
+            ("ignore_index", int(self.ignore_index)),
+        ):
+            object.__setattr__(self, name, value)
+
+
+def _real(name: str, value: object) -> float:
+    """Return an option as a float."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; allowed: a real number")
+    return float(value)
+
+
+def _positive(name: str, value: object) -> float:
+    """Return an option that must be finite and above 0 as a float."""
+    number = _real(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {number!r}; allowed: a finite number > 0")
+    return number
