@@ -1,0 +1,191 @@
+"""The figure of an explanation: probabilities as a table, losses on the curve of −ln p, the gradient as bars."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from softnll.data.text import printable
+from softnll.stages import rounded_loss, shown_classes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from numpy.typing import NDArray
+
+    from softnll.explain import Explanation
+
+__all__ = ["FORMATS", "draw_explanation", "figure_bytes"]
+
+FORMATS = ("png", "svg", "pdf")
+MOST_ROWS = 8
+MOST_CLASSES = 8
+
+INK = "#1f2430"
+MUTED = "#5b6475"
+GRID = "#d9dde5"
+# One colour a row, told apart also by colour-blind readers (Okabe and Ito, darkened until text in them can be read).
+ROWS = ("#0063a3", "#b85500", "#00785a", "#a3387c", "#6a6f00", "#1f7fb8", "#8a4b2a", "#4d4dbf")
+
+
+def draw_explanation(told: Explanation, figure: Figure | None = None) -> Figure:
+    """Draw an explanation into a figure of its own or into the one given; at most 8 rows and 8 classes are shown.
+
+    Examples
+    --------
+    >>> import softnll as sn
+    >>> figure = sn.explain([[5, 4, 2]], [0]).plot()
+    >>> len(figure.axes)
+    3
+    """
+    if figure is None:
+        figure = Figure(figsize=(12, 3.9), facecolor="white", layout="constrained")
+        FigureCanvasAgg(figure)
+    N = min(len(told.logits), MOST_ROWS)
+    classes = shown_classes(told, N, MOST_CLASSES)
+    labelled = told.targets is not None
+    panels: list[Axes] = list(
+        np.atleast_1d(figure.subplots(1, 3 if labelled else 1, width_ratios=[1.15, 1, 1] if labelled else [1]))
+    )
+    _draw_probabilities(panels[0], told, N, classes)
+    if labelled:
+        _draw_losses(panels[1], told, N)
+        _draw_gradient(panels[2], told, N, classes)
+    return figure
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """Return the figure as a file of one of `FORMATS`; the same figure gives the same bytes."""
+    stream = io.BytesIO()
+    undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with rc_context({"svg.hashsalt": "softnll", "svg.fonttype": "path"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script the font lacks shows boxes
+        figure.savefig(stream, format=kind, dpi=150, metadata=undated.get(kind))
+    return stream.getvalue()
+
+
+def _draw_probabilities(ax: Axes, told: Explanation, N: int, classes: NDArray[np.int64]) -> None:
+    """Draw the table of scores and probabilities, a colour a row, the true class framed."""
+    roomy = len(classes) <= 5
+    for n in range(N):
+        color = ROWS[n % len(ROWS)]
+        for i, c in enumerate(classes):
+            p = float(told.probabilities[n, c])
+            cell = {"xy": (i + 0.04, n + 0.06), "width": 0.92, "height": 0.88}
+            ax.add_patch(Rectangle(**cell, facecolor=color, alpha=0.06 + 0.9 * p, lw=0))
+            if told.targets is not None and c == told.targets[n]:
+                ax.add_patch(Rectangle(**cell, fill=False, edgecolor=color, lw=2.5))
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if p > 0.55 else INK}
+            ax.text(i + 0.5, n + (0.42 if roomy else 0.5), f"{p:.{3 if roomy else 2}f}", fontsize=12 if roomy else 9, **style)
+            if roomy:
+                ax.text(i + 0.5, n + 0.76, f"score {float(told.logits[n, c]):.3g}", fontsize=8, **style)
+    ax.set(xlim=(0, len(classes)), ylim=(N, 0))
+    _class_axis(ax.xaxis, np.arange(len(classes)) + 0.5, told, classes)
+    ax.set_yticks(np.arange(N) + 0.5, [_row_name(told, n) for n in range(N)], fontsize=10, parse_math=False)
+    ax.tick_params(length=0)
+    for n, label in enumerate(ax.get_yticklabels()):
+        label.set(color=ROWS[n % len(ROWS)], fontweight="bold")
+    ax.spines[:].set_visible(False)
+    _title(ax, "Softmax" + (", true class framed" if told.targets is not None else ""))
+
+
+def _draw_losses(ax: Axes, told: Explanation, N: int) -> None:
+    """Draw −ln p and where on it each row stands."""
+    assert told.nll is not None
+    assert told.targets is not None
+    assert told.total is not None
+    truth = np.array([told.probabilities[n, told.targets[n]] for n in range(N)], np.float64)
+    losses = told.nll[:N].astype(np.float64)
+    top = float(np.clip(1.25 * losses.max(), 3.0, 12.0))
+    heights = np.minimum(losses, top)  # beyond what the curve shows, a row stands at the top edge
+    p = np.geomspace(math.exp(-top), 1, 400)
+    ax.plot(p, -np.log(p), color=INK, lw=1.6)
+    order = np.argsort(heights, kind="stable")
+    places = _spread(heights[order] + 0.07 * top, gap=0.075 * top, top=0.97 * top)
+    for n, place in zip(order, places, strict=True):
+        color = ROWS[n % len(ROWS)]
+        ax.plot([truth[n]] * 2, [0, heights[n]], color=color, lw=1, ls=(0, (3, 3)), clip_on=False)
+        ax.plot(truth[n], heights[n], "o", ms=9, color=color, mec="white", mew=1.5, clip_on=False, zorder=3)
+        side = "right" if truth[n] > 0.75 else "left"
+        label = f"{rounded_loss(float(losses[n]))} {_row_name(told, int(n))}"
+        x = min(truth[n] + 0.02, 0.99)
+        ax.text(x, place, label, ha=side, va="center", color=color, fontsize=10, parse_math=False)
+    ax.set(xlim=(0, 1), ylim=(0, top))
+    ax.set_xlabel("probability p of the true class", color=MUTED, fontsize=10)
+    ax.set_ylabel("nats", color=MUTED, fontsize=10)
+    ax.grid(color=GRID, lw=0.7)
+    _quiet(ax)
+    _title(ax, f"Unhappiness \N{MINUS SIGN}ln p, total {rounded_loss(told.total)}")
+
+
+def _draw_gradient(ax: Axes, told: Explanation, N: int, classes: NDArray[np.int64]) -> None:
+    """Draw the derivative of the total by each score: bars, one below the other within a class, a colour a row."""
+    assert told.gradient is not None
+    height = 0.8 / N
+    places = np.arange(len(classes))
+    for n in range(N):
+        slopes = told.gradient[n, classes].astype(np.float64)
+        rows = places + (n - (N - 1) / 2) * height
+        ax.barh(rows, slopes, 0.88 * height, color=ROWS[n % len(ROWS)])
+        if N * len(classes) <= 16:
+            for y, g in zip(rows, slopes, strict=True):
+                text = f"{g:+.3f}".replace("-", "\N{MINUS SIGN}")
+                side = "left" if g >= 0 else "right"
+                ax.annotate(
+                    text, (g, y), (4 if g >= 0 else -4, 0), textcoords="offset points", ha=side, va="center", fontsize=8,
+                    color=MUTED,
+                )  # fmt: skip
+    ax.axvline(0, color=INK, lw=1)
+    ax.margins(x=0.2)
+    ax.set_ylim(len(classes) - 0.5, -0.5)
+    _class_axis(ax.yaxis, places, told, classes)
+    ax.set_xlabel("derivative by the score", color=MUTED, fontsize=10)
+    ax.grid(axis="x", color=GRID, lw=0.7)
+    _quiet(ax)
+    _title(ax, "Gradient p \N{MINUS SIGN} onehot")
+
+
+def _spread(places: NDArray[np.float64], gap: float, top: float) -> NDArray[np.float64]:
+    """Move ascending places apart by at least ``gap``, upwards, and back down where that passes ``top``."""
+    places = places.copy()
+    for k in range(1, len(places)):
+        places[k] = max(places[k], places[k - 1] + gap)
+    for k in reversed(range(len(places))):
+        places[k] = min(places[k], top - gap * (len(places) - 1 - k))
+    return places
+
+
+def _class_axis(axis: Axis, places: NDArray[Any], told: Explanation, classes: NDArray[np.int64]) -> None:
+    """Name the classes along an axis, shorter where there are many."""
+    many = len(classes) > 5
+    names = [printable(told.class_names[c], 10 if many else 14) for c in classes]
+    axis.set_ticks(places, names, fontsize=8 if many else 10, color=INK, parse_math=False)
+    if many and axis.axis_name == "x":
+        for label in axis.get_ticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+
+
+def _row_name(told: Explanation, n: int) -> str:
+    """Return what a row is called."""
+    return f"row {n}" if told.targets is None else f"{n} {printable(told.class_names[told.targets[n]], 14)}"
+
+
+def _title(ax: Axes, text: str) -> None:
+    """Set a panel's title."""
+    ax.set_title(text, loc="left", fontsize=11, color=INK, pad=12)
+
+
+def _quiet(ax: Axes) -> None:
+    """Take away what carries no information."""
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GRID)
+    ax.tick_params(length=0)

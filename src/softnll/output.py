@@ -1,0 +1,75 @@
+"""From rows back to what the caller gets: ``out=`` arrays, shapes, reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softnll.kernels.choose import kernels
+from softnll.layout import Layout, loss_dtype
+from softnll.problem import Problem
+
+__all__ = ["reduce", "write"]
+
+Result = TypeVar("Result")
+
+
+def write(
+    problem: Problem,
+    layout: Layout,
+    out: NDArray[Any] | None,
+    fill: Callable[[NDArray[Any]], Result],
+    inputs: Iterable[Any] = (),
+) -> tuple[NDArray[Any], Result]:
+    """Let ``fill`` write rows of the logits' type and return them in the logits' shape, in ``out`` if that is given.
+
+    ``inputs`` are the caller's other arrays: an ``out`` that overlaps one of them, or the logits in any other way than by
+    being them, is written only after everything has been read.
+    """
+    dtype = problem.x.dtype
+    if out is None:
+        fresh = np.empty(problem.x.shape, dtype)
+        result = fill(fresh)
+        return layout.restore(fresh), result
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is a {type(out).__name__}; allowed: a NumPy array")
+    if out.shape != layout.shape:
+        raise ValueError(f"out has shape {out.shape}; allowed: the logits' shape {layout.shape}")
+    if out.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"out has dtype {out.dtype}; allowed: {dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; allowed: an array that can be written to")
+    rows = layout.rows(out)
+    direct = out.dtype.isnative and np.may_share_memory(rows, out) and not _overlaps(rows, problem, inputs)
+    target = rows if direct else np.empty(problem.x.shape, dtype)
+    result = fill(target)
+    if not direct:
+        out[...] = layout.restore(target)
+    return out, result
+
+
+def _overlaps(rows: NDArray[Any], problem: Problem, inputs: Iterable[Any]) -> bool:
+    """Whether writing these rows one after another could change what is still to be read."""
+    x = problem.x
+    same = rows.__array_interface__["data"] == x.__array_interface__["data"] and rows.strides == x.strides
+    if not same and np.may_share_memory(rows, x):
+        return True
+    return any(isinstance(other, np.ndarray) and np.may_share_memory(rows, other) for other in inputs)
+
+
+def reduce(
+    problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype: np.dtype[Any] | None = None
+) -> Any:
+    """Return the rows' losses as the objective's reduction says; by default in the type that the logits' type has."""
+    dtype = loss_dtype(problem.x.dtype) if dtype is None else dtype
+    reduction = problem.objective.reduction
+    with np.errstate(all="ignore"):  # a loss beyond float32's largest is inf
+        if reduction == "none":
+            return losses.astype(dtype, copy=False).reshape(layout.row_shape)[()]
+        value = kernels().total(losses)
+        if reduction == "mean":
+            value = value / problem.divisor if problem.divisor > 0 else np.nan
+        return dtype.type(value)

@@ -1,0 +1,188 @@
+"""The Problem: everything a kernel needs, laid out as rows and valid beyond doubt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softnll.layout import Axis, Layout, as_floating, as_real
+from softnll.objective import CrossEntropy
+from softnll.targets import as_targets, as_weights, check_hard, check_soft, first_bad
+
+__all__ = ["Problem", "as_temperatures", "prepare", "prepare_targets", "split_temperature"]
+
+_DEFAULT = CrossEntropy()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Rows of logits and what is asked of them. A kernel never checks: what is a Problem is valid.
+
+    The arrays are those of any one array library. N rows, C classes.
+
+    Attributes
+    ----------
+    x
+        ``(N, C)`` logits: float16, bfloat16, float32 or float64, any strides.
+    objective
+        The scalar options.
+    y
+        ``(N,)`` int64 hard targets, or None. Outside [0, C) only if checks were declined: that row is NaN.
+    q
+        ``(N, C)`` soft targets (float32 or float64), or None.
+    w
+        ``(C,)`` float64 class weights, or None for 1.
+    s
+        ``(N,)`` float64 row weights, 0 for a row that takes no part (whatever it holds), or None for 1.
+    where
+        ``(N, C)`` bool, False for a class that does not exist in that row, or None.
+    tau
+        ``(N,)`` float64 temperatures, or None for the objective's.
+    divisor
+        What the sum of the losses is divided by: D of the mean, else 1.
+    """
+
+    x: Any
+    objective: CrossEntropy = _DEFAULT
+    y: Any = None
+    q: Any = None
+    w: Any = None
+    s: Any = None
+    where: Any = None
+    tau: Any = None
+    divisor: float = 1.0
+
+    def take(self, rows: Any, x: Any) -> Problem:
+        """Return the part of the problem in some rows, with these as its logits."""
+
+        def part(array: Any) -> Any:
+            return None if array is None else array[rows]
+
+        return replace(
+            self, x=x, y=part(self.y), q=part(self.q), s=part(self.s), where=part(self.where), tau=part(self.tau)
+        )
+
+
+def split_temperature(temperature: Any) -> tuple[float, Any]:
+    """Return a temperature as the objective's number and, if there is one a row, the array of them."""
+    if isinstance(temperature, Real):
+        return temperature, None  # type: ignore[return-value]
+    if isinstance(temperature, np.ndarray | list | tuple) and np.ndim(temperature) > 0:
+        return 1.0, temperature
+    return (temperature.item() if isinstance(temperature, np.ndarray) else temperature), None
+
+
+def as_temperatures(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return one temperature a row as float64 ``(N,)``."""
+    array = as_real(value, "temperature").astype(np.float64, copy=False)
+    if array.shape != shape:
+        raise ValueError(f"temperature has shape {array.shape}; allowed: a number, or one a row: shape {shape}")
+    bad = ~((array > 0) & (array < np.inf))
+    if bad.any():
+        value = array.ravel()[np.argmax(bad)]
+        raise ValueError(f"temperature{first_bad(bad, shape)} is {value}; allowed: finite numbers > 0")
+    return array.reshape(-1)
+
+
+def _as_where(value: Any, layout: Layout) -> NDArray[np.bool_]:
+    """Return the mask as ``(N, C)`` bool."""
+    array = np.asarray(value)
+    if array.dtype != np.bool_:
+        raise TypeError(f"where has dtype {array.dtype}; allowed: bool (True: the class takes part)")
+    try:
+        full = np.broadcast_to(array, layout.shape)
+    except ValueError:
+        raise ValueError(f"where has shape {array.shape}; allowed: what broadcasts to {layout.shape}") from None
+    return layout.rows(full)
+
+
+def prepare(
+    logits: Any,
+    *,
+    axis: Axis = -1,
+    several: bool = False,
+    temperature: Any = None,
+    where: Any = None,
+    objective: CrossEntropy = _DEFAULT,
+    empty: bool = False,
+    name: str = "logits",
+) -> tuple[Problem, Layout]:
+    """Check logits, mask and per-row temperatures and lay them out as a Problem without targets.
+
+    Raises
+    ------
+    TypeError
+        If logits, mask or temperatures are of a type that has no meaning here.
+    ValueError
+        If shapes do not fit, a temperature is not positive, or there are no classes (unless ``empty`` allows that).
+    """
+    array = as_floating(logits, name)
+    layout = Layout.of(array.shape, axis, several=several)
+    if layout.n_classes == 0 and not empty:
+        raise ValueError(f"{name} of shape {layout.shape} have no classes on axis {axis}; allowed: at least one")
+    problem = Problem(
+        layout.rows(array),
+        objective,
+        where=None if where is None else _as_where(where, layout),
+        tau=None if temperature is None else as_temperatures(temperature, layout.row_shape),
+    )
+    return problem, layout
+
+
+def prepare_targets(
+    problem: Problem,
+    layout: Layout,
+    targets: Any,
+    *,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    check: bool = True,
+) -> Problem:
+    """Check targets and weights against a Problem's logits and return the Problem that holds them.
+
+    Sets the row weights (0 where ``ignore_index`` says so) and the mean's denominator: Σ s·w_y over the rows with a
+    hard target, Σ s over rows with soft ones.
+
+    Raises
+    ------
+    TypeError
+        If targets or weights are of a type that has no meaning here (bool; floats for hard targets).
+    ValueError
+        If shapes do not fit, a target is out of range or masked out, soft targets are no distribution, or a weight is
+        negative, NaN or infinite. ``check=False`` leaves out the checks of the targets' values.
+    """
+    y, q = as_targets(targets, layout)
+    w = None if class_weight is None else as_weights(class_weight, "class_weight", (layout.n_classes,))
+    s = None if sample_weight is None else as_weights(sample_weight, "sample_weight", layout.row_shape).reshape(-1)
+    if y is not None:
+        ignore = problem.objective.ignore_index
+        if check:
+            check_hard(y, layout, ignore, problem.where)
+        elif y.dtype == np.uint64:
+            y = np.minimum(y, np.uint64(layout.n_classes))  # still out of range, and within int64
+        y = y.astype(np.int64, copy=False)
+        ignored = y == ignore
+        if ignored.any():
+            s = np.where(ignored, 0.0, 1.0 if s is None else s)
+    else:
+        assert q is not None  # noqa: S101 - as_targets returns one of the two
+        if check:
+            check_soft(q, layout, s, problem.where)
+        if q.dtype not in (np.float32, np.float64):
+            q = q.astype(np.float32)
+    divisor = _divisor(y, w, s, layout) if problem.objective.reduction == "mean" else 1.0
+    return replace(problem, y=y, q=q, w=w, s=s, divisor=divisor)
+
+
+def _divisor(y: Any, w: Any, s: Any, layout: Layout) -> float:
+    """Return D, the mean's denominator."""
+    N = int(np.prod(layout.row_shape, dtype=np.int64))
+    if y is None or w is None:
+        return float(N if s is None else s.sum())
+    inside = (y >= 0) & (y < len(w))
+    row_weight = np.where(inside, w[np.where(inside, y, 0)], 1.0)
+    return float(row_weight.sum() if s is None else (s * row_weight).sum())

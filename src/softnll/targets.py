@@ -1,0 +1,113 @@
+"""Checks of targets and weights: what passes here, the kernels may trust."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softnll.layout import Layout, as_real, is_floating, native
+
+__all__ = ["as_targets", "as_weights", "blocks", "check_hard", "check_soft", "first_bad"]
+
+_BLOCK = 1 << 18  # entries looked at together when soft targets are checked: 2 MiB of float64
+
+
+def blocks(n_rows: int, n_columns: int, entries: int = _BLOCK) -> list[slice]:
+    """Return slices of rows that hold about so many entries each."""
+    step = max(1, entries // max(1, n_columns))
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+
+
+def first_bad(bad: NDArray[np.bool_], shape: tuple[int, ...]) -> str:
+    """Return the position of the first row marked, as the caller indexes it."""
+    where = np.unravel_index(int(np.argmax(bad)), shape)
+    return "[" + ", ".join(str(int(i)) for i in where) + "]" if shape else "[()]"
+
+
+def as_weights(value: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return weights as float64: finite, not negative, of exactly this shape."""
+    array = as_real(value, name).astype(np.float64, copy=False)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; allowed: {shape}")
+    bad = ~((array >= 0) & (array < np.inf))
+    if bad.any():
+        where = first_bad(bad, shape)
+        raise ValueError(f"{name}{where} is {array.ravel()[np.argmax(bad)]}; allowed: finite numbers >= 0")
+    return array
+
+
+def as_targets(targets: Any, layout: Layout) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Tell hard targets from soft ones by type and shape: return ``(y (N,), None)`` or ``(None, q (N, C))``."""
+    if isinstance(targets, np.ma.MaskedArray):
+        raise TypeError("targets is a masked array; pass its data, and leave rows out with ignore_index or sample_weight")
+    array = np.asarray(targets)
+    if array.size == 0 and array.shape == layout.row_shape and array.dtype == np.float64:
+        array = array.astype(np.int64)  # an empty list has no type of its own
+    hard, soft = array.dtype.kind in "iu", is_floating(array.dtype)
+    if not hard and not soft:
+        raise TypeError(f"targets has dtype {array.dtype}; allowed: integers (hard) or {_SOFT} (soft)")
+    if hard and array.shape == layout.row_shape:
+        return native(array).reshape(-1), None
+    if soft and array.shape == layout.shape and layout.shape:
+        return None, layout.rows(native(array))
+    if soft and array.shape == layout.row_shape:
+        raise TypeError(f"hard targets have dtype {array.dtype}; allowed: integers")
+    raise ValueError(
+        f"targets has shape {array.shape} and dtype {array.dtype}, logits have shape {layout.shape} with the classes on "
+        f"axis {layout.axes[0]}; allowed: integers of shape {layout.row_shape} or floats of shape {layout.shape}"
+    )
+
+
+_SOFT = "float16, bfloat16, float32, float64"
+
+
+def check_hard(y: NDArray[Any], layout: Layout, ignore_index: int, where: NDArray[np.bool_] | None) -> None:
+    """Raise unless each hard target is a class that is allowed, or to be ignored."""
+    C = layout.n_classes
+    if y.size == 0:
+        return
+    if int(y.min()) < 0 or int(y.max()) >= C:
+        bad = ((y < 0) | (y >= C)) & (y != ignore_index)
+        if bad.any():
+            at = first_bad(bad, layout.row_shape)
+            value = int(y[np.argmax(bad)])
+            raise ValueError(f"targets{at} is {value}; allowed: 0 <= target < {C} classes, or ignore_index={ignore_index}")
+    if where is not None:
+        taking_part = y != ignore_index
+        chosen = np.where(taking_part, y, 0).astype(np.int64)
+        bad = taking_part & ~np.take_along_axis(where, chosen[:, None], axis=1)[:, 0]
+        if bad.any():
+            at = first_bad(bad, layout.row_shape)
+            raise ValueError(f"targets{at} is {int(y[np.argmax(bad)])}, a class that where= masks out there")
+
+
+def check_soft(
+    q: NDArray[Any], layout: Layout, weight: NDArray[np.float64] | None, where: NDArray[np.bool_] | None
+) -> None:
+    """Raise unless each row of soft targets that takes part is a distribution over the allowed classes."""
+    eps = float(np.finfo(q.dtype).eps) if q.dtype.kind == "f" else 2.0**-7  # bfloat16, whose type NumPy does not know
+    tolerance = max(1e-6, 4 * eps)
+    for rows in blocks(*q.shape):
+        block = q[rows].astype(np.float64, copy=False)
+        total = block.sum(axis=1)
+        signs = ~(block.min(axis=1) >= 0)
+        masses = ~(np.abs(total - 1) <= tolerance)
+        masked = np.zeros_like(signs) if where is None else ((block != 0) & ~where[rows]).any(axis=1)
+        bad = signs | masses | masked
+        if weight is not None:
+            bad &= weight[rows] != 0  # a row that takes no part may hold anything
+        if not bad.any():
+            continue
+        i = int(np.argmax(bad))
+        every = np.zeros(q.shape[0], bool)
+        every[rows.start + i] = True
+        at = f"targets{first_bad(every, layout.row_shape)}"
+        if signs[i]:
+            raise ValueError(f"{at} holds {block[i].min()}; allowed: soft targets >= 0 (check=False lets them pass)")
+        if masses[i]:
+            raise ValueError(
+                f"{at} sums to {total[i]}; allowed: 1 within {tolerance:.2g} (check=False lets other masses pass)"
+            )
+        raise ValueError(f"{at} puts mass on a class that where= masks out there")
