@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["DataError", "Dataset"]
 
@@ -14,9 +17,9 @@ class DataError(ValueError):
     """A file that cannot be used; the message says which, what is wrong, and what is expected, in one line."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled examples.
+    """Labelled examples; one that exists is valid.
 
     Attributes
     ----------
@@ -30,6 +33,14 @@ class Dataset:
         ``"train"``, ``"test"`` or ``"all"``.
     name
         What the data is called where it is reported (``"digits"``, ``"CIFAR-10"``, a file's name).
+    scale
+        The value of a white pixel: 255, or 16 for the digits, whose pixels count dots.
+
+    Raises
+    ------
+    DataError
+        Where shapes, types, counts or label ranges are not the ones above.
+
     """
 
     inputs: NDArray[np.generic] = field(repr=False)
@@ -37,6 +48,26 @@ class Dataset:
     class_names: tuple[str, ...]
     split: str
     name: str
+    scale: float = 255.0
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.inputs.shape, self.inputs.dtype
+        images = dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3))
+        if not images and not (dtype.kind == "f" and len(shape) == 2):
+            raise DataError(
+                f"{self.name}: inputs of shape {shape} and type {dtype.name}; allowed are uint8 images (N, H, W) or "
+                "(N, H, W, 3) and floating-point features (N, F)"
+            )
+        if self.labels.ndim != 1 or self.labels.dtype != np.int64:
+            raise DataError(f"{self.name}: labels must be (N,) int64, got {self.labels.shape} {self.labels.dtype.name}")
+        if len(self.labels) != shape[0]:
+            raise DataError(f"{self.name}: {shape[0]} inputs but {len(self.labels)} labels")
+        if 0 in shape:
+            raise DataError(f"{self.name}: no examples (inputs of shape {shape})")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.class_names):
+            wrong = low if low < 0 else high
+            raise DataError(f"{self.name}: label {wrong} is not one of the {len(self.class_names)} classes (0 first)")
 
     @property
     def has_images(self) -> bool:
@@ -44,8 +75,18 @@ class Dataset:
         return self.inputs.ndim in (3, 4)
 
     def features(self) -> NDArray[np.floating]:
-        """Return the inputs as ``(N, F)`` rows, images as float32 pixels in [0, 1]."""
+        """Return the inputs as ``(N, F)`` rows: images as float32 ``pixel / scale`` in [0, 1], features as they are."""
         rows = self.inputs.reshape(len(self.inputs), -1)
         if self.inputs.dtype == np.uint8:
-            return rows.astype(np.float32) / np.float32(255)
+            return rows.astype(np.float32) / np.float32(self.scale)
         return rows  # type: ignore[return-value]
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return the images with black 0 and white 255, to look at (images only)."""
+        if not self.has_images:
+            raise DataError(f"{self.name}: has features, not images")
+        if self.scale == 255:
+            return self.inputs  # type: ignore[return-value]
+        bright = self.inputs.astype(np.float32) * np.float32(255 / self.scale)
+        pixels: NDArray[np.uint8] = np.rint(np.minimum(bright, np.float32(255))).astype(np.uint8)
+        return pixels

@@ -1,0 +1,77 @@
+"""Where data sets lie on this computer, and how the ones that are not there come."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from softnll.data import cifar10, mnist, releases
+from softnll.data.download import DownloadError, Progress, fetch
+from softnll.data.text import place
+
+if TYPE_CHECKING:
+    from softnll.data.dataset import Dataset
+
+__all__ = ["cache_folder", "load_cifar10", "load_mnist"]
+
+#: Where Debian's package dataset-fashion-mnist puts its files.
+SYSTEM_FOLDER = Path("/usr/share/datasets")
+
+
+def cache_folder(given: Path | None = None) -> Path:
+    """Return the folder of the data sets: the given one, $SOFTNLL_DATA, $XDG_CACHE_HOME/softnll or ~/.cache/softnll."""
+    if given is not None:
+        return given
+    if own := os.environ.get("SOFTNLL_DATA"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "softnll"
+
+
+def load_cifar10(
+    folder: Path, *, download: bool = True, progress: Progress | None = None, url: str = releases.BINARY_URL
+) -> tuple[Dataset, Dataset]:
+    """Return train and test of CIFAR-10 from what the folder holds: extracted files, or an archive, or a download.
+
+    Raises
+    ------
+    DataError
+        Where what is there is damaged.
+    DownloadError
+        Where nothing is there and nothing comes; its message says what to put where.
+
+    """
+    if cifar10.find_folder(folder) is not None:
+        return cifar10.read_folder(folder)
+    for release in cifar10.RELEASES:
+        archive = folder / release.archive
+        if archive.is_file():
+            return cifar10.read_archive(archive)
+    target = folder / releases.BINARY.archive
+    if not download:
+        raise DownloadError(
+            f"CIFAR-10 is not in {place(folder)} and downloading is off: put {url} there as {target.name}"
+        )
+    fetch(url, target, size=releases.BINARY_SIZE, sha256=releases.BINARY_SHA256, progress=progress)
+    return cifar10.read_archive(target)
+
+
+def load_mnist(key: str, folder: Path) -> tuple[Dataset, Dataset]:
+    """Return train and test of ``"mnist"`` or ``"fashion-mnist"`` from the folder, one in it, or the system's.
+
+    Raises
+    ------
+    DataError
+        Where the files are damaged or hold other data.
+    DownloadError
+        Where the files are missing; its message says what to put where.
+
+    """
+    for choice in (folder / key, folder, SYSTEM_FOLDER / key):
+        if mnist.find_files(choice) is not None:
+            return mnist.read_folder(choice, expect=key)
+    raise DownloadError(
+        f"{mnist.FAMILY[key].name} is not here: put {', '.join(mnist.FILES)} (each may end in .gz) "
+        f"into the folder {place(folder / key)}"
+    )

@@ -1,0 +1,161 @@
+"""MNIST, Fashion-MNIST and whatever else comes as four IDX files in a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softnll.data.dataset import DataError, Dataset
+from softnll.data.idx import read_idx
+from softnll.data.text import place, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["FAMILY", "FILES", "Known", "find_files", "read_folder", "read_pair"]
+
+#: The usual names, in the order train images, train labels, test images, test labels.
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A member of the family: its name and classes, and the md5 of its four files, uncompressed, in order."""
+
+    name: str
+    class_names: tuple[str, ...]
+    md5: tuple[str, str, str, str]
+
+
+FAMILY: Mapping[str, Known] = {
+    "mnist": Known(
+        "MNIST",
+        tuple("0123456789"),
+        (
+            "6bbc9ace898e44ae57da46a324031adb",
+            "a25bea736e30d166cdddb491f175f624",
+            "2646ac647ad5339dbf082846283269ea",
+            "27ae3e4e09519cfbb04c329615203637",
+        ),
+    ),
+    "fashion-mnist": Known(
+        "Fashion-MNIST",
+        (
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        (
+            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            "9018921c3c673c538a1fc5bad174d6f9",
+            "8181f5470baa50b63fa0f6fddb340f0a",
+            "15d484375f8d13e6eb1aabb0c3f46965",
+        ),
+    ),
+}
+
+
+def find_files(folder: Path) -> list[Path] | None:
+    """Return the four files in a folder, gzipped or not, with a dash or a dot before ``idx``; None where one lacks."""
+    found = []
+    for name in FILES:
+        dotted = name.replace("-idx", ".idx")
+        choices = [folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz")]
+        file = next((choice for choice in choices if choice.is_file()), None)
+        if file is None:
+            return None
+        found.append(file)
+    return found
+
+
+def read_folder(
+    folder: Path, expect: str | None = None, family: Mapping[str, Known] | None = None
+) -> tuple[Dataset, Dataset]:
+    """Return train and test from a folder with the four IDX files.
+
+    The data is called MNIST or Fashion-MNIST where all four checksums say so; otherwise it has the folder's name, and
+    its classes their numbers.
+
+    Parameters
+    ----------
+    folder
+        Where the files lie.
+    expect
+        ``"mnist"`` or ``"fashion-mnist"``: refuse everything else.
+    family
+        The data sets that are known (default: those two).
+
+    Raises
+    ------
+    DataError
+        For missing files, for images or labels that are none, and for counts or checksums that do not fit.
+
+    """
+    known = FAMILY if family is None else family
+    files = find_files(folder)
+    if files is None:
+        raise DataError(f"{place(folder)}: lacks one of {', '.join(FILES)} (each may end in .gz)")
+    arrays, sums = zip(*(read_idx(file) for file in files), strict=True)
+    match = next((one for one in known.values() if one.md5 == sums), None)
+    if expect is not None and match != known[expect]:
+        raise DataError(f"{place(folder)}: its checksums are not those of {known[expect].name}; damaged, or other data")
+    images = [_images(array, file) for array, file in zip(arrays[::2], files[::2], strict=True)]
+    labels = [_labels(array, file) for array, file in zip(arrays[1::2], files[1::2], strict=True)]
+    if match is None:
+        names = _numbers(max(int(part.max(initial=0)) for part in labels))
+        name = printable(folder.resolve().name)
+    else:
+        names, name = match.class_names, match.name
+    train, test = (
+        Dataset(pixels, numbers, names, split, name)
+        for pixels, numbers, split in zip(images, labels, ("train", "test"), strict=True)
+    )
+    return train, test
+
+
+def read_pair(images: Path) -> Dataset:
+    """Return one file of images with its file of labels, the neighbour with ``labels-idx1`` in its name."""
+    labels = _neighbour(images)
+    numbers = _labels(read_idx(labels)[0], labels)
+    pixels = _images(read_idx(images)[0], images)
+    return Dataset(pixels, numbers, _numbers(int(numbers.max(initial=0))), "all", printable(images.name))
+
+
+def _neighbour(images: Path) -> Path:
+    stem = images.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+    for name in (stem, f"{stem}.gz"):
+        if name not in (images.name, images.name.removesuffix(".gz")) and (images.parent / name).is_file():
+            return images.parent / name
+    raise DataError(f"{place(images)}: no labels beside it; expected {printable(stem)}, or a file given as labels=")
+
+
+def _images(array: NDArray[np.generic], file: Path) -> NDArray[np.generic]:
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
+        allowed = "images are uint8, (N, H, W) or (N, H, W, 3)"
+        raise DataError(f"{place(file)}: holds {array.dtype.name} of shape {array.shape}; {allowed}")
+    return array
+
+
+def _labels(array: NDArray[np.generic], file: Path) -> NDArray[np.int64]:
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{place(file)}: holds {array.dtype.name} of shape {array.shape}; labels are integers, (N,)")
+    return array.astype(np.int64)
+
+
+def _numbers(last: int) -> tuple[str, ...]:
+    # The labels of all relatives are bytes; with a wider type one wrong number could ask for a billion names.
+    if last > 65535:
+        raise DataError(f"label {last} is more than an IDX data set may have (65535)")
+    return tuple(str(number) for number in range(last + 1))

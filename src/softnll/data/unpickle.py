@@ -1,0 +1,178 @@
+"""Read the pickles of CIFAR-10's python archive as data: dictionaries, lists, numbers, byte strings, byte arrays.
+
+``pickle.load`` is a program that runs whatever the file says. Here the few opcodes that Python 2's ``cPickle`` wrote at
+protocol 2 are read by a small stack machine of our own. It knows three globals by their exact names, and even those
+are stand-ins: no callable object ever reaches the stack, so there is nothing that a file could call.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from typing import TYPE_CHECKING, TypeAlias
+
+from softnll.data.dataset import DataError
+from softnll.data.standins import GLOBALS, MAX_BYTES, ArrayStandIn, RefusedError, build, finished, reduce
+from softnll.data.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Value", "read_pickle"]
+
+Value: TypeAlias = "int | bytes | list[object] | tuple[object, ...] | NDArray[np.uint8] | None"
+
+MAX_OPCODES = 200_000  # an official batch has about 30 000
+
+
+class _Machine:
+    """The stack, its marks and the memo."""
+
+    def __init__(self) -> None:
+        self.stack: list[object] = []
+        self.marked: list[list[object]] = []
+        self.memo: dict[int, object] = {}
+
+    def step(self, name: str, arg: object) -> None:
+        """Do what one opcode says; everything that is not listed is refused."""
+        match name, arg:
+            case (("SHORT_BINSTRING" | "BINSTRING"), str()):
+                self.stack.append(arg.encode("latin-1"))  # genops hands bytes out as latin-1 text
+            case (("BININT" | "BININT1" | "BININT2"), int()):
+                self.stack.append(arg)
+            case (("BINPUT" | "LONG_BINPUT"), int()):
+                self.memo[arg] = self.top()
+            case (("BINGET" | "LONG_BINGET"), int()) if arg in self.memo:
+                self.stack.append(self.memo[arg])
+            case "GLOBAL", str():
+                if arg not in GLOBALS:
+                    raise RefusedError(f"names {printable(arg)!r}, which is none of the allowed: {', '.join(GLOBALS)}")
+                self.stack.append(GLOBALS[arg])
+            case _, None if name in _PLAIN:
+                _PLAIN[name](self)
+            case _:
+                given = "" if arg is None else " " + printable(str(arg), 40)
+                raise RefusedError(f"has the opcode {name}{given}, which is not allowed here")
+
+    def push(self, value: object) -> None:
+        self.stack.append(value)
+
+    def top(self) -> object:
+        if not self.stack:
+            raise RefusedError("reads from an empty stack")
+        return self.stack[-1]
+
+    def pop(self) -> object:
+        value = self.top()
+        del self.stack[-1]
+        return value
+
+    def mark(self) -> None:
+        self.marked.append(self.stack)
+        self.stack = []
+
+    def since_mark(self) -> list[object]:
+        if not self.marked:
+            raise RefusedError("reads from a mark that was not set")
+        items, self.stack = self.stack, self.marked.pop()
+        return items
+
+    def last(self, count: int) -> list[object]:
+        return [self.pop() for _ in range(count)][::-1]
+
+    def extend(self, items: list[object]) -> None:
+        target = self.top()
+        if type(target) is not list:
+            raise RefusedError("appends to something that is not a list")
+        target.extend(items)
+
+    def update(self, items: list[object]) -> None:
+        target = self.top()
+        if type(target) is not dict or len(items) % 2:
+            raise RefusedError("sets items of something that is not a dictionary, or a key without a value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Only byte strings are hashed: the hash of tuples that share their parts takes exponential time.
+            if type(key) is not bytes or key in target:
+                raise RefusedError("has a dictionary key that is not a byte string, or one key twice")
+            target[key] = finished(value) if isinstance(value, ArrayStandIn) else value
+
+    def reduce(self) -> None:
+        function, arguments = self.last(2)
+        self.push(reduce(function, arguments))
+
+    def build(self) -> None:
+        state = self.pop()
+        build(self.top(), state)
+
+    def stop(self) -> None:
+        if self.marked or len(self.stack) != 1:
+            raise RefusedError("ends with an unbalanced stack")
+
+
+#: The opcodes without an argument.
+_PLAIN: dict[str, Callable[[_Machine], None]] = {
+    "EMPTY_DICT": lambda machine: machine.push({}),
+    "EMPTY_LIST": lambda machine: machine.push([]),
+    "NONE": lambda machine: machine.push(None),
+    "NEWTRUE": lambda machine: machine.push(True),
+    "NEWFALSE": lambda machine: machine.push(False),
+    "MARK": _Machine.mark,
+    "TUPLE": lambda machine: machine.push(tuple(machine.since_mark())),
+    "TUPLE1": lambda machine: machine.push(tuple(machine.last(1))),
+    "TUPLE2": lambda machine: machine.push(tuple(machine.last(2))),
+    "TUPLE3": lambda machine: machine.push(tuple(machine.last(3))),
+    "APPEND": lambda machine: machine.extend(machine.last(1)),
+    "APPENDS": lambda machine: machine.extend(machine.since_mark()),
+    "SETITEM": lambda machine: machine.update(machine.last(2)),
+    "SETITEMS": lambda machine: machine.update(machine.since_mark()),
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
+    "STOP": _Machine.stop,
+}
+
+
+def read_pickle(data: bytes, where: str) -> dict[bytes, Value]:
+    """Return the dictionary that a protocol-2 pickle of CIFAR-10's python archive holds.
+
+    Parameters
+    ----------
+    data
+        The whole file, at most 40 MiB.
+    where
+        What messages call the file.
+
+    Returns
+    -------
+    dict
+        Byte-string keys (as ``pickle.load(..., encoding="bytes")`` gives); values of plain types, or read-only uint8
+        arrays.
+
+    Raises
+    ------
+    DataError
+        For anything that such a file does not hold: other opcodes, other globals, other dtypes, wrong sizes, bytes
+        that are missing or left over.
+
+    """
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{where}: {len(data)} bytes; a batch has at most {MAX_BYTES}")
+    if not data.startswith(b"\x80\x02"):
+        raise DataError(f"{where}: not a pickle of protocol 2")
+    machine, position = _Machine(), 0
+    try:
+        for count, (opcode, arg, at) in enumerate(pickletools.genops(data)):
+            position = at or 0
+            if count > 0:
+                machine.step(opcode.name if count < MAX_OPCODES else f"number {MAX_OPCODES}", arg)
+    except RefusedError as error:
+        raise DataError(f"{where}: the pickle {error} (at byte {position})") from None
+    except ValueError as error:  # from genops: truncated, or no such opcode
+        raise DataError(f"{where}: not a whole pickle after byte {position}: {printable(str(error))}") from None
+    if position != len(data) - 1:
+        raise DataError(f"{where}: {len(data) - 1 - position} bytes after the end of the pickle")
+    result = machine.pop()
+    if type(result) is not dict:
+        raise DataError(f"{where}: the pickle holds no dictionary")
+    return result
