@@ -47,7 +47,7 @@ def softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
     N, C = problem.x.shape
     jacobian = np.empty((N, C, C), problem.x.dtype)
     for rows in blocks(N, C * C):
-        parts = equation.normalise(problem.take(rows, problem.x[rows]))
+        parts = equation.normalise(problem.take(rows, problem.x[rows, ...]))
         p, rest = equation.probabilities(parts), equation.complements(parts)
         with np.errstate(all="ignore"):
             block = -p[:, :, None] * p[:, None, :]
@@ -166,7 +166,7 @@ def _by_rows(problem: Problem, layout: Layout, v: ArrayLike, function: Any) -> N
     v_rows = layout.rows(array)
     out = np.empty(problem.x.shape, problem.x.dtype)
     for rows in blocks(*problem.x.shape, entries=1 << 16):
-        part = problem.take(rows, problem.x[rows])
+        part = problem.take(rows, problem.x[rows, ...])
         with np.errstate(all="ignore"):
             out[rows] = function(part, equation.normalise(part), v_rows[rows].astype(np.float64))
     return layout.restore(out)

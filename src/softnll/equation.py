@@ -22,12 +22,16 @@ Recognition and Machine Learning* (2006), equations 4.108 and 4.109; log1p of th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from softnll.problem import Problem
+
+_TINY = 1e-280  # below this the rest loses digits to subnormals: where it is scaled up again, it is summed magnified
+_LIFT = 600.0  # by exp(600)
 
 __all__ = [
     "Rows",
@@ -148,6 +152,13 @@ def _differences(xp: Any, u: Any, m: Any, tau: Any) -> tuple[Any, Any]:
     return xp.where(same, zero, hi), xp.where(same, zero, lo)
 
 
+def _lifted(xp: Any, rows: Rows) -> tuple[Any, Any]:
+    """Return ``(N, 1)``: whether the rest is tiny, and the rest times exp(600) where it is."""
+    tiny = (rows.r < _TINY) & (rows.r > 0)
+    lifted = xp.where((rows.e < _TINY) & tiny, xp.exp(rows.hi + _LIFT) * (1.0 + rows.lo), xp.zeros_like(rows.e))
+    return tiny, xp.sum(lifted, axis=1, keepdims=True)
+
+
 def probabilities(rows: Rows) -> Any:
     """Return p, 0 where a class is masked."""
     xp = rows.e.__array_namespace__()
@@ -232,7 +243,9 @@ def losses(problem: Problem, rows: Rows) -> Any:
             loss = xp.where(lse == xp.inf, xp.asarray(xp.nan), loss + mass * zeta * lse * lse)
         loss = xp.where(_out_of_range(xp, problem), xp.asarray(xp.nan), loss)
         if problem.s is not None:
-            loss = loss * problem.s[:, None]
+            tiny, lifted = _lifted(xp, rows)
+            tiny = tiny & (loss < _TINY)
+            loss = xp.where(tiny, (problem.s[:, None] * mass * lifted) * math.exp(-_LIFT), loss * problem.s[:, None])
         silent = _silent(xp, problem, rows, mass)
         return xp.where(silent, xp.zeros_like(loss), loss)[:, 0]
 
@@ -258,7 +271,11 @@ def gradient(problem: Problem, rows: Rows) -> Any:
         half = xp.exp(0.5 * rows.hi) * (1.0 + 0.5 * rows.lo)
         scaled = (half * (mass * spread * factor / (1.0 + rows.r))) * half
         untargeted = xp.where(rows.e < 1e-290, scaled, mass * spread * p * factor)
-        targeted = ((mass - t) * p - t * complements(rows) + mass * (spread - 1.0) * p) * factor
+        rounded = (mass - t) * p + mass * (spread - 1.0) * p
+        targeted = (rounded - t * complements(rows)) * factor
+        tiny, lifted = _lifted(xp, rows)
+        largest = rounded * factor - (t * factor * lifted) * math.exp(-_LIFT)
+        targeted = xp.where(tiny & (rows.e == 1.0), largest, targeted)
         dx = xp.where(t == 0, untargeted, targeted)
         dx = xp.where(_out_of_range(xp, problem), xp.asarray(xp.nan), dx)
         dx = _masked(xp, rows, dx, 0.0)

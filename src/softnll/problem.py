@@ -60,7 +60,7 @@ class Problem:
         """Return the part of the problem in some rows, with these as its logits."""
 
         def part(array: Any) -> Any:
-            return None if array is None else array[rows]
+            return None if array is None else array[rows, ...]
 
         return replace(
             self, x=x, y=part(self.y), q=part(self.q), s=part(self.s), where=part(self.where), tau=part(self.tau)

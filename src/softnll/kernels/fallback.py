@@ -22,7 +22,7 @@ __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp"
 def _parts(problem: Problem) -> Iterator[tuple[slice, Problem, equation.Rows]]:
     """Yield blocks of rows with their intermediates."""
     for rows in blocks(*problem.x.shape, entries=1 << 16):
-        part = problem.take(rows, problem.x[rows])
+        part = problem.take(rows, problem.x[rows, ...])
         yield rows, part, equation.normalise(part)
 
 
@@ -46,7 +46,9 @@ def log_softmax(problem: Problem, out: NDArray[Any]) -> None:
 
 def logsumexp(problem: Problem) -> NDArray[np.float64]:
     """Return lse of each row."""
-    lse = np.empty(problem.x.shape[0])
+    lse = np.full(problem.x.shape[0], -np.inf)
+    if problem.x.shape[1] == 0:  # the array API has no maximum of nothing
+        return lse
     for rows, _, parts in _parts(problem):
         lse[rows] = np.asarray(equation.normalisers(parts))[:, 0]
     return lse
@@ -80,7 +82,7 @@ def pick(problem: Problem) -> NDArray[np.float64]:
     """Return −s·⟨t, x⟩ of each row: the loss of log-probabilities."""
     loss = np.empty(problem.x.shape[0])
     for rows in blocks(*problem.x.shape, entries=1 << 16):
-        loss[rows] = np.asarray(equation.picked(problem.take(rows, problem.x[rows])))
+        loss[rows] = np.asarray(equation.picked(problem.take(rows, problem.x[rows, ...])))
     return loss
 
 

@@ -16,6 +16,10 @@ from numba.extending import register_jitable
 
 __all__ = ["gradient_rows", "logsumexp_rows", "loss_rows", "normalise_rows", "pick_rows", "total"]
 
+TINY = 1e-280  # below this the rest loses digits to subnormals: where it is scaled up again, it is summed magnified
+LIFT = 600.0  # by exp(600)
+LOWER = math.exp(-LIFT)
+
 Array = Any  # inside Numba, whose types are its own
 
 
@@ -129,6 +133,18 @@ def exponentials(u: Array, m: float, a: int, tau: float) -> float:
 
 
 @register_jitable
+def magnified_rest(x: Array, i: int, where: Array, softcap: float, tau: float, u: Array) -> float:
+    """Return the rest times exp(600), for a row whose rest is tiny."""
+    m, a, _ = load_row(x, i, where, softcap, u)
+    rest = 0.0
+    for j in range(u.shape[0]):
+        if j != a:
+            hi, lo = difference(u[j], m, tau)
+            rest += exponential(hi + LIFT, lo)
+    return rest
+
+
+@register_jitable
 def target(i: int, j: int, y: Array, q: Array, w: Array, smoothing: float, share: float) -> float:
     """Return t_j = w_j·[(1 − ε)·q_j + ε/C] for an allowed class (share is ε/C)."""
     if q.shape[0] > 0:
@@ -197,9 +213,13 @@ def gradient_row(
     share: float,
     tau: float,
     softcap: float,
+    lifted: float,
     grad: Array,
 ) -> None:
-    """Write [(T − t)·p − t·(1 − p) + (spread − 1)·T·p]·g'·factor, from the exponentials in u; spread = 1 + 2ζ·lse."""
+    """Write [(T − t)·p − t·(1 − p) + (spread − 1)·T·p]·g'·factor, from the exponentials in u; spread = 1 + 2ζ·lse.
+
+    ``lifted`` is 0 or the magnified rest: then 1 − p of the largest entry is made of it.
+    """
     norm = 1.0 + r
     for j in range(u.shape[0]):
         if where.shape[0] > 0 and not where[i, j]:
@@ -210,7 +230,11 @@ def gradient_row(
         scale = factor * slope(float(x[i, j]), softcap)
         if t != 0:
             complement = ((1.0 - e) + r) / norm
-            grad[i, j] = ((mass - t) * (e / norm) - t * complement + mass * (spread - 1.0) * (e / norm)) * scale
+            rounded = (mass - t) * (e / norm) + mass * (spread - 1.0) * (e / norm)
+            if e == 1 and lifted > 0:
+                grad[i, j] = rounded * scale - (t * scale * lifted) * LOWER
+            else:
+                grad[i, j] = (rounded - t * complement) * scale
         elif e < 1e-290 and abs(mass * spread * scale) > 1:
             # Half of the exponent before and half after the scale: a large scale must not meet a subnormal.
             hi, lo = difference(effective(float(x[i, j]), softcap), m, tau)
@@ -322,11 +346,17 @@ def loss_rows(
         if zeta > 0:
             value = math.nan if lse == math.inf else value + mass * zeta * lse * lse
         loss[i] = weight * value
+        lifted = 0.0
+        if 0 <= r < TINY and (weight * mass > 1 or grad.shape[0] > 0):
+            lifted = magnified_rest(x, i, where, softcap, tau, u)
+            if apart == 0 and zeta == 0:
+                loss[i] = (weight * mass * lifted) * LOWER
+            exponentials(u, m, a, tau)
         if grad.shape[0] > 0:
             spread = 1.0 + 2.0 * zeta * lse if zeta > 0 else 1.0
             factor = weight / divisor / tau if divisor > 0 else 0.0
             gradient_row(
-                i, x, u, m, r, mass, spread, factor, where, y, q, w, smoothing, share, tau, softcap, grad
+                i, x, u, m, r, mass, spread, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
             )  # fmt: skip
 
 
@@ -367,11 +397,12 @@ def gradient_rows(
         if allowed == 0 or mass == 0:
             fill_row(grad, i, where, 0.0)
             continue
+        lifted = magnified_rest(x, i, where, softcap, tau, u) if 0 <= r < TINY else 0.0
         exponentials(u, m, -1, tau)
         spread = 1.0 + 2.0 * zeta * (m / tau + math.log1p(r)) if zeta > 0 else 1.0
         factor = weight / divisor / tau if divisor > 0 else 0.0
         gradient_row(
-            i, x, u, m, r, mass, spread, factor, where, y, q, w, smoothing, share, tau, softcap, grad
+            i, x, u, m, r, mass, spread, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
         )  # fmt: skip
 
 

@@ -1,0 +1,54 @@
+"""The backends that every test of the core runs on, behind the one interface of the kernels."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields, replace
+
+import array_api_strict
+import numpy as np
+
+from softnll.kernels import fallback
+from softnll.objective import CrossEntropy
+
+NAMES = ("compiled", "equation", "strict")
+USERS = ("functional", "output", "linear", "calibration")  # the modules that ask for kernels
+
+
+class StrictKernels:
+    """The equation on arrays of array_api_strict, which has nothing that the array API does not."""
+
+    def __getattr__(self, name):
+        function = getattr(fallback, name)
+        return function if name == "total" else lambda problem, *args: function(strict(problem), *args)
+
+
+def strict(problem):
+    """Return the problem with its arrays in array_api_strict; half types widened, which is exact."""
+
+    def convert(value):
+        if not isinstance(value, np.ndarray):
+            return value
+        if value.dtype.name in ("float16", "bfloat16"):
+            value = value.astype(np.float32)
+        return array_api_strict.asarray(value.copy())
+
+    return replace(problem, **{each.name: convert(getattr(problem, each.name)) for each in fields(problem)})
+
+
+def get(name):
+    """Return a kernels module or what stands for one."""
+    if name == "compiled":
+        return importlib.import_module("softnll.kernels.cpu")
+    return fallback if name == "equation" else StrictKernels()
+
+
+def patch(monkeypatch, name):
+    """Let every front door use this backend."""
+    backend = get(name)
+    for user in USERS:
+        monkeypatch.setattr(importlib.import_module(f"softnll.{user}"), "kernels", lambda: backend)
+    return backend
+
+
+__all__ = ["NAMES", "CrossEntropy", "get", "patch", "strict"]
