@@ -1,10 +1,10 @@
-"""What the last layer did with some scores: probabilities, losses and gradients, as numbers, tables, words and a figure."""
+"""What the last layer makes of some scores: probabilities, losses and gradients as numbers, tables, words, a figure."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "Losses", "explain"]
 
 _IGNORED = -100  # the default ignore_index of the loss
+
+
+class Losses(NamedTuple):
+    """What an `Explanation` knows where the true classes are known."""
+
+    targets: NDArray[np.int64]
+    nll: NDArray[Any]
+    gradient: NDArray[Any]
+    total: float
+    mean: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,6 +76,13 @@ class Explanation:
     mean: float | None
 
     @property
+    def losses(self) -> Losses | None:
+        """The five attributes that need true classes, together, or None."""
+        if self.targets is None or self.nll is None or self.gradient is None or self.total is None or self.mean is None:
+            return None
+        return Losses(self.targets, self.nll, self.gradient, self.total, self.mean)
+
+    @property
     def correct(self) -> NDArray[np.bool_] | None:
         """Whether each prediction is the true class."""
         return None if self.targets is None else self.prediction == self.targets
@@ -85,24 +102,24 @@ class Explanation:
 
     def text(self, *, bits: bool = False) -> str:
         """Return the tables as plain text, with losses in nats or in bits."""
-        from softnll.stages import as_text, stages
+        from softnll.stages import as_text, stages  # noqa: PLC0415 - loaded when it is asked for
 
         return as_text(stages(self, bits=bits))
 
     def words(self, *, bits: bool = False) -> list[str]:
         """Return what the numbers say, one sentence or two an entry."""
-        from softnll.wording import sentences
+        from softnll.wording import sentences  # noqa: PLC0415 - loaded when it is asked for
 
         return sentences(self, bits=bits)
 
     def _repr_html_(self) -> str:
-        from softnll.stages import as_html, stages
+        from softnll.stages import as_html, stages  # noqa: PLC0415 - loaded when it is asked for
 
         return as_html(stages(self), self.words())
 
     def plot(self, figure: Figure | None = None) -> Figure:
         """Draw the probabilities, the losses on the curve of −ln p, and the gradient; needs matplotlib."""
-        from softnll.figures import draw_explanation
+        from softnll.figures import draw_explanation  # noqa: PLC0415 - loaded when it is asked for
 
         return draw_explanation(self, figure)
 
@@ -207,7 +224,7 @@ def _rows(logits: ArrayLike) -> NDArray[Any]:
     if scores.ndim == 1:
         scores = scores[np.newaxis]
     if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"the scores have shape {scores.shape}; expected rows × classes, at least one of each")
+        raise ValueError(f"the scores have shape {scores.shape}; expected (rows, classes), at least one of each")
     return scores
 
 

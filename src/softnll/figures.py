@@ -18,10 +18,10 @@ from softnll.stages import rounded_loss, shown_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
+    from matplotlib.axis import XAxis, YAxis
     from numpy.typing import NDArray
 
-    from softnll.explain import Explanation
+    from softnll.explain import Explanation, Losses
 
 __all__ = ["FORMATS", "draw_explanation", "figure_bytes"]
 
@@ -51,14 +51,13 @@ def draw_explanation(told: Explanation, figure: Figure | None = None) -> Figure:
         FigureCanvasAgg(figure)
     N = min(len(told.logits), MOST_ROWS)
     classes = shown_classes(told, N, MOST_CLASSES)
-    labelled = told.targets is not None
-    panels: list[Axes] = list(
-        np.atleast_1d(figure.subplots(1, 3 if labelled else 1, width_ratios=[1.15, 1, 1] if labelled else [1]))
-    )
-    _draw_probabilities(panels[0], told, N, classes)
-    if labelled:
-        _draw_losses(panels[1], told, N)
-        _draw_gradient(panels[2], told, N, classes)
+    if told.losses is None:
+        _draw_probabilities(figure.subplots(), told, N, classes)
+    else:
+        left, middle, right = figure.subplots(1, 3, width_ratios=[1.15, 1, 1])
+        _draw_probabilities(left, told, N, classes)
+        _draw_losses(middle, told, told.losses, N)
+        _draw_gradient(right, told, told.losses, N, classes)
     return figure
 
 
@@ -79,12 +78,18 @@ def _draw_probabilities(ax: Axes, told: Explanation, N: int, classes: NDArray[np
         color = ROWS[n % len(ROWS)]
         for i, c in enumerate(classes):
             p = float(told.probabilities[n, c])
-            cell = {"xy": (i + 0.04, n + 0.06), "width": 0.92, "height": 0.88}
+            cell: dict[str, Any] = {"xy": (i + 0.04, n + 0.06), "width": 0.92, "height": 0.88}
             ax.add_patch(Rectangle(**cell, facecolor=color, alpha=0.06 + 0.9 * p, lw=0))
             if told.targets is not None and c == told.targets[n]:
                 ax.add_patch(Rectangle(**cell, fill=False, edgecolor=color, lw=2.5))
             style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if p > 0.55 else INK}
-            ax.text(i + 0.5, n + (0.42 if roomy else 0.5), f"{p:.{3 if roomy else 2}f}", fontsize=12 if roomy else 9, **style)
+            ax.text(
+                i + 0.5,
+                n + (0.42 if roomy else 0.5),
+                f"{p:.{3 if roomy else 2}f}",
+                fontsize=12 if roomy else 9,
+                **style,
+            )
             if roomy:
                 ax.text(i + 0.5, n + 0.76, f"score {float(told.logits[n, c]):.3g}", fontsize=8, **style)
     ax.set(xlim=(0, len(classes)), ylim=(N, 0))
@@ -97,25 +102,26 @@ def _draw_probabilities(ax: Axes, told: Explanation, N: int, classes: NDArray[np
     _title(ax, "Softmax" + (", true class framed" if told.targets is not None else ""))
 
 
-def _draw_losses(ax: Axes, told: Explanation, N: int) -> None:
+def _draw_losses(ax: Axes, told: Explanation, losses: Losses, N: int) -> None:
     """Draw −ln p and where on it each row stands."""
-    assert told.nll is not None
-    assert told.targets is not None
-    assert told.total is not None
-    truth = np.array([told.probabilities[n, told.targets[n]] for n in range(N)], np.float64)
-    losses = told.nll[:N].astype(np.float64)
-    top = float(np.clip(1.25 * losses.max(), 3.0, 12.0))
-    heights = np.minimum(losses, top)  # beyond what the curve shows, a row stands at the top edge
+    truth = np.array([told.probabilities[n, losses.targets[n]] for n in range(N)], np.float64)
+    nll = losses.nll[:N].astype(np.float64)
+    top = float(np.clip(1.25 * nll.max(), 3.0, 12.0))
+    heights = np.minimum(nll, top)  # beyond what the curve shows, a row stands at the top edge
     p = np.geomspace(math.exp(-top), 1, 400)
     ax.plot(p, -np.log(p), color=INK, lw=1.6)
-    order = np.argsort(heights, kind="stable")
-    places = _spread(heights[order] + 0.07 * top, gap=0.075 * top, top=0.97 * top)
+    # A label stands to the right of its dot; near the right edge to the left, and there above the curve it covers.
+    left = truth > 0.75
+    floor = np.where(left, -np.log(np.maximum(truth - 0.1, 0.1)), heights)
+    base = np.maximum(heights, floor)
+    order = np.argsort(base, kind="stable")
+    places = _spread(base[order] + 0.06 * top, gap=0.075 * top, top=0.97 * top)
     for n, place in zip(order, places, strict=True):
         color = ROWS[n % len(ROWS)]
         ax.plot([truth[n]] * 2, [0, heights[n]], color=color, lw=1, ls=(0, (3, 3)), clip_on=False)
         ax.plot(truth[n], heights[n], "o", ms=9, color=color, mec="white", mew=1.5, clip_on=False, zorder=3)
-        side = "right" if truth[n] > 0.75 else "left"
-        label = f"{rounded_loss(float(losses[n]))} {_row_name(told, int(n))}"
+        side = "right" if left[n] else "left"
+        label = rounded_loss(float(nll[n]))
         x = min(truth[n] + 0.02, 0.99)
         ax.text(x, place, label, ha=side, va="center", color=color, fontsize=10, parse_math=False)
     ax.set(xlim=(0, 1), ylim=(0, top))
@@ -123,26 +129,23 @@ def _draw_losses(ax: Axes, told: Explanation, N: int) -> None:
     ax.set_ylabel("nats", color=MUTED, fontsize=10)
     ax.grid(color=GRID, lw=0.7)
     _quiet(ax)
-    _title(ax, f"Unhappiness \N{MINUS SIGN}ln p, total {rounded_loss(told.total)}")
+    _title(ax, f"Unhappiness \N{MINUS SIGN}ln p, total {rounded_loss(losses.total)}")
 
 
-def _draw_gradient(ax: Axes, told: Explanation, N: int, classes: NDArray[np.int64]) -> None:
+def _draw_gradient(ax: Axes, told: Explanation, losses: Losses, N: int, classes: NDArray[np.int64]) -> None:
     """Draw the derivative of the total by each score: bars, one below the other within a class, a colour a row."""
-    assert told.gradient is not None
     height = 0.8 / N
     places = np.arange(len(classes))
     for n in range(N):
-        slopes = told.gradient[n, classes].astype(np.float64)
+        slopes = losses.gradient[n, classes].astype(np.float64)
         rows = places + (n - (N - 1) / 2) * height
         ax.barh(rows, slopes, 0.88 * height, color=ROWS[n % len(ROWS)])
         if N * len(classes) <= 16:
             for y, g in zip(rows, slopes, strict=True):
                 text = f"{g:+.3f}".replace("-", "\N{MINUS SIGN}")
                 side = "left" if g >= 0 else "right"
-                ax.annotate(
-                    text, (g, y), (4 if g >= 0 else -4, 0), textcoords="offset points", ha=side, va="center", fontsize=8,
-                    color=MUTED,
-                )  # fmt: skip
+                style: dict[str, Any] = {"ha": side, "va": "center", "fontsize": 8, "color": MUTED}
+                ax.annotate(text, (g, y), (4 if g >= 0 else -4, 0), textcoords="offset points", **style)
     ax.axvline(0, color=INK, lw=1)
     ax.margins(x=0.2)
     ax.set_ylim(len(classes) - 0.5, -0.5)
@@ -163,7 +166,7 @@ def _spread(places: NDArray[np.float64], gap: float, top: float) -> NDArray[np.f
     return places
 
 
-def _class_axis(axis: Axis, places: NDArray[Any], told: Explanation, classes: NDArray[np.int64]) -> None:
+def _class_axis(axis: XAxis | YAxis, places: NDArray[Any], told: Explanation, classes: NDArray[np.int64]) -> None:
     """Name the classes along an axis, shorter where there are many."""
     many = len(classes) > 5
     names = [printable(told.class_names[c], 10 if many else 14) for c in classes]

@@ -52,14 +52,15 @@ def stages(told: Explanation, *, bits: bool = False) -> list[Stage]:
         table("Scores f, as the network gave them", told.logits, lambda x: f"{x:.4g}", left_out),
         table("Probabilities p = exp(f) / sum of the row's exp(f)", told.probabilities, _probability),
     ]
-    if told.targets is None or told.nll is None or told.gradient is None or told.total is None or told.mean is None:
+    if told.losses is None:
         return found
+    targets, nll, gradient, total, mean = told.losses
     unit, scale = ("bits", 1 / math.log(2)) if bits else ("nats", 1.0)
     rows = tuple(
         (
-            printable(told.class_names[told.targets[n]]),
-            _probability(float(told.probabilities[n, told.targets[n]])),
-            rounded_loss(float(told.nll[n]) * scale),
+            printable(told.class_names[targets[n]]),
+            _probability(float(told.probabilities[n, targets[n]])),
+            rounded_loss(float(nll[n]) * scale),
         )
         for n in range(N)
     )
@@ -71,13 +72,14 @@ def stages(told: Explanation, *, bits: bool = False) -> list[Stage]:
             names,
             rows,
             (None,) * N,
-            f"total {rounded_loss(told.total * scale)}   mean {rounded_loss(told.mean * scale)}   {unit}",
+            f"total {rounded_loss(total * scale)}   mean {rounded_loss(mean * scale)}   {unit}",
         )
     )
     note = "each row sums to 0; a step against it raises the true class and lowers the others"
-    found.append(table("Gradient of the total by each score, p - 1 at the true class, p elsewhere", told.gradient, _slope, note))
     if bits:
-        found[-1] = Stage(**{**found[-1].__dict__, "note": note + " (in nats: times 1.4427 for bits)"})
+        note += " (of the loss in nats: times 1.4427 for bits)"
+    title = "Gradient of the total by each score, p - 1 at the true class, p elsewhere"
+    found.append(table(title, gradient, _slope, note))
     return found
 
 

@@ -12,7 +12,7 @@ from softnll.functional import nll_loss
 from softnll.stages import rounded_loss
 
 if TYPE_CHECKING:
-    from softnll.explain import Explanation
+    from softnll.explain import Explanation, Losses
 
 __all__ = ["sentences"]
 
@@ -25,13 +25,13 @@ def sentences(told: Explanation, *, bits: bool = False) -> list[str]:
     said = [_row(told, n, bits) for n in range(min(N, MOST_ROWS))]
     if N > MOST_ROWS:
         said.append(f"And {N - MOST_ROWS} more rows like these.")
-    if told.nll is not None:
-        said.append(_whole(told, bits))
+    if told.losses is not None:
+        said.append(_whole(told, told.losses, bits))
         said.append(
             "The gradient p - onehot says how to lower the loss: raise the true class's score (its entry, p - 1, is "
             "never positive), lower every other in proportion to its probability."
         )
-        rounding = _rounding(told) if N <= MOST_ROWS and not bits else ""
+        rounding = _rounding(told, told.losses) if N <= MOST_ROWS and not bits else ""
         if rounding:
             said.append(rounding)
     return said
@@ -51,46 +51,40 @@ def _row(told: Explanation, n: int, bits: bool) -> str:
             others = told.probabilities[n].copy()
             others[best] = -1
             said += f", ahead of {names[int(others.argmax())]} at {_percent(float(others.max()))}"
-    if told.targets is None or told.nll is None:
+    if told.losses is None:
         return f"Row {n}: {said}."
-    true = int(told.targets[n])
+    true = int(told.losses.targets[n])
     verdict = "right" if true == best else f"wrong, it is {names[true]}"
-    return f"Row {n}: {said}; {verdict}. Unhappiness {_loss(float(told.nll[n]), bits)}."
+    return f"Row {n}: {said}; {verdict}. Unhappiness {_loss(float(told.losses.nll[n]), bits)}."
 
 
-def _whole(told: Explanation, bits: bool) -> str:
+def _whole(told: Explanation, losses: Losses, bits: bool) -> str:
     """Say what the total and the mean mean."""
-    assert told.nll is not None
-    assert told.total is not None
-    assert told.mean is not None
-    assert told.targets is not None
     N, C = told.logits.shape
-    right = int((told.prediction == told.targets).sum())
-    said = f"Right in {right} of {N}. Total {_loss(told.total, bits)}, mean {_loss(told.mean, bits)}"
-    said += f": as if the true class had {_percent(math.exp(-told.mean))} every time"
+    right = int((told.prediction == losses.targets).sum())
+    said = f"Right in {right} of {N}. Total {_loss(losses.total, bits)}, mean {_loss(losses.mean, bits)}"
+    said += f": as if the true class had {_percent(math.exp(-losses.mean))} every time"
     said += f"; a guess without any knowledge costs {_loss(math.log(C), bits)} a row."
-    if N > 1 and 0 < told.total < math.inf:
-        worst = int(told.nll.argmax())
-        share = _percent(float(told.nll[worst]) / told.total)
+    if N > 1 and 0 < losses.total < math.inf:
+        worst = int(losses.nll.argmax())
+        share = _percent(float(losses.nll[worst]) / losses.total)
         said += f" Row {worst} is the unhappiest, with {share} of the total."
     return said
 
 
-def _rounding(told: Explanation) -> str:
+def _rounding(told: Explanation, losses: Losses) -> str:
     """Say what comes out if probabilities are rounded to two digits before the logarithm, where that shows."""
-    assert told.nll is not None
-    assert told.total is not None
     with np.errstate(divide="ignore"):  # a probability that rounds to 0 makes the loss infinite: worth saying
         logs = np.log(np.round(told.probabilities.astype(np.float64), 2))
-    wrong = nll_loss(logs, told.targets, reduction="none")
-    if not np.isfinite(told.total) or all(f"{a:.2f}" == f"{b:.2f}" for a, b in zip(wrong, told.nll, strict=True)):
+    wrong = nll_loss(logs, losses.targets, reduction="none")
+    if not np.isfinite(losses.total) or all(f"{a:.2f}" == f"{b:.2f}" for a, b in zip(wrong, losses.nll, strict=True)):
         return ""
     early = " / ".join(f"{loss:.2f}" for loss in wrong)
-    late = " / ".join(f"{loss:.2f}" for loss in told.nll)
+    late = " / ".join(f"{loss:.2f}" for loss in losses.nll)
     total = sum(round(float(loss), 2) for loss in wrong)
     return (
         f"If you have seen {early}, total {total:.2f}, for this table: there the probabilities were rounded to two "
-        f"digits before the logarithm. Rounded last, the losses are {late}, total {told.total:.2f}."
+        f"digits before the logarithm. Rounded last, the losses are {late}, total {losses.total:.2f}."
     )
 
 
