@@ -1,0 +1,114 @@
+"""Where everything stands in the page's charts; the templates only draw it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from softnll.calibration import Reliability
+
+__all__ = ["Curve", "confusion_cells", "curve", "reliability_bars", "ticks"]
+
+# Units of the charts' coordinates; the page scales them. Small enough that text can still be read on a telephone.
+WIDTH, HEIGHT = 440, 250
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 18, 38
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line over the iterations."""
+
+    title: str
+    description: str
+    points: str
+    last: tuple[float, float, str]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    chance: tuple[float, str] | None
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Return round numbers from low to high, at most ``most`` steps apart.
+
+    Examples
+    --------
+    >>> ticks(0, 2.3)
+    [0.0, 0.5, 1.0, 1.5, 2.0]
+    """
+    rough = max(high - low, 1e-12) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= rough * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def curve(title: str, xs: list[int], ys: list[float], *, top: float, chance: tuple[float, str], digits: int) -> Curve:
+    """Return the line through (x, y) on axes from 0; ``chance`` is a level to compare with, and its name."""
+    start, end = min(xs), max(*xs, min(xs) + 1)
+
+    def across(x: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (x - start) / (end - start), 2)
+
+    def up(y: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(y, top) / top, 2)
+
+    # More points than the chart has units of width would only make the page longer.
+    chosen = sorted({round(k) for k in np.linspace(0, len(xs) - 1, min(len(xs), 400))})
+    points = " ".join(f"{across(xs[k])},{up(ys[k])}" for k in chosen)
+    return Curve(
+        title=title,
+        description=f"{title}: {ys[0]:.{digits}f} at iteration {xs[0]}, {ys[-1]:.{digits}f} at iteration {xs[-1]}.",
+        points=points,
+        last=(across(xs[-1]), up(ys[-1]), f"{ys[-1]:.{digits}f}"),
+        x_ticks=tuple((across(x), f"{x:g}") for x in ticks(start, end) if x == int(x)),
+        y_ticks=tuple((up(y), f"{y:g}") for y in ticks(0, top)),
+        chance=(up(chance[0]), chance[1]) if chance[0] <= top else None,
+    )
+
+
+def reliability_bars(found: Reliability) -> list[dict[str, Any]]:
+    """Return the bins that hold examples: accuracy as a bar, confidence as a mark, the count below."""
+    plot, low = 200, 330  # height of the diagram, and where the counts stand
+    most = int(found.counts.max())
+    bars = []
+    for b in np.flatnonzero(found.counts):
+        left = LEFT + (WIDTH - LEFT - RIGHT) * float(found.edges[b])
+        width = (WIDTH - LEFT - RIGHT) * float(found.edges[b + 1] - found.edges[b])
+        height = 50 * int(found.counts[b]) / most
+        says = f"confidence {found.confidence[b]:.3f}, accuracy {found.accuracy[b]:.3f}, examples {found.counts[b]}"
+        bars.append(
+            {
+                "x": round(left + 1, 2),
+                "width": round(width - 2, 2),
+                "middle": round(left + width / 2, 2),
+                "y": round(TOP + plot * (1 - float(found.accuracy[b])), 2),
+                "height": round(plot * float(found.accuracy[b]), 2),
+                "mark": round(TOP + plot * (1 - float(found.confidence[b])), 2),
+                "count": int(found.counts[b]),
+                "count_y": round(low - height, 2),
+                "count_height": round(height, 2),
+                "says": says,
+            }
+        )
+    return bars
+
+
+def confusion_cells(counts: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    """Return the cells of a confusion matrix that are not empty, shaded by their share of the true class."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return [
+        {
+            "row": int(i),
+            "column": int(j),
+            "count": int(counts[i, j]),
+            # The square root lifts single mistakes to where they can be seen.
+            "shade": round(float(np.sqrt(shares[i, j])), 3),
+            "right": bool(i == j),
+            "strong": bool(shares[i, j] > 0.55),
+        }
+        for i, j in np.argwhere(counts)
+    ]
