@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -56,7 +57,11 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        _check_scheme(newurl)
+        try:
+            _check_scheme(newurl)
+        except _BrokenError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -108,7 +113,8 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress 
             return target
         empty = not _started(part) and not isinstance(error, BlockingIOError)
         if isinstance(error, _BrokenError) or empty:
-            part.unlink(missing_ok=True)  # with what is here, the next call would only fail alike
+            with contextlib.suppress(OSError):
+                part.unlink()  # with what is here, the next call would only fail alike
         kept = f"; the {part.stat().st_size} bytes that came are kept, and it goes on there" if _started(part) else ""
         raise DownloadError(
             f"{target.name} cannot be downloaded ({printable(str(error), 120)}){kept}; "

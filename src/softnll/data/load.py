@@ -15,6 +15,8 @@ from softnll.data.labels import encode
 from softnll.data.text import place, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -83,11 +85,11 @@ def load(
             return _named(key, cache, download=download, progress=progress)
     path = Path(source).expanduser()
     words = None if labels is None else _read_labels(Path(labels).expanduser())
-    if path.is_dir():
+    if _is(path, Path.is_dir):
         if words is not None:
             raise DataError(f"{place(path)}: a folder has labels of its own; labels= is for files without them")
         return _folder(path)
-    if not path.is_file():
+    if not _is(path, Path.is_file):
         raise DataError(f"{place(path)}: no such name, file or folder; allowed is {_ALLOWED}")
     return _file(path, words)
 
@@ -130,6 +132,14 @@ def _file(path: Path, words: NDArray[np.generic] | None) -> tuple[Dataset, Datas
     if words is not None:
         raise DataError(f"{where}: an archive has labels of its own; labels= is for files without them")
     return cifar10.read_archive(path)
+
+
+def _is(path: Path, question: Callable[[Path], bool]) -> bool:
+    """Ask about a path that may be no path at all (too long, with a null): then the answer is no."""
+    try:
+        return question(path)
+    except (OSError, ValueError):
+        return False
 
 
 def _kind(path: Path) -> str:

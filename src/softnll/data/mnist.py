@@ -114,7 +114,7 @@ def read_folder(
     images = [_images(array, file) for array, file in zip(arrays[::2], files[::2], strict=True)]
     labels = [_labels(array, file) for array, file in zip(arrays[1::2], files[1::2], strict=True)]
     if match is None:
-        names = _numbers(max(int(part.max(initial=0)) for part in labels))
+        names = _numbers(max(int(part.max(initial=0)) for part in labels), place(folder))
         name = printable(folder.resolve().name)
     else:
         names, name = match.class_names, match.name
@@ -130,7 +130,7 @@ def read_pair(images: Path) -> Dataset:
     labels = _neighbour(images)
     numbers = _labels(read_idx(labels)[0], labels)
     pixels = _images(read_idx(images)[0], images)
-    return Dataset(pixels, numbers, _numbers(int(numbers.max(initial=0))), "all", printable(images.name))
+    return Dataset(pixels, numbers, _numbers(int(numbers.max(initial=0)), place(labels)), "all", printable(images.name))
 
 
 def _neighbour(images: Path) -> Path:
@@ -154,8 +154,8 @@ def _labels(array: NDArray[np.generic], file: Path) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _numbers(last: int) -> tuple[str, ...]:
+def _numbers(last: int, where: str) -> tuple[str, ...]:
     # The labels of all relatives are bytes; with a wider type one wrong number could ask for a billion names.
     if last > 65535:
-        raise DataError(f"label {last} is more than an IDX data set may have (65535)")
+        raise DataError(f"{where}: label {last} is more than an IDX data set may have (65535)")
     return tuple(str(number) for number in range(last + 1))

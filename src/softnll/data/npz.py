@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import zipfile
 import zlib
@@ -58,8 +59,14 @@ def read_npz(
         with zipfile.ZipFile(path) as archive:
             members = _members(archive, where)
             return _datasets(path, where, archive, members, labels, max_bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OverflowError) as error:
         raise DataError(f"{where}: truncated or damaged: {printable(str(error))}") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which is what an offset before the start of the file gives
+            raise
+        raise DataError(f"{where}: damaged: a member lies outside the file") from None
 
 
 def _members(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
@@ -128,5 +135,4 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, ma
                 raise DataError(f"{where}: truncated: {filled} of {count} bytes")
             data[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
             filled += len(chunk)
-        stream.read(1)  # the checksum is compared at the end
     return data.view(dtype).reshape(shape, order="F" if fortran else "C")
