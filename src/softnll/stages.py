@@ -36,7 +36,8 @@ class Stage:
 
 def stages(told: Explanation, *, bits: bool = False) -> list[Stage]:
     """Return scores, probabilities and, where the true classes are known, losses and gradient."""
-    N = min(len(told.logits), MOST_ROWS)
+    # With more classes than columns, as many rows as columns: each row's true class then has one.
+    N = min(len(told.logits), MOST_ROWS if told.logits.shape[1] <= MOST_CLASSES else MOST_CLASSES)
     classes = shown_classes(told, N, MOST_CLASSES)
     columns = tuple(printable(told.class_names[c]) for c in classes)
     left_out = _left_out(told, N, len(classes))
