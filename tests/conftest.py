@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import backends
 import ml_dtypes
 import numpy as np
 import pytest
+
+import backends
 
 DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 

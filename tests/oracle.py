@@ -21,7 +21,7 @@ class Row:
     grad: list | None = None
 
 
-def row(  # noqa: C901
+def row(
     x,
     target=None,
     *,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import oracle
 import pytest
+
+import oracle
+import softnll as sn
 from cases import hard_rows
 from conftest import DTYPES
-
-import softnll as sn
 
 
 @cache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
-import oracle
 import pytest
 
+import cases
+import oracle
 import softnll as sn
 
 OPTIONS = [

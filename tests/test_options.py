@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 
-import cases
 import numpy as np
-import oracle
 import pytest
 
+import cases
+import oracle
 import softnll as sn
 
 IGNORED = np.array([cases.HARD[0], -100, cases.HARD[2]])
 TARGETS = {"hard": cases.HARD, "ignored": IGNORED, "soft": cases.SOFT}
-SHAPES = [{"label_smoothing": e, "z_loss": z, "softcap": c} for e in (0.0, 0.1) for z in (0.0, 0.02) for c in (None, 3.0)]
+SHAPES = [
+    {"label_smoothing": e, "z_loss": z, "softcap": c} for e in (0.0, 0.1) for z in (0.0, 0.02) for c in (None, 3.0)
+]
 
 
 @cache

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-import backends
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import backends
 import softnll as sn
 from softnll.problem import Problem
 
@@ -21,7 +21,7 @@ SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 9))
 
 
 @st.composite
-def problems(draw, width=64):
+def problems(draw):
     """Draw logits of either type with targets."""
     shape = draw(SHAPES)
     dtype = draw(st.sampled_from([np.float32, np.float64]))

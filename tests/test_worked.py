@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
 import pytest
 
+import cases
 import softnll as sn
 
 pytestmark = pytest.mark.usefixtures("backend")

@@ -41,7 +41,7 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     ------
     TypeError, ValueError
         As in :func:`softnll.cross_entropy`, for logits that are not finite, and where no temperature is best: every
-        target has its row's largest score (τ → 0), or the scores say nothing about the targets, or the opposite (τ → ∞).
+        target has its row's largest score (τ → 0), or the scores say nothing of the targets, or the opposite (τ → ∞).
 
     Examples
     --------
@@ -59,7 +59,7 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     if x.shape[0] == 0:
         raise ValueError(f"logits has shape {np.shape(logits)}; allowed: at least one row of classes")
     scale = 0.0
-    for rows in blocks(*x.shape):
+    for rows in blocks(x.shape):
         block = x[rows].astype(np.float64)
         if not np.isfinite(block).all():
             row = rows.start + int(np.argmax(~np.isfinite(block).all(axis=1)))
@@ -74,7 +74,9 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
 
     low, high = -np.log(_HIGHEST * scale), -np.log(_LOWEST * scale / max(1.0, np.log(x.shape[1])))
     if derivative(low) >= 0:
-        raise ValueError("no temperature is best: the loss keeps falling as it grows; the scores do not fit the targets")
+        raise ValueError(
+            "no temperature is best: the loss keeps falling as it grows; the scores do not fit the targets"
+        )
     if derivative(high) <= 0:
         raise ValueError("no temperature is best: the loss keeps falling towards 0; every target has the largest score")
     return float(np.exp(-brentq(derivative, low, high, xtol=1e-12, rtol=1e-14)))
@@ -83,7 +85,7 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
 def _derivative(problem: Problem, tau: float) -> float:
     """Return d(mean loss)/dβ at β = 1/τ: mean ⟨p − t, x⟩, with x relative to its row's largest."""
     total = 0.0
-    for rows in blocks(*problem.x.shape):
+    for rows in blocks(problem.x.shape):
         x = problem.x[rows].astype(np.float64)
         objective = CrossEntropy(temperature=tau, reduction="sum")
         part = replace(problem.take(rows, x), objective=objective, divisor=1.0)

@@ -1,4 +1,4 @@
-"""Second and full derivatives on NumPy arrays: Jacobian of softmax, its products, the Hessian of the loss times a vector."""
+"""Further derivatives on NumPy arrays: the Jacobian of softmax, its products, the Hessian of the loss times v."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
     problem, layout = prepare(logits, axis=axis)
     N, C = problem.x.shape
     jacobian = np.empty((N, C, C), problem.x.dtype)
-    for rows in blocks(N, C * C):
+    for rows in blocks((N, C * C)):
         parts = equation.normalise(problem.take(rows, problem.x[rows, ...]))
         p, rest = equation.probabilities(parts), equation.complements(parts)
         with np.errstate(all="ignore"):
@@ -82,7 +82,7 @@ def softmax_vjp(logits: ArrayLike, v: ArrayLike, *, axis: int = -1) -> NDArray[A
     array([ 0.2078, -0.183 , -0.0248])
     """
     problem, layout = prepare(logits, axis=axis)
-    return _by_rows(problem, layout, v, lambda part, parts, block: _softmax_product(parts, block))
+    return _by_rows(problem, layout, v, _softmax_product)
 
 
 def softmax_jvp(logits: ArrayLike, v: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
@@ -151,7 +151,7 @@ def cross_entropy_hvp(
     return _by_rows(problem, layout, v, equation.hessian_product)
 
 
-def _softmax_product(parts: equation.Rows, v: NDArray[np.float64]) -> NDArray[np.float64]:
+def _softmax_product(_: Problem, parts: equation.Rows, v: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (diag p − p pᵀ)·v of some rows."""
     with np.errstate(all="ignore"):
         product: NDArray[np.float64] = equation.softmax_product(np, parts, equation.probabilities(parts), v)
@@ -165,7 +165,7 @@ def _by_rows(problem: Problem, layout: Layout, v: ArrayLike, function: Any) -> N
         raise ValueError(f"v has shape {array.shape}; allowed: the logits' shape {layout.shape}")
     v_rows = layout.rows(array)
     out = np.empty(problem.x.shape, problem.x.dtype)
-    for rows in blocks(*problem.x.shape, entries=1 << 16):
+    for rows in blocks(problem.x.shape, 1 << 16):
         part = problem.take(rows, problem.x[rows, ...])
         with np.errstate(all="ignore"):
             out[rows] = function(part, equation.normalise(part), v_rows[rows].astype(np.float64))

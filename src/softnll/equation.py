@@ -17,7 +17,7 @@ Every option is one of four quantities: effective logits u, target measure t of 
 
 Differences u_k − m are carried as unevaluated sums hi + lo, because what their rounding loses is an error of the
 exponent. All arithmetic is float64. Source: the textbook pair −log p_y and p − onehot(y), e.g. Bishop, *Pattern
-Recognition and Machine Learning* (2006), equations 4.108 and 4.109; log1p of the rest: this package's NUMERICS contract.
+Recognition and Machine Learning* (2006), equations 4.108 and 4.109; why the rest: docs/numerics.md.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ __all__ = [
     "log_probabilities",
     "losses",
     "measure",
-    "normalisers",
     "normalise",
+    "normalisers",
     "picked",
     "probabilities",
 ]

@@ -110,7 +110,7 @@ def log_softmax(
 
     >>> import numpy as np
     >>> log_softmax(np.float32([17, 0, 0]))[0]
-    np.float32(-8.2798715e-08)
+    np.float32(-8.279875e-08)
     """
     problem, layout = _softmax_problem(logits, axis, temperature, where)
     return write(problem, layout, out, lambda rows: kernels().log_softmax(problem, rows), (where, temperature))[0]
@@ -170,7 +170,7 @@ def nll_loss(
     Parameters
     ----------
     log_probs
-        Log-probabilities, as :func:`log_softmax` returns them. Prefer :func:`cross_entropy` where the logits are at hand.
+        Log-probabilities, as :func:`log_softmax` returns them. With logits at hand, use :func:`cross_entropy`.
     targets, axis, class_weight, sample_weight, ignore_index, reduction
         As in :func:`cross_entropy`.
 
@@ -214,16 +214,17 @@ def cross_entropy(
 ) -> Any:
     """Return the cross-entropy of targets and the softmax of logits: how unhappy the classifier is, in nats.
 
-    ``loss_n = s_n·( T·(lse(u) + ζ·lse(u)²) − ⟨t, u⟩ )`` with effective logits ``u = softcap·tanh(x/softcap)/temperature``
-    and target measure ``t_c = w_c·[(1 − ε)·q_c + ε/C]`` of mass T. For a hard target y without options: ``−log p_y``.
+    ``loss_n = s_n·( T·(lse(u) + ζ·lse(u)²) − ⟨t, u⟩ )``, with effective logits
+    ``u = softcap·tanh(x/softcap)/temperature`` and target measure ``t_c = w_c·[(1 − ε)·q_c + ε/C]`` of mass T.
+    For a hard target y without options: ``−log p_y``.
 
     Parameters
     ----------
     logits
         Scores; C classes on ``axis``; float16, bfloat16 (ml_dtypes), float32, float64 or integers.
     targets
-        Hard: integers in [0, C) of the logits' shape without the class axis. Soft: floats of the logits' shape, each row
-        a distribution.
+        Hard: integers in [0, C) of the logits' shape without the class axis. Soft: floats of the logits' shape, each
+        row a distribution.
     axis
         The class axis.
     class_weight

@@ -76,7 +76,7 @@ class Layout:
         ndim = max(len(shape), 1)  # a 0-d array has an axis of one class
         if several and axis is None:
             chosen: tuple[int, ...] = tuple(range(ndim))
-        elif several and isinstance(axis, Sequence) and not isinstance(axis, str):
+        elif several and isinstance(axis, tuple | list):
             chosen = tuple(operator.index(each) for each in axis)
         elif hasattr(axis, "__index__"):
             chosen = (operator.index(axis),)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from softnll.gemm import multiply
 from softnll.kernels.choose import kernels
 from softnll.layout import Layout, as_real, loss_dtype
 from softnll.options import LinearOptions, split_options
@@ -103,7 +104,8 @@ def linear_cross_entropy_and_grad(
         As in :func:`linear_cross_entropy`.
     max_bytes
         The most memory to use beyond inputs and gradients; default ``max(32 MiB, min(¼·(inputs + gradients),
-        ⅛·N·C·itemsize))``. Half types that need several chunks take a float32 accumulator of the weight's gradient besides.
+        ⅛·N·C·itemsize))``. Half types that need several chunks take a float32 accumulator of the weight's
+        gradient besides.
 
     Returns
     -------
@@ -124,7 +126,7 @@ def linear_cross_entropy_and_grad(
     >>> loss, gradients = linear_cross_entropy_and_grad(features, weight, [1])
     >>> gradients.weight.round(4)
     array([[ 0.09  ,  0.1801],
-           [-0.7553, -1.5106],
+           [-0.7553, -1.5105],
            [ 0.6652,  1.3305]])
     """
     head = _Head.check(features, weight, targets, bias, options)
@@ -194,12 +196,14 @@ class _Head:
         sizes = Sizes(N, C, H, self.dtype.itemsize, self.gathers, self.converts, widens, gradients)
         if max_bytes is None:
             q = self.problem.q
-            held = (self.features.nbytes + self.weight.nbytes) * (2 if gradients else 1) + (0 if q is None else q.nbytes)
+            held = (self.features.nbytes + self.weight.nbytes) * (2 if gradients else 1) + (
+                0 if q is None else q.nbytes
+            )
             max_bytes = default_max_bytes(held, self.problem_rows, C, self.dtype.itemsize)
         return make_plan(sizes, max_bytes)
 
     def chunks(self, plan: Plan) -> Iterator[tuple[Any, Problem, NDArray[Any]]]:
-        """Yield, chunk by chunk: which rows, their Problem with the logits in a buffer that is used again, the features."""
+        """Yield, chunk by chunk: which rows, their Problem (its logits in a buffer used again), their features."""
         N = self.problem_rows if self.active is None else len(self.active)
         buffer = np.empty((min(plan.rows, N), self.weight.shape[0]), self.dtype)
         for start in range(0, N, plan.rows):
@@ -208,8 +212,11 @@ class _Head:
                 rows = self.active[rows]
             x = self._feature_rows(rows)
             logits = buffer[: len(x)]
-            for classes, w in self._weight_blocks(plan):
-                np.matmul(x, w.T, out=logits[:, classes])
+            if not self.converts:
+                multiply(x, self.weight.T, logits)
+            else:
+                for classes, w in self._weight_blocks(plan):
+                    np.matmul(x, w.T, out=logits[:, classes])
             if self.bias is not None:
                 logits += self.bias.astype(self.dtype, copy=False)
             yield rows, self.problem.take(rows, logits), x
@@ -217,10 +224,14 @@ class _Head:
     def _feature_rows(self, rows: Any) -> NDArray[Any]:
         """Return some rows of the features, ready to be multiplied."""
         if not self.gathers:
-            return self.features.reshape(-1, self.features.shape[-1])[rows]
+            return self.features.reshape(self.problem_rows, self.features.shape[-1])[rows]
         indices = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
         lead = self.features.shape[:-1]
-        return self.features[np.unravel_index(indices, lead) if lead else ...].reshape(len(indices), -1).astype(self.dtype)
+        return (
+            self.features[np.unravel_index(indices, lead) if lead else ...]
+            .reshape(len(indices), self.features.shape[-1])
+            .astype(self.dtype, copy=False)
+        )
 
     def _weight_blocks(self, plan: Plan) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield blocks of weight rows, ready to be multiplied: all at once where nothing is to be converted."""
@@ -235,7 +246,7 @@ class _Head:
         losses = np.zeros(self.problem_rows)
         width = self.weight.shape[1]
         d_features = np.zeros(self.features.shape, _gradient_dtype(self.features))
-        d_rows = d_features.reshape(-1, width)
+        d_rows = d_features.reshape(self.problem_rows, width)
         d_weight = np.zeros(self.weight.shape, _gradient_dtype(self.weight))
         # Of half types, the sum over several chunks is held wider.
         total = np.zeros(self.weight.shape, self.dtype) if plan.accumulator_bytes else d_weight
@@ -248,15 +259,31 @@ class _Head:
             if self.converts:
                 d_rows[rows] = self._multiply_blocks(plan, dz, x, total)
                 continue
-            _add_product(d_weight, dz, x)
+            multiply(dz.T, x, d_weight, add=True)
+            dx = np.empty(x.shape, self.dtype) if self.gathers else d_rows[rows]
+            multiply(dz, self.weight, dx)
             if self.gathers:
-                d_rows[rows] = dz @ self.weight
-            else:
-                np.matmul(dz, self.weight, out=d_rows[rows])
+                d_rows[rows] = dx
         if total is not d_weight:
             d_weight[...] = total
         d_bias_out = None if self.bias is None else d_bias.astype(_gradient_dtype(self.bias))
         return self.reduce(losses), LinearGradients(d_features, d_weight, d_bias_out)
+
+    def weight_gradients(self, plan: Plan) -> tuple[float, NDArray[Any], NDArray[np.float64]]:
+        """Return the loss in float64 and the gradients of weight and bias; the features' is not made.
+
+        For a training loop over fixed features: two matrix products instead of three, and no N × H array. The products
+        are NumPy's, so that one BLAS works at a time: with NumPy's and SciPy's thread pools awake in turn on two cores,
+        60 000 × 784 features and 10 classes took 77 ms instead of 31, in chunks of 1024 rows seconds.
+        """
+        losses = np.zeros(self.problem_rows)
+        d_weight = np.zeros(self.weight.shape, self.dtype)
+        d_bias = np.zeros(self.weight.shape[0])
+        for rows, part, x in self.chunks(plan):
+            losses[rows] = kernels().forward_backward(part, part.x)
+            d_bias += part.x.sum(axis=0, dtype=np.float64)
+            d_weight += part.x.T @ x
+        return float(self.reduce(losses, np.dtype(np.float64))), d_weight, d_bias
 
     def _multiply_blocks(self, plan: Plan, dz: NDArray[Any], x: NDArray[Any], total: NDArray[Any]) -> NDArray[Any]:
         """Return dz @ weight and add dzᵀ @ x to the total, a block of converted weight rows at a time."""
@@ -267,22 +294,11 @@ class _Head:
             total[classes] = product if plan.chunks == 1 else total[classes] + product
         return dx
 
-    def reduce(self, losses: NDArray[np.float64]) -> Any:
-        """Return the reduced loss in the type of the logits' losses."""
-        return reduce(self.problem, self.layout, losses, loss_dtype(self.dtype))
+    def reduce(self, losses: NDArray[np.float64], dtype: np.dtype[Any] | None = None) -> Any:
+        """Return the reduced loss, by default in the type of the logits' losses."""
+        return reduce(self.problem, self.layout, losses, loss_dtype(self.dtype) if dtype is None else dtype)
 
 
 def _gradient_dtype(array: NDArray[Any]) -> np.dtype[Any]:
     """Return the type of an input's gradient: its own, or float64 for integers."""
     return np.dtype(np.float64) if array.dtype.kind in "iu" else array.dtype
-
-
-def _add_product(total: NDArray[Any], dz: NDArray[Any], x: NDArray[Any]) -> None:
-    """Add dzᵀ @ x in place: one BLAS call with beta = 1 on transposed views, all of them contiguous."""
-    from scipy.linalg import blas  # noqa: PLC0415 - importing the package costs NumPy only
-
-    if min(*dz.shape, x.shape[1]) == 0:
-        return
-    gemm = blas.dgemm if total.dtype == np.float64 else blas.sgemm
-    # totalᵀ (H, C) += xᵀ (H, R) @ dz (R, C) in Fortran's order, in which xᵀ and totalᵀ are contiguous and dz is dzᵀ.
-    gemm(1.0, x.T, dz.T, beta=1.0, c=total.T, trans_b=True, overwrite_c=True)

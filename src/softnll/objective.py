@@ -60,8 +60,9 @@ class CrossEntropy:
             raise ValueError(f"z_loss is {z_loss!r}; allowed: a finite number >= 0")
         softcap = None if self.softcap is None else _positive("softcap", self.softcap)
         temperature = _positive("temperature", self.temperature)
-        if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, Integral):
-            raise TypeError(f"ignore_index is {self.ignore_index!r}; allowed: an integer")
+        ignore_index: object = self.ignore_index  # what comes may be of any type
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral):
+            raise TypeError(f"ignore_index is {ignore_index!r}; allowed: an integer")
         if self.reduction not in get_args(Reduction):
             raise ValueError(f"reduction is {self.reduction!r}; allowed: 'mean', 'sum', 'none'")
         # Equal options are equal objects, whichever number type they came in.
@@ -70,7 +71,7 @@ class CrossEntropy:
             ("z_loss", z_loss),
             ("softcap", softcap),
             ("temperature", temperature),
-            ("ignore_index", int(self.ignore_index)),
+            ("ignore_index", int(ignore_index)),
         ):
             object.__setattr__(self, name, value)
 

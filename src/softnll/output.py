@@ -26,8 +26,8 @@ def write(
 ) -> tuple[NDArray[Any], Result]:
     """Let ``fill`` write rows of the logits' type and return them in the logits' shape, in ``out`` if that is given.
 
-    ``inputs`` are the caller's other arrays: an ``out`` that overlaps one of them, or the logits in any other way than by
-    being them, is written only after everything has been read.
+    ``inputs`` are the caller's other arrays: an ``out`` that overlaps one of them, or the logits in any other way than
+    by being them, is written only after everything has been read.
     """
     dtype = problem.x.dtype
     if out is None:
@@ -60,9 +60,7 @@ def _overlaps(rows: NDArray[Any], problem: Problem, inputs: Iterable[Any]) -> bo
     return any(isinstance(other, np.ndarray) and np.may_share_memory(rows, other) for other in inputs)
 
 
-def reduce(
-    problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype: np.dtype[Any] | None = None
-) -> Any:
+def reduce(problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype: np.dtype[Any] | None = None) -> Any:
     """Return the rows' losses as the objective's reduction says; by default in the type that the logits' type has."""
     dtype = loss_dtype(problem.x.dtype) if dtype is None else dtype
     reduction = problem.objective.reduction

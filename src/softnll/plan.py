@@ -83,11 +83,11 @@ def make_plan(sizes: Sizes, max_bytes: int) -> Plan:
     fixed = sizes.rows * _ROW_BYTES + 8 * C * (3 if sizes.gradients else 1) + (1 << 16)
     per_row = C * item
     if sizes.gather:
-        per_row += H * item
+        per_row += 3 * H * item + 16  # the copy, the one before it that is still held, indices
     if sizes.gradients and (sizes.gather or sizes.convert):
         per_row += 2 * H * item
     # A converted block of weight rows, and of their gradient: a quarter of what is left, at least one row.
-    per_class = H * item * (3 if sizes.gradients else 1)
+    per_class = H * item * (5 if sizes.gradients else 2)  # copies now and before; product and its sum
     spare = max(0, max_bytes - fixed)
     classes = min(C, max(1, spare // 4 // max(1, per_class))) if sizes.convert else C
     block = classes * per_class if sizes.convert else 0

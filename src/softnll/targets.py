@@ -14,8 +14,9 @@ __all__ = ["as_targets", "as_weights", "blocks", "check_hard", "check_soft", "fi
 _BLOCK = 1 << 18  # entries looked at together when soft targets are checked: 2 MiB of float64
 
 
-def blocks(n_rows: int, n_columns: int, entries: int = _BLOCK) -> list[slice]:
-    """Return slices of rows that hold about so many entries each."""
+def blocks(shape: tuple[int, ...], entries: int = _BLOCK) -> list[slice]:
+    """Return slices of the rows of an ``(N, C)`` array that hold about so many entries each."""
+    n_rows, n_columns = shape
     step = max(1, entries // max(1, n_columns))
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
@@ -41,7 +42,9 @@ def as_weights(value: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.floa
 def as_targets(targets: Any, layout: Layout) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """Tell hard targets from soft ones by type and shape: return ``(y (N,), None)`` or ``(None, q (N, C))``."""
     if isinstance(targets, np.ma.MaskedArray):
-        raise TypeError("targets is a masked array; pass its data, and leave rows out with ignore_index or sample_weight")
+        raise TypeError(
+            "targets is a masked array; pass its data, and leave rows out with ignore_index or sample_weight"
+        )
     array = np.asarray(targets)
     if array.size == 0 and array.shape == layout.row_shape and array.dtype == np.float64:
         array = array.astype(np.int64)  # an empty list has no type of its own
@@ -55,8 +58,8 @@ def as_targets(targets: Any, layout: Layout) -> tuple[NDArray[Any] | None, NDArr
     if soft and array.shape == layout.row_shape:
         raise TypeError(f"hard targets have dtype {array.dtype}; allowed: integers")
     raise ValueError(
-        f"targets has shape {array.shape} and dtype {array.dtype}, logits have shape {layout.shape} with the classes on "
-        f"axis {layout.axes[0]}; allowed: integers of shape {layout.row_shape} or floats of shape {layout.shape}"
+        f"targets has shape {array.shape} and dtype {array.dtype}, logits have shape {layout.shape} with the classes "
+        f"on axis {layout.axes[0]}; allowed: integers of shape {layout.row_shape} or floats of shape {layout.shape}"
     )
 
 
@@ -73,7 +76,9 @@ def check_hard(y: NDArray[Any], layout: Layout, ignore_index: int, where: NDArra
         if bad.any():
             at = first_bad(bad, layout.row_shape)
             value = int(y[np.argmax(bad)])
-            raise ValueError(f"targets{at} is {value}; allowed: 0 <= target < {C} classes, or ignore_index={ignore_index}")
+            raise ValueError(
+                f"targets{at} is {value}; allowed: 0 <= target < {C} classes, or ignore_index={ignore_index}"
+            )
     if where is not None:
         taking_part = y != ignore_index
         chosen = np.where(taking_part, y, 0).astype(np.int64)
@@ -89,7 +94,7 @@ def check_soft(
     """Raise unless each row of soft targets that takes part is a distribution over the allowed classes."""
     eps = float(np.finfo(q.dtype).eps) if q.dtype.kind == "f" else 2.0**-7  # bfloat16, whose type NumPy does not know
     tolerance = max(1e-6, 4 * eps)
-    for rows in blocks(*q.shape):
+    for rows in blocks(q.shape):
         block = q[rows].astype(np.float64, copy=False)
         total = block.sum(axis=1)
         signs = ~(block.min(axis=1) >= 0)

@@ -72,11 +72,11 @@ def _compiled(name: str, x: str, q: str = "f4") -> Any:
 def _staged(problem: Problem, out: NDArray[Any] | None) -> Iterator[tuple[slice, Problem, NDArray[Any] | None]]:
     """Yield the problem whole or, for half types, in blocks of rows widened to float32 and rounded back once."""
     x = problem.x
-    if x.dtype == np.float32 or x.dtype == np.float64:
+    if x.dtype in (np.float32, np.float64):
         yield slice(0, x.shape[0]), problem, out
         return
     scratch: NDArray[np.float32] | None = None
-    for rows in blocks(*x.shape, entries=1 << 16):
+    for rows in blocks(x.shape, 1 << 16):
         part = problem.take(rows, x[rows].astype(np.float32))
         if out is None:
             yield rows, part, None

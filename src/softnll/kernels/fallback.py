@@ -21,7 +21,7 @@ __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp"
 
 def _parts(problem: Problem) -> Iterator[tuple[slice, Problem, equation.Rows]]:
     """Yield blocks of rows with their intermediates."""
-    for rows in blocks(*problem.x.shape, entries=1 << 16):
+    for rows in blocks(problem.x.shape, 1 << 16):
         part = problem.take(rows, problem.x[rows, ...])
         yield rows, part, equation.normalise(part)
 
@@ -81,7 +81,7 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> NDArray[np.float64]
 def pick(problem: Problem) -> NDArray[np.float64]:
     """Return −s·⟨t, x⟩ of each row: the loss of log-probabilities."""
     loss = np.empty(problem.x.shape[0])
-    for rows in blocks(*problem.x.shape, entries=1 << 16):
+    for rows in blocks(problem.x.shape, 1 << 16):
         loss[rows] = np.asarray(equation.picked(problem.take(rows, problem.x[rows, ...])))
     return loss
 

@@ -147,9 +147,9 @@ def magnified_rest(x: Array, i: int, where: Array, softcap: float, tau: float, u
 @register_jitable
 def target(i: int, j: int, y: Array, q: Array, w: Array, smoothing: float, share: float) -> float:
     """Return t_j = w_j·[(1 − ε)·q_j + ε/C] for an allowed class (share is ε/C)."""
-    if q.shape[0] > 0:
+    if q.shape[0] > 0:  # noqa: SIM108 - an else with a reason
         t = float(q[i, j])
-    else:
+    else:  # y has no rows where q has some
         t = 1.0 if j == y[i] else 0.0
     if smoothing > 0:
         t = (1.0 - smoothing) * t + share
@@ -288,7 +288,7 @@ def logsumexp_rows(x: Array, where: Array, taus: Array, tau: float, lse: Array, 
         lse[i] = m / tau + math.log1p(exponentials(u, m, a, tau))
 
 
-def loss_rows(
+def loss_rows(  # noqa: C901, PLR0912 - one row's story in its order
     x: Array,
     where: Array,
     y: Array,

@@ -1,0 +1,35 @@
+"""Matrix products into memory that is already there, by SciPy's BLAS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["multiply"]
+
+
+def multiply(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], *, add: bool = False) -> None:
+    """Write a @ b into ``out`` or, with ``add``, add it there: one call with beta = 0 or 1, no copies.
+
+    All are of one type, float32 or float64; ``out`` is C-contiguous, a and b are C- or Fortran-contiguous. NumPy cannot
+    add in place; and where NumPy's BLAS and SciPy's take turns, the one's idle threads spin while the other's work (two
+    cores, 60 000 × 784 by 10: 77 ms instead of 31), so all products of one computation go through here.
+    """
+    from scipy.linalg import blas  # noqa: PLC0415 - importing the package costs NumPy only
+
+    if a.shape[1] == 0 or out.size == 0:
+        if not add:
+            out[...] = 0
+        return
+    gemm = blas.dgemm if out.dtype == np.float64 else blas.sgemm
+    # In Fortran's order what lies here is outᵀ = bᵀ @ aᵀ.
+    right, right_flipped = _fortran(b.T)
+    left, left_flipped = _fortran(a.T)
+    gemm(1.0, right, left, beta=float(add), c=out.T, trans_a=right_flipped, trans_b=left_flipped, overwrite_c=True)
+
+
+def _fortran(matrix: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return a matrix, or its transpose and True, whichever is Fortran-contiguous."""
+    return (matrix, False) if matrix.flags.f_contiguous else (matrix.T, True)
