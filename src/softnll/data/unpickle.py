@@ -7,6 +7,7 @@ are stand-ins: no callable object ever reaches the stack, so there is nothing th
 
 from __future__ import annotations
 
+import io
 import pickletools
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,7 +16,7 @@ from softnll.data.standins import GLOBALS, MAX_BYTES, ArrayStandIn, RefusedError
 from softnll.data.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class _Machine:
         """Do what one opcode says; everything that is not listed is refused."""
         match name, arg:
             case (("SHORT_BINSTRING" | "BINSTRING"), str()):
-                self.stack.append(arg.encode("latin-1"))  # genops hands bytes out as latin-1 text
+                self.stack.append(arg.encode("latin-1"))  # pickletools hands bytes out as latin-1 text
             case (("BININT" | "BININT1" | "BININT2"), int()):
                 self.stack.append(arg)
             case (("BINPUT" | "LONG_BINPUT"), int()):
@@ -53,8 +54,7 @@ class _Machine:
             case _, None if name in _PLAIN:
                 _PLAIN[name](self)
             case _:
-                given = "" if arg is None else " " + printable(str(arg), 40)
-                raise RefusedError(f"has the opcode {name}{given}, which is not allowed here")
+                raise RefusedError(f"has the opcode {name} with {printable(str(arg), 40)}, which is not allowed here")
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -111,6 +111,13 @@ class _Machine:
             raise RefusedError("ends with an unbalanced stack")
 
 
+_BY_CODE = {info.code: info for info in pickletools.opcodes}
+
+_STRINGS = ("SHORT_BINSTRING", "BINSTRING")
+_NUMBERS = ("BININT", "BININT1", "BININT2")
+_MEMO = ("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET")
+_WITH_ARGUMENT = frozenset((*_STRINGS, *_NUMBERS, *_MEMO, "GLOBAL"))
+
 #: The opcodes without an argument.
 _PLAIN: dict[str, Callable[[_Machine], None]] = {
     "EMPTY_DICT": lambda machine: machine.push({}),
@@ -160,19 +167,45 @@ def read_pickle(data: bytes, where: str) -> dict[bytes, Value]:
         raise DataError(f"{where}: {len(data)} bytes; a batch has at most {MAX_BYTES}")
     if not data.startswith(b"\x80\x02"):
         raise DataError(f"{where}: not a pickle of protocol 2")
-    machine, position = _Machine(), 0
+    stream, machine = io.BytesIO(data), _Machine()
+    stream.seek(2)
+    position = 2
     try:
-        for count, (opcode, arg, at) in enumerate(pickletools.genops(data)):
-            position = at or 0
-            if count > 0:
-                machine.step(opcode.name if count < MAX_OPCODES else f"number {MAX_OPCODES}", arg)
+        for name, arg in _opcodes(stream):
+            machine.step(name, arg)
+            position = stream.tell()
     except RefusedError as error:
         raise DataError(f"{where}: the pickle {error} (at byte {position})") from None
-    except ValueError as error:  # from genops: truncated, or no such opcode
+    except ValueError as error:  # an argument that is truncated, or longer than the file
         raise DataError(f"{where}: not a whole pickle after byte {position}: {printable(str(error))}") from None
-    if position != len(data) - 1:
-        raise DataError(f"{where}: {len(data) - 1 - position} bytes after the end of the pickle")
+    if position != len(data):
+        raise DataError(f"{where}: {len(data) - position} bytes after the end of the pickle")
     result = machine.pop()
     if type(result) is not dict:
         raise DataError(f"{where}: the pickle holds no dictionary")
     return result
+
+
+def _two_lines(stream: io.BytesIO) -> str:
+    """Return module and name of a global with a blank between them."""
+    lines = stream.readline(), stream.readline()
+    if not all(line.endswith(b"\n") for line in lines):
+        raise RefusedError("is truncated")
+    return " ".join(line[:-1].decode("latin-1") for line in lines)
+
+
+def _opcodes(stream: io.BytesIO) -> Iterator[tuple[str, object]]:
+    """Yield name and argument of each opcode up to STOP; the argument of one that is not listed is not even read."""
+    for _ in range(MAX_OPCODES):
+        code = stream.read(1)
+        opcode = _BY_CODE.get(code.decode("latin-1"))
+        if opcode is None:
+            raise RefusedError(f"has no opcode {code.hex()}" if code else "is truncated")
+        if opcode.name not in _PLAIN and opcode.name not in _WITH_ARGUMENT:
+            raise RefusedError(f"has the opcode {opcode.name}, which is not allowed here")
+        # pickletools would undo escapes in a global's name, where pickle takes it byte by byte.
+        reader = _two_lines if opcode.name == "GLOBAL" else None if opcode.arg is None else opcode.arg.reader
+        yield opcode.name, None if reader is None else reader(stream)
+        if opcode.name == "STOP":
+            return
+    raise RefusedError(f"has more than {MAX_OPCODES} opcodes")
