@@ -185,6 +185,16 @@ def test_14_nothing_times_infinity(real):
     assert (grad == 0).all()
 
 
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_14_a_row_whose_target_has_no_mass_is_dropped(real, bad):
+    """As with sample weight 0: docs/decisions/0002."""
+    x = np.array([[1, 2, 3], [bad, bad, 0]], real)
+    loss, grad = sn.cross_entropy_and_grad(x, [0, 2], class_weight=[1.0, 1.0, 0.0], label_smoothing=0.0)
+    want, want_grad = sn.cross_entropy_and_grad(x[:1], [0])
+    assert loss == want
+    assert (grad == [want_grad[0], [0, 0, 0]]).all()
+
+
 def test_15_smoothing_with_minus_inf(dtype):
     x = np.array([[1, 2, -INF]], dtype)
     assert both(x, [0], label_smoothing=0.1)[0][0] == INF
