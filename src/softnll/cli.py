@@ -54,7 +54,7 @@ def _outcome(error: Exception) -> tuple[int, str | None]:
             # Whoever read our output left (``| head``): nothing to say, and Python must not complain at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED, ""
-        case ModuleNotFoundError() if (error.name or "").partition(".")[0] in _EXTRA or "softnll[app]" in str(error):
+        case ImportError() if (error.name or "").partition(".")[0] in _EXTRA or "softnll[app]" in str(error):
             return FAILED, "the command line needs more: pip install 'softnll[app]'"
         case OSError(strerror=str(reason), filename=str(name)):
             return FAILED, f"{name}: {reason}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,7 +83,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Where the results go.  [default: ./softnll-NAME]")] = None,
     C: Annotated[float, typer.Option("--C", help="Inverse of the L2 penalty: larger fits the data closer.")] = 10.0,
     max_iter: Annotated[int, typer.Option(help="Iterations of L-BFGS at most.", min=1)] = 500,
-    tol: Annotated[float, typer.Option(help="End when no entry of the gradient is larger.")] = 1e-4,
+    tol: Annotated[float, typer.Option(help="End when no entry of the gradient is larger.")] = 1e-5,
     label_smoothing: Annotated[float, typer.Option(help="Share of each target spread over all classes, 0 to 1.")] = 0.0,
     seed: Annotated[
         int, typer.Option(help="Chooses the held-out examples where the data has no test part.", min=0)

@@ -57,6 +57,9 @@ def run(
         stderr().print(
             Text(f"interrupted after {_iterations(trained)} iterations; what was reached is kept"), soft_wrap=True
         )
+    elif not trained.converged:
+        text = f"ended by --max-iter {settings.max_iter} before the gradient was as small as --tol {settings.tol:g}"
+        stderr().print(Text(text), soft_wrap=True)
     if as_json:
         print(json.dumps(_facts(first.name, len(first.labels), trained, result, directory), allow_nan=False))  # noqa: T201 - the output
     else:
@@ -88,6 +91,7 @@ def _facts(name: str, examples: int, trained: Trained, result: Result, directory
         "train_examples": examples,
         "iterations": _iterations(trained),
         "interrupted": trained.interrupted,
+        "converged": trained.converged,
         "test": {key: value if math.isfinite(value) else None for key, value in asdict(result.quality).items()},
         "chance": {"accuracy": 1 / C, "nll": math.log(C), "perplexity": C},
         "files": [str(directory / file) for file in FILES],
