@@ -183,7 +183,8 @@ def test_an_unknown_command_is_refused(call):
 def test_names_are_shown_not_obeyed():
     done = run("explain", "--scores", "1,2", "--target", "0", "--classes", "[red]x[/red],\x1b[31my")
     assert done.returncode == 0
-    assert "[red]x[/red]" in done.stdout
+    heads = [line for line in done.stdout.splitlines() if not line.startswith(("0", "\N{BULLET}"))]
+    assert sum("[red]x[/red]" in line for line in heads) == 3  # scores, probabilities, gradient
     assert "\x1b" not in done.stdout
     assert "\\x1b[31my" in done.stdout
 
@@ -206,6 +207,14 @@ def test_a_figure_that_cannot_be_written_is_one_line_and_1(call, tmp_path):
     assert out == ""
     assert err.count("\n") == 1
     assert "file" in err
+
+
+def test_a_path_in_an_error_is_shown_not_obeyed(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = call("explain", "--figure", tmp_path / "file" / "\x1b[31m\nb" / "out.png")
+    assert code == 1
+    assert "\x1b" not in err
+    assert err.count("\n") == 1
 
 
 def test_a_full_disk_is_one_line_and_1():

@@ -163,6 +163,28 @@ def test_data_that_is_not_here_and_not_to_be_fetched_is_1(call, tmp_path):
     assert "Traceback" not in err
 
 
+def test_a_full_disk_below_the_output_is_one_line_and_1(tmp_path):
+    if not os.path.exists("/dev/full"):  # noqa: PTH110
+        pytest.skip("no /dev/full here")
+    command = [
+        sys.executable,
+        "-m",
+        "softnll.cli",
+        "train",
+        "--max-iter",
+        "1",
+        "--json",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=PLAIN, check=False)
+    assert done.returncode == 1
+    assert "No space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
 def test_a_table_without_a_test_part(call, tmp_path):
     code, out, _ = call(write_table(tmp_path / "made.csv"), "--out", tmp_path / "out", "--json")
     assert code == 0

@@ -193,7 +193,7 @@ def test_the_figure_is_the_same_bytes_each_time_and_sets_nothing_global(told):
 
 
 def test_the_figure_draws_names_that_are_not_its_markup():
-    names = ("$x^{", "\N{GRINNING FACE}", "_b_")
+    names = ("$x^{$", "\N{GRINNING FACE}", "_b_")
     assert figure_bytes(sn.explain(SCORES, TARGETS, class_names=names).plot(), "png")
 
 
