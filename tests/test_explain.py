@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import matplotlib as mpl
 import ml_dtypes
@@ -92,6 +94,15 @@ def test_a_confident_row_is_not_called_certain_nor_its_loss_nothing():
     assert "over 99.9 %" in told.words()[0]
     assert "2.1e-09" in str(told)
     assert "100.0 %" not in "".join(told.words())
+
+
+@pytest.mark.parametrize(
+    "before", ["sn.Explanation", "import softnll.explain", "from softnll.explain import explain", ""]
+)
+def test_the_function_is_there_whatever_was_imported_before(before):
+    code = f"import softnll as sn\n{before}\nprint(sn.explain([5, 4, 2], 0).prediction)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[0]\n", "")
 
 
 def test_one_row_may_be_given_without_its_axis():

@@ -226,6 +226,9 @@ def test_in_a_browser(browser, tmp_path, width, scheme, names):
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)")
         assert page.evaluate("document.querySelectorAll('main, header, footer, h1').length") == 4
         assert page.evaluate("[...document.querySelectorAll('svg[role=img]')].every(s => s.querySelector('title'))")
+        # On paper it is dark on white, whatever the screen shows.
+        page.emulate_media(media="print")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     finally:
         page.context.close()
 
