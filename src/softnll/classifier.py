@@ -1,0 +1,338 @@
+"""SoftmaxClassifier: multinomial logistic regression with scikit-learn's manners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+except ImportError as error:
+    raise ImportError("SoftmaxClassifier needs more: pip install 'softnll[app]'") from error
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import _check_partial_fit_first_call
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from softnll.adam import Adam
+from softnll.classifier_inputs import check_options, class_weights, encode, find_classes
+from softnll.functional import log_softmax, softmax
+from softnll.model_file import MAX_BYTES, read_model, write_model
+from softnll.optimise import minimise, warn_unless_converged
+from softnll.penalised import Penalised, pack, unpack
+
+__all__ = ["SoftmaxClassifier"]
+
+Callback = Callable[[int, float, NDArray[Any], NDArray[Any]], None]
+
+
+class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Linear classifier that minimises the mean cross-entropy of ``softmax(X Wᵀ + b)``, with a penalty on W.
+
+    ``minimise  Σ_n loss_n / D  +  ‖W‖² / (2·C·D)``, ``D = Σ_n s_n·w_{y_n}`` (soft y: ``Σ_n s_n``), losses as in
+    :func:`softnll.cross_entropy`; the intercept b is not penalised. For three and more classes that is the objective of
+    scikit-learn's ``LogisticRegression(C=C)``. For two classes it is still the symmetric softmax with a row of W each,
+    so equal to ``LogisticRegression(C=2·C)``, which knows only the difference of the rows.
+
+    Parameters
+    ----------
+    C
+        Inverse strength of the penalty, > 0; ``inf`` for none. In units of rows: twice the rows with the same C is half
+        the penalty a row.
+    class_weight
+        dict of class: weight, ``"balanced"`` for ``Σs / (K · Σ_{n in c} s_n)``, or None for 1.
+    label_smoothing
+        ε in [0, 1]: spreads that share of each target over all classes.
+    fit_intercept
+        Whether there is a b.
+    tol
+        `fit` ends when no entry of the objective's gradient is larger.
+    max_iter
+        The most L-BFGS iterations of `fit`; reaching it is a ConvergenceWarning.
+    warm_start
+        Start `fit` at the previous coefficients.
+    random_state
+        Shuffles the minibatches of `partial_fit`; `fit` draws nothing.
+    batch_size
+        Rows of a minibatch of `partial_fit`.
+    learning_rate
+        Adam's step size in `partial_fit`.
+
+    Attributes
+    ----------
+    coef_
+        ``(K, H)`` W, also for K = 2; float32 if X was float32, else float64.
+    intercept_
+        ``(K,)`` b, in the same type; zeros without one.
+    classes_
+        ``(K,)`` the labels, sorted; of soft y ``0 … K−1``.
+    n_iter_
+        L-BFGS iterations of `fit`, or minibatches that `partial_fit` has seen.
+    n_features_in_, feature_names_in_
+        H, and the columns' names where X had some.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From the methods: for options outside their range, sparse or non-finite X, y that is neither labels nor
+        distributions, one class only, negative weights.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = SoftmaxClassifier(C=10).fit(X[:898] / 16, y[:898])
+    >>> round(model.score(X[898:] / 16, y[898:]), 3)
+    0.937
+
+    Notes
+    -----
+    X of float32 is multiplied in float32 and never copied to float64; losses, sums and L-BFGS's vectors are float64. An
+    X that is not C-contiguous is copied once. Cox (1966), "Some procedures connected with the logistic qualitative
+    response curve"; Bishop (2006), "Pattern recognition and machine learning", 4.3.4.
+    """
+
+    classes_: NDArray[Any]
+    coef_: NDArray[Any]
+    intercept_: NDArray[Any]
+    n_iter_: int
+    n_features_in_: int
+    _weight_seen: float  # D of all rows seen so far
+    _adam: Adam | None  # the state of partial_fit
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        class_weight: dict[Any, float] | str | None = None,
+        label_smoothing: float = 0.0,
+        fit_intercept: bool = True,
+        tol: float = 1e-4,
+        max_iter: int = 100,
+        warm_start: bool = False,
+        random_state: Any = None,
+        batch_size: int = 256,
+        learning_rate: float = 0.01,
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, callback: Callback | None = None
+    ) -> Self:
+        """Fit to all of the data, with SciPy's L-BFGS.
+
+        Parameters
+        ----------
+        X
+            ``(N, H)`` features.
+        y
+            ``(N,)`` labels, or ``(N, K)`` distributions over the classes 0 … K−1, K ≥ 2.
+        sample_weight
+            ``(N,)`` weights s ≥ 0: 2 counts a row twice, 0 leaves it out.
+        callback
+            Called after each iteration with its number, the mean loss without the penalty, coefficients ``(K, H)`` and
+            intercept ``(K,)`` (float64). StopIteration from it ends the fit quietly. KeyboardInterrupt, from it or
+            Ctrl-C, ends it too and is raised again once the attributes hold the best point reached.
+
+        Returns
+        -------
+        SoftmaxClassifier
+            Itself.
+        """
+        check_options(self.get_params(deep=False))
+        previous = getattr(self, "classes_", None)
+        X, classes, targets, weights = self._check_data(X, y, sample_weight, order="C", reset=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y holds one class, {classes[0]!r}; SoftmaxClassifier needs samples of at least 2 classes"
+            )
+        problem = self._problem(X, targets, classes, weights, self.C)
+        start = self._start(len(classes), X.shape[1])
+        if self.warm_start and previous is not None:
+            if not np.array_equal(previous, classes) or self.coef_.shape != (len(classes), X.shape[1]):
+                raise ValueError("warm_start needs the classes and the number of features of the previous fit")
+            start = self._packed()
+
+        def after(iteration: int, value: float, vector: NDArray[np.float64]) -> None:
+            if callback is not None:
+                callback(iteration, value - problem.penalty(vector), *unpack(vector.copy(), problem.head.weight.shape))
+
+        minimum = minimise(problem, start, tol=self.tol, max_iter=self.max_iter, callback=after)
+        self.classes_ = classes
+        self._keep(minimum.x, X.dtype)
+        self.n_iter_ = minimum.iterations
+        self._weight_seen, self._adam = problem.total, None
+        if minimum.interrupted is not None:
+            raise minimum.interrupted
+        warn_unless_converged(minimum, ConvergenceWarning)
+        return self
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Take one pass of Adam over some rows, in shuffled minibatches; for data that does not fit into memory.
+
+        Adam's state is kept from call to call. In the penalty ‖W‖²/(2·C·D), D is the weight of all rows seen so far, so
+        that over a stream of new rows the objective approaches that of `fit`; rows that come again count again.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`. The first call's X decides whether coefficients are float32 or float64.
+        classes
+            All labels that there will be; needed by the first call unless y is soft.
+
+        Returns
+        -------
+        SoftmaxClassifier
+            Itself.
+        """
+        check_options(self.get_params(deep=False))
+        if isinstance(self.class_weight, str):
+            # scikit-learn raises the same: the type is allowed, in fit.
+            message = "class_weight='balanced' needs all of the data; partial_fit takes None or a dict"
+            raise ValueError(message)  # noqa: TRY004
+        first = not hasattr(self, "coef_")
+        X, found, labels, weights = self._check_data(X, y, sample_weight, order=None, reset=first, codes=False)
+        if classes is None and first and labels.ndim == 2:
+            classes = found
+        _check_partial_fit_first_call(self, classes)
+        targets = encode(labels, self.classes_)
+        if first:
+            self._keep(self._start(len(self.classes_), X.shape[1]), X.dtype)
+            self.n_iter_, self._weight_seen, self._adam = 0, 0.0, None
+        vector = self._packed()
+        if self._adam is None:
+            self._adam = Adam(vector.size)
+            self._random = check_random_state(self.random_state)
+        class_weight = class_weights(self.class_weight, self.classes_, targets, None)
+        counted = np.ones(len(X)) if weights is None else weights
+        if class_weight is not None and targets.ndim == 1:
+            counted = counted * class_weight[targets]
+        self._weight_seen += float(counted.sum())
+        order = self._random.permutation(np.flatnonzero(counted))  # a batch of weight 0 would have no mean
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = X[rows].astype(self.coef_.dtype, copy=False)
+            part = None if weights is None else weights[rows]
+            # The batch's mean stands for that of all rows; the penalty is that of all rows.
+            strength = self.C * (self._weight_seen / counted[rows].sum())
+            problem = self._problem(batch, targets[rows], self.classes_, part, strength)
+            vector = vector - self._adam.step(problem(vector)[1], self.learning_rate)
+            self.n_iter_ += 1
+        self._keep(vector, self.coef_.dtype)
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the scores ``X Wᵀ + b``, ``(N, K)``; for two classes the second's minus the first's, ``(N,)``."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the class of the highest score of each row, ``(N,)``; of equal scores the first."""
+        scores = self._scores(X)
+        return np.asarray(self.classes_[scores.argmax(axis=1)])
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the classes' probabilities, ``(N, K)``, in the type of X and coefficients."""
+        return softmax(self._scores(X))
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the logarithms of the probabilities in nats, ``(N, K)``; finite also where those underflow to 0."""
+        return log_softmax(self._scores(X))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted model to an .npz file without pickles, whole or not at all; equal models give equal bytes.
+
+        Raises
+        ------
+        TypeError
+            For classes or parameters that are neither numbers nor text, such as a RandomState.
+        OSError
+            Where the file cannot be written.
+        """
+        check_is_fitted(self)
+        write_model(path, self, {"weight_seen": self._weight_seen})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> Self:
+        """Return the model that `save` wrote.
+
+        Nothing in the file is executed, and sizes are checked before memory is taken.
+
+        Raises
+        ------
+        ValueError
+            For a file that is not such a model, damaged, of an unknown version, or larger than ``max_bytes``.
+        OSError
+            Where the file cannot be read.
+        """
+        parameters, attributes = read_model(path, max_bytes=max_bytes)
+        try:
+            check_options(cls().get_params() | parameters)
+            model = cls(**parameters)
+        except TypeError as error:
+            raise ValueError(f"{path}: not a model: {error}") from None
+        model.__dict__.update(attributes, _adam=None)
+        return model
+
+    def _check_data(
+        self, X: Any, y: Any, sample_weight: Any, *, order: str | None, reset: bool, codes: bool = True
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
+        """Return X, the classes in y, y (as positions among them if so asked) and the row weights."""
+        X, y = validate_data(
+            self, X, y, dtype=[np.float64, np.float32], order=order, multi_output=True, y_numeric=False, reset=reset
+        )
+        classes, labels = find_classes(y)
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return X, classes, encode(labels, classes) if codes else labels, weights
+
+    def _problem(self, X: Any, targets: Any, classes: Any, sample_weight: Any, C: float) -> Penalised:
+        """Return the objective on these rows."""
+        options = {
+            "class_weight": class_weights(self.class_weight, classes, targets, sample_weight),
+            "sample_weight": sample_weight,
+            "label_smoothing": float(self.label_smoothing),
+        }
+        return Penalised.check(X, targets, len(classes), C, self.fit_intercept, options)
+
+    def _start(self, n_classes: int, width: int) -> NDArray[np.float64]:
+        """Return where an unfitted model begins: all probabilities equal."""
+        return np.zeros(n_classes * (width + bool(self.fit_intercept)))
+
+    def _packed(self) -> NDArray[np.float64]:
+        """Return the coefficients as the vector that is optimised."""
+        return pack(self.coef_, self.intercept_ if self.fit_intercept else None)
+
+    def _keep(self, vector: NDArray[np.float64], dtype: Any) -> None:
+        """Make a vector the coefficients."""
+        shape = (len(self.classes_), self.n_features_in_)
+        weight, bias = unpack(vector, shape)
+        self.coef_, self.intercept_ = weight.astype(dtype), bias.astype(dtype)
+
+    def _scores(self, X: Any) -> NDArray[Any]:
+        """Return the scores of all classes, ``(N, K)``."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        scores: NDArray[Any] = X @ self.coef_.T
+        scores += self.intercept_
+        return scores
