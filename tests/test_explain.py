@@ -97,7 +97,7 @@ def test_a_confident_row_is_not_called_certain_nor_its_loss_nothing():
 
 
 @pytest.mark.parametrize(
-    "before", ["sn.Explanation", "import softnll.explain", "from softnll.explain import explain", ""]
+    "before", ["sn.Explanation", "import softnll.explanation", "from softnll.explanation import explain", ""]
 )
 def test_the_function_is_there_whatever_was_imported_before(before):
     code = f"import softnll as sn\n{before}\nprint(sn.explain([5, 4, 2], 0).prediction)"

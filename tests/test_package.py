@@ -52,7 +52,8 @@ def test_names():
 
 def test_explain_stays_the_function_after_its_module_is_imported():
     assert (
-        run("import softnll.explain, softnll as sn; from softnll import explain; print(callable(sn.explain))") == "True"
+        run("import softnll.explanation, softnll as sn; from softnll import explain; print(callable(sn.explain))")
+        == "True"
     )
 
 

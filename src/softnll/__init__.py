@@ -23,7 +23,7 @@ from softnll.linear import LinearGradients, linear_cross_entropy, linear_cross_e
 if TYPE_CHECKING:
     from softnll.calibration import fit_temperature
     from softnll.classifier import SoftmaxClassifier
-    from softnll.explain import Explanation, explain
+    from softnll.explanation import Explanation, explain
 
 __version__ = "0.1.0"
 
@@ -49,9 +49,9 @@ __all__ = [
 
 # Where the names live whose modules are not imported until they are asked for.
 _LAZY = {
-    "Explanation": "softnll.explain",
+    "Explanation": "softnll.explanation",
     "SoftmaxClassifier": "softnll.classifier",
-    "explain": "softnll.explain",
+    "explain": "softnll.explanation",
     "fit_temperature": "softnll.calibration",
 }
 

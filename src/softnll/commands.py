@@ -11,7 +11,7 @@ import typer
 import softnll
 
 if TYPE_CHECKING:
-    from softnll.explain import Explanation
+    from softnll.explanation import Explanation
 
 app = typer.Typer(
     add_completion=False,

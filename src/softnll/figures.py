@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import XAxis, YAxis
     from numpy.typing import NDArray
 
-    from softnll.explain import Explanation, Losses
+    from softnll.explanation import Explanation, Losses
 
 __all__ = ["FORMATS", "draw_explanation", "figure_bytes"]
 

@@ -14,7 +14,7 @@ from softnll.data.text import printable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from softnll.explain import Explanation
+    from softnll.explanation import Explanation
 
 __all__ = ["Stage", "as_html", "as_text", "rounded_loss", "shown_classes", "stages"]
 

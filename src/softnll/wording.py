@@ -12,7 +12,7 @@ from softnll.functional import nll_loss
 from softnll.stages import rounded_loss
 
 if TYPE_CHECKING:
-    from softnll.explain import Explanation, Losses
+    from softnll.explanation import Explanation, Losses
 
 __all__ = ["sentences"]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -250,15 +248,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return value
-
-
-class _Callable(ModuleType):
-    """A module that may be called like the function of its name."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Explanation:
-        return explain(*args, **kwargs)
-
-
-# Importing a submodule puts it into the package under its own name: after ``sn.Explanation`` or ``import
-# softnll.explain``, ``sn.explain`` is this module and no longer the function. Either way it can be called.
-sys.modules[__name__].__class__ = _Callable
