@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll.linear import _Head
+from softnll.head import Head
 from softnll.plan import Plan
 
 __all__ = ["Penalised", "pack", "unpack"]
@@ -25,7 +25,7 @@ class Penalised:
     The data are checked when this is made, not at each call.
     """
 
-    head: _Head
+    head: Head
     plan: Plan
     strength: float  # 1 / (C·D)
     fit_intercept: bool
@@ -37,7 +37,7 @@ class Penalised:
         """Check features, targets and weights; X is float32 or float64 and stays as it is."""
         weight = np.zeros((n_classes, X.shape[1]), X.dtype)
         bias = np.zeros(n_classes, X.dtype) if fit_intercept else None
-        head = _Head.check(X, weight, targets, bias, options)
+        head = Head.check(X, weight, targets, bias, options)
         total = head.problem.divisor
         if not total > 0:
             raise ValueError("the weights of all rows are 0: nothing is left to fit to")
