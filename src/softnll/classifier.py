@@ -288,8 +288,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             check_options(cls().get_params() | parameters)
             model = cls(**parameters)
-        except TypeError as error:
-            raise ValueError(f"{path}: not a model: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a model that can be read: {error}") from None
         model.__dict__.update(attributes, _adam=None)
         return model
 

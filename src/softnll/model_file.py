@@ -94,6 +94,8 @@ def _arrays(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
         _refuse(f"its members are {sorted(info.filename for info in archive.infolist())[:8]}")
     # Stored, not compressed, so that a member cannot be larger than the file; together, so that none is counted twice.
     for name, info in infos.items():
+        if not 0 <= info.header_offset < size:
+            _refuse(f"{name} begins outside the file")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
             _refuse(f"{name} is compressed or encrypted")
     total = sum(info.file_size for info in infos.values())
