@@ -62,6 +62,8 @@ def test_equal_models_are_equal_bytes_and_plain_numpy_reads_them(path, tmp_path)
     fit().save(path)
     fit().save(tmp_path / "again.npz")
     assert path.read_bytes() == (tmp_path / "again.npz").read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     with np.load(path, allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["coef"], fit().coef_)
         assert json.loads(arrays["about"].tobytes())["version"] == 1
@@ -240,6 +242,13 @@ def test_bombs_take_no_memory(path):
     content["coef.npy"] = header(F8 % (False, "(3, 4000000)")) + bytes(3 * 4_000_000 * 8)
     pack(path, content, zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match="compressed"):
+        sn.SoftmaxClassifier.load(path)
+
+
+def test_a_file_holds_nothing_but_the_model(path):
+    fit().save(path)
+    path.write_bytes(bytes(100_000) + path.read_bytes())  # to a zip reader, a zip behind something else
+    with pytest.raises(ValueError, match="its members promise"):
         sn.SoftmaxClassifier.load(path)
 
 

@@ -120,6 +120,15 @@ def test_rows_of_weight_zero_take_no_part(digits):
     assert fits[0].n_iter_ == 1
 
 
+def test_weights_of_parts_are_repeated_rows(digits):
+    X, y, _, _ = digits
+    s = np.random.default_rng(0).integers(0, 4, len(X))
+    weighted = sn.SoftmaxClassifier(batch_size=5000).partial_fit(X, y, range(10), sample_weight=s)
+    repeated = sn.SoftmaxClassifier(batch_size=5000).partial_fit(np.repeat(X, s, axis=0), np.repeat(y, s), range(10))
+    np.testing.assert_allclose(weighted._adam.mean, repeated._adam.mean, rtol=0, atol=1e-15)
+    assert weighted._weight_seen == repeated._weight_seen == s.sum()
+
+
 def test_float32_parts_stay_float32_and_follow_a_fit(digits):
     X, y, T, t = digits
     X = X.astype(np.float32)
