@@ -109,6 +109,14 @@ class TestHardRows:
                 error = max(abs(float(t - float(g))) for g, t in zip(grad[i], exact.grad, strict=True))
                 assert error <= 4 * np.spacing(real.type(1))
 
+    @pytest.mark.parametrize("z_loss", [1e-2, 1e-6, 1e-18])
+    def test_z_loss_gradient_of_confident_rows(self, z_loss):
+        """2ζ·lse·p is added to p − 1, not to 1: the sum has the digits of both."""
+        x = np.array([[40.0, 0.0, 0.0, -3.0], [17.0, 0.0, 0.0, 0.0]])
+        grad = sn.cross_entropy_and_grad(x, [0, 0], z_loss=z_loss, reduction="sum")[1]
+        exact = [oracle.row(each, 0, z_loss=z_loss).grad for each in x]
+        assert worst(grad, exact, np.dtype(np.float64)) <= 8
+
     def test_softcap_and_z_loss(self, real):
         x, y, _ = truth(real.name)
         eps = float(np.finfo(real).eps)

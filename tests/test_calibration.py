@@ -29,6 +29,13 @@ def test_finds_the_minimum(real):
     assert sn.fit_temperature(logits, hot) == pytest.approx(got, rel=1e-9)
 
 
+@pytest.mark.parametrize("filler", [-1e9, -1e10, -1e30, -3.4e38])
+def test_a_filler_for_masked_classes_changes_nothing(filler):
+    logits, labels = scored(500)
+    filled = np.concatenate([logits, np.full((500, 1), filler)], axis=1)
+    assert sn.fit_temperature(filled, labels) == pytest.approx(sn.fit_temperature(logits, labels), rel=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e-2, 1e3, 1e6])
 def test_scales_with_the_logits(scale):
     logits, labels = scored(300)
@@ -43,6 +50,8 @@ def test_scales_with_the_logits(scale):
     ("logits", "labels", "message"),
     [
         (np.eye(3), [0, 1, 2], "falling towards 0"),
+        (np.eye(3), [-100, -100, -100], "all of them ignored"),
+        ([[1.7e308, -1.7e308]] * 3, [0, 0, 1], "apart"),
         (np.eye(3), [1, 2, 0], "scores do not fit"),
         (np.zeros((3, 3)), [0, 1, 2], "all equal"),
         (np.zeros((0, 3)), [], "at least one row"),

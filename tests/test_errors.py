@@ -94,6 +94,24 @@ def test_linear_shapes(shapes, message):
         )
 
 
+@pytest.mark.parametrize("bad", [1e9, "1", np.nan, True])
+def test_max_bytes_is_an_integer(bad):
+    with pytest.raises(TypeError, match="max_bytes is"):
+        sn.linear_cross_entropy(np.zeros((2, 4)), np.zeros((3, 4)), Y, max_bytes=bad)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+@pytest.mark.parametrize("function", [sn.linear_cross_entropy, sn.linear_cross_entropy_and_grad])
+def test_what_max_bytes_is_said_to_need_is_enough(dtype, function):
+    arrays = np.ones((50, 64), dtype), np.ones((3000, 64), dtype), np.zeros(50, int)
+    with pytest.raises(ValueError, match="at least") as caught:
+        function(*arrays, max_bytes=1)
+    least = int(str(caught.value).split("at least ")[1].split(",")[0])
+    function(*arrays, max_bytes=least)
+    with pytest.raises(ValueError, match="at least"):
+        function(*arrays, max_bytes=least - 1)
+
+
 def test_max_bytes_too_small_for_a_row():
     with pytest.raises(ValueError, match=r"max_bytes is 10; allowed: at least \d+"):
         sn.linear_cross_entropy(np.zeros((2, 4)), np.zeros((3, 4)), Y, max_bytes=10)
@@ -150,6 +168,15 @@ class TestOut:
         q = sn.softmax(self.x * 3)
         want = sn.cross_entropy_and_grad(self.x, q)[1]
         assert (sn.cross_entropy_and_grad(self.x, q, out=q)[1] == want).all()
+
+    def test_overlap_with_weights(self):
+        memory = np.ones((4, 5))
+        s = memory.ravel()[1:5]
+        want = sn.cross_entropy_and_grad(self.x, self.y, sample_weight=s.copy())[1]
+        assert (sn.cross_entropy_and_grad(self.x, self.y, sample_weight=s, out=memory)[1] == want).all()
+        memory = np.ones((4, 5))
+        tau = memory.ravel()[1:5]
+        assert (sn.softmax(self.x, temperature=tau, out=memory) == sn.softmax(self.x)).all()
 
     @pytest.mark.parametrize(
         ("out", "error", "message"),

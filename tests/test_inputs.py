@@ -165,6 +165,17 @@ def test_12_largest_finite(real):
     assert sn.log_softmax(x, temperature=4.0)[0, 1] == -big / 2
 
 
+def test_12_extreme_weights_of_a_mean():
+    """A mean does not depend on the unit of its weights, though their sum may leave the range."""
+    x = np.array([[40.0, 0, 0], [1, 2, 3]])
+    for kind, size in (("sample_weight", 2), ("class_weight", 3)):
+        want = sn.cross_entropy_and_grad(x, [0, 1], **{kind: [1.0] * size})
+        for weight in (1e-300, 1e300, 1.7e308):
+            got = sn.cross_entropy_and_grad(x, [0, 1], **{kind: [weight] * size})
+            assert got[0] == pytest.approx(want[0], rel=1e-15)
+            assert np.allclose(got[1], want[1], rtol=1e-14, atol=0)
+
+
 def test_13_rows_that_take_no_part(dtype):
     x = np.array([[1, 2, 3], [NAN, 0, 0], [INF, -INF, INF]], dtype)
     for y, s in (([0, -100, -100], None), ([0, 1, 1], [1.0, 0.0, 0.0])):
@@ -333,6 +344,15 @@ def test_22_unsigned_targets():
     assert sn.cross_entropy(x, np.array([255, 0], np.uint8), ignore_index=255) == pytest.approx(np.log(3))
 
 
+def test_22_large_unsigned_targets_and_ignore_index():
+    x = np.zeros((2, 3))
+    loss = sn.cross_entropy(x, np.array([999, 0], np.uint64), ignore_index=3, check=False, reduction="none")
+    assert np.isnan(loss[0])
+    most = 2**64 - 1
+    loss = sn.cross_entropy(x, np.array([most, 0], np.uint64), ignore_index=most, reduction="none")
+    assert loss[0] == 0
+
+
 def test_22_ignored_inside_the_range():
     x = np.array([[1.0, 2.0], [3.0, 5.0]])
     assert sn.cross_entropy(x, [0, 1], ignore_index=0) == sn.cross_entropy(x[1:], [1])
@@ -346,6 +366,7 @@ def test_23_soft_targets_that_are_no_distribution(real):
         ([0.5, 0.5, 0.1], "sums to 1.1"),
         ([0.0, 0.0, 0.0], "sums to 0.0"),
         ([INF, 0.0, 0.0], "sums to inf"),
+        ([INF, -INF, 0.0], "holds -inf"),
     ):
         q = np.array([[1, 0, 0], row], real)
         with pytest.raises(ValueError, match=rf"targets\[1\].*{message}"):

@@ -105,6 +105,20 @@ def test_rows_that_take_no_part_are_not_multiplied():
     assert all((each == 0).all() for each in gradients)
 
 
+def test_rows_whose_target_has_no_mass_are_not_multiplied():
+    features, weight = np.array([[1.0, 2.0], [np.nan, 1.0]]), np.ones((3, 2))
+    _, gradients = sn.linear_cross_entropy_and_grad(features, weight, [0, 2], class_weight=[1.0, 1.0, 0.0])
+    assert all(np.isfinite(each).all() for each in gradients[:2])
+
+
+def test_overflow_is_infinite_without_a_warning():
+    features, weight = np.full((2, 3), 6e4, np.float16), np.full((4, 3), 6e4, np.float16)
+    features[0, 0] = np.inf
+    loss, _ = sn.linear_cross_entropy_and_grad(features, weight, [0, 1], bias=np.full(4, -np.inf))
+    assert np.isnan(loss)
+    assert np.isnan(sn.linear_cross_entropy(features, weight, [0, 1], bias=np.full(4, -np.inf)))
+
+
 def test_no_rows_and_no_features():
     loss, gradients = sn.linear_cross_entropy_and_grad(np.zeros((0, 3)), np.zeros((4, 3)), np.zeros(0, int))
     assert np.isnan(loss)
@@ -131,6 +145,7 @@ def test_inputs_are_not_written_to():
         (np.float64, False, False),
         (np.float32, True, False),
         (np.float32, False, True),
+        (np.float16, False, True),
         (np.float16, False, False),
         (ml_dtypes.bfloat16, True, False),
     ],
@@ -143,12 +158,13 @@ def test_memory_stays_within_max_bytes(gradients, dtype, ignored, soft, max_byte
     if ignored:
         y[::3] = -100
     if soft:
-        y = np.full((N, C), 1 / C, np.float32)
+        y = np.zeros((N, C), dtype)
+        y[:, 5] = 1
     function = sn.linear_cross_entropy_and_grad if gradients else sn.linear_cross_entropy
     function(features[:8], weight, y[:8], bias=bias)  # compiles
     size = np.dtype(dtype).itemsize
     tracemalloc.start()
-    function(features, weight, y, bias=bias, max_bytes=max_bytes, check=False)
+    function(features, weight, y, bias=bias, max_bytes=max_bytes)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     results = (N * H + C * H + C) * size if gradients else 0

@@ -10,14 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from softnll.kernels.choose import kernels
-from softnll.objective import CrossEntropy
 from softnll.options import loss_problem
 from softnll.problem import Problem
 from softnll.targets import blocks
 
 __all__ = ["Reliability", "fit_temperature", "reliability"]
 
-_LOWEST, _HIGHEST = 1e-9, 1e6  # temperatures beyond which the best one counts as 0 or ∞, times the logits' scale
+_STEPS = 680.0  # of log β: as far as exp goes
 
 
 def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
@@ -55,43 +54,65 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     Guo, Pleiss, Sun, Weinberger (2017), "On calibration of modern neural networks".
     """
     problem, _ = loss_problem(logits, targets)
-    x = problem.x
-    if x.shape[0] == 0:
-        raise ValueError(f"logits has shape {np.shape(logits)}; allowed: at least one row of classes")
-    scale = 0.0
-    for rows in blocks(x.shape):
-        block = x[rows].astype(np.float64)
-        if not np.isfinite(block).all():
-            row = rows.start + int(np.argmax(~np.isfinite(block).all(axis=1)))
-            raise ValueError(f"logits[{row}] holds a value that is not finite; allowed: finite scores")
-        scale = max(scale, float((block.max(axis=1) - block.min(axis=1)).max()))
+    if problem.x.shape[0] == 0 or not problem.divisor > 0:
+        raise ValueError(f"logits has shape {np.shape(logits)}; allowed: at least one row, not all of them ignored")
+    scale, certain = _survey(problem)
     if scale == 0:
         raise ValueError("each row's scores are all equal: every temperature gives the same loss")
-
-    def derivative(log_beta: float) -> float:
-        """Return the derivative with respect to β; the search runs on log β."""
-        return _derivative(problem, float(np.exp(-log_beta)))
-
-    low, high = -np.log(_HIGHEST * scale), -np.log(_LOWEST * scale / max(1.0, np.log(x.shape[1])))
-    if derivative(low) >= 0:
+    if certain:
+        raise ValueError("no temperature is best: the loss keeps falling towards 0; every target has the largest score")
+    if _slope(problem, scale, np.inf) >= 0:
         raise ValueError(
             "no temperature is best: the loss keeps falling as it grows; the scores do not fit the targets"
         )
-    if derivative(high) <= 0:
-        raise ValueError("no temperature is best: the loss keeps falling towards 0; every target has the largest score")
-    return float(np.exp(-brentq(derivative, low, high, xtol=1e-12, rtol=1e-14)))
+    # In units of the scale, β is tried upwards and downwards until the derivative changes its sign: it must.
+    low = high = 0.0
+    while _slope(problem, scale, np.exp(-high)) <= 0 and high < _STEPS:
+        high += 4.0
+    while _slope(problem, scale, np.exp(-low)) >= 0 and low > -_STEPS:
+        low -= 4.0
+    if _slope(problem, scale, np.exp(-high)) <= 0:
+        raise ValueError("no temperature is best that float64 holds: the targets' scores are too close to the largest")
+    log_beta = brentq(lambda at: _slope(problem, scale, np.exp(-at)), low, high, xtol=1e-13, rtol=1e-14)
+    return float(np.exp(-log_beta) * scale)
 
 
-def _derivative(problem: Problem, tau: float) -> float:
-    """Return d(mean loss)/dβ at β = 1/τ: mean ⟨p − t, x⟩, with x relative to its row's largest."""
+def _survey(problem: Problem) -> tuple[float, bool]:
+    """Return the largest spread of a row's scores, and whether every target has its row's largest."""
+    scale, certain = 0.0, True
+    for rows in blocks(problem.x.shape):
+        x = problem.x[rows].astype(np.float64)
+        if not np.isfinite(x).all():
+            row = rows.start + int(np.argmax(~np.isfinite(x).all(axis=1)))
+            raise ValueError(f"logits[{row}] holds a value that is not finite; allowed: finite scores")
+        largest = x.max(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            spread = float((largest - x.min(axis=1, keepdims=True)).max())
+        if not spread < 1e300:
+            raise ValueError(f"the scores of a row lie {spread} apart; allowed: less than 1e300")
+        scale = max(scale, spread)
+        part = problem.take(rows, x)
+        if part.y is None:
+            certain &= bool((x == largest)[part.q > 0].all())
+        else:
+            taking_part = part.y != part.objective.ignore_index
+            y = np.where(taking_part, part.y, 0)
+            certain &= bool((np.take_along_axis(x, y[:, None], axis=1) == largest)[taking_part].all())
+    return scale, certain
+
+
+def _slope(problem: Problem, scale: float, tau: float) -> float:
+    """Return d(mean loss)/dβ at β = 1/τ of the scores / scale: mean ⟨p − t, x⟩, x relative to its row's largest."""
     total = 0.0
     for rows in blocks(problem.x.shape):
         x = problem.x[rows].astype(np.float64)
-        objective = CrossEntropy(temperature=tau, reduction="sum")
-        part = replace(problem.take(rows, x), objective=objective, divisor=1.0)
+        x = (x - x.max(axis=1, keepdims=True)) / scale
+        at, apart = (x, tau) if np.isfinite(tau) else (np.zeros_like(x), 1.0)  # τ = ∞: p is uniform
+        objective = replace(problem.objective, temperature=float(apart), reduction="sum")
+        part = replace(problem.take(rows, at), objective=objective, divisor=1.0)
         grad = np.empty_like(x)
         kernels().forward_backward(part, grad)
-        total += float(((grad * tau) * (x - x.max(axis=1, keepdims=True))).sum())
+        total += float(((grad * apart) * x).sum())
     return total / problem.divisor
 
 

@@ -225,7 +225,7 @@ def _silent(xp: Any, problem: Problem, rows: Rows, mass: Any) -> Any:
     silent = (mass == 0) & ~_out_of_range(xp, problem)
     if problem.s is not None:
         silent = silent | (problem.s[:, None] == 0)
-    return silent if rows.empty is None else silent | rows.empty
+    return silent if rows.empty is None else silent | (rows.empty & ~_out_of_range(xp, problem))
 
 
 def losses(problem: Problem, rows: Rows) -> Any:
@@ -234,17 +234,17 @@ def losses(problem: Problem, rows: Rows) -> Any:
     with np.errstate(all="ignore"):
         t, mass = measure(problem)
         nll = (rows.log_r - rows.lo) - rows.hi
-        nll = xp.where(xp.isnan(rows.m) | (rows.m == -xp.inf), xp.asarray(xp.nan), nll)
         nll = _masked(xp, rows, nll, xp.inf)
+        nll = xp.where(xp.isnan(rows.m) | (rows.m == -xp.inf), xp.asarray(xp.nan), nll)
         loss = xp.sum(xp.where(t == 0, xp.zeros_like(t), t * nll), axis=1, keepdims=True)
         zeta = problem.objective.z_loss
         if zeta > 0:
             lse = normalisers(rows)
-            loss = xp.where(lse == xp.inf, xp.asarray(xp.nan), loss + mass * zeta * lse * lse)
+            loss = xp.where(rows.m == xp.inf, xp.asarray(xp.nan), loss + mass * zeta * lse * lse)
         loss = xp.where(_out_of_range(xp, problem), xp.asarray(xp.nan), loss)
         if problem.s is not None:
             tiny, lifted = _lifted(xp, rows)
-            tiny = tiny & (loss < _TINY)
+            tiny = tiny & (loss < _TINY) & (problem.s[:, None] * mass > 1)
             loss = xp.where(tiny, (problem.s[:, None] * mass * lifted) * math.exp(-_LIFT), loss * problem.s[:, None])
         silent = _silent(xp, problem, rows, mass)
         return xp.where(silent, xp.zeros_like(loss), loss)[:, 0]
@@ -264,14 +264,14 @@ def gradient(problem: Problem, rows: Rows) -> Any:
     xp = rows.e.__array_namespace__()
     with np.errstate(all="ignore"):
         t, mass = measure(problem)
-        spread = 1.0 + 2.0 * problem.objective.z_loss * normalisers(rows) if problem.objective.z_loss > 0 else 1.0
+        extra = 2.0 * problem.objective.z_loss * normalisers(rows) if problem.objective.z_loss > 0 else 0.0
         factor = _factor(xp, problem, rows)
         p = rows.e / (1.0 + rows.r)
         # Half of the exponent before and half after the scale: a large scale must not meet a subnormal.
         half = xp.exp(0.5 * rows.hi) * (1.0 + 0.5 * rows.lo)
-        scaled = (half * (mass * spread * factor / (1.0 + rows.r))) * half
-        untargeted = xp.where(rows.e < 1e-290, scaled, mass * spread * p * factor)
-        rounded = (mass - t) * p + mass * (spread - 1.0) * p
+        scaled = (half * (mass * (1.0 + extra) * factor / (1.0 + rows.r))) * half
+        untargeted = xp.where(rows.e < 1e-290, scaled, mass * (1.0 + extra) * factor * p)
+        rounded = (mass - t) * p + mass * extra * p
         targeted = (rounded - t * complements(rows)) * factor
         tiny, lifted = _lifted(xp, rows)
         largest = rounded * factor - (t * factor * lifted) * math.exp(-_LIFT)
@@ -301,7 +301,7 @@ def hessian_product(problem: Problem, rows: Rows, v: Any) -> Any:
     with np.errstate(all="ignore"):
         t, mass = measure(problem)
         zeta, cap = problem.objective.z_loss, problem.objective.softcap
-        spread: Any = 1.0 + 2.0 * zeta * normalisers(rows) if zeta > 0 else 1.0
+        extra: Any = 2.0 * zeta * normalisers(rows) if zeta > 0 else 0.0
         slope: Any = 1.0 / rows.tau
         bend: Any = None
         if cap is not None:
@@ -312,11 +312,11 @@ def hessian_product(problem: Problem, rows: Rows, v: Any) -> Any:
         a = slope * v
         # 0·v is 0, and a masked or impossible class must not bring in what v holds there.
         a = xp.where(p == 0, xp.zeros_like(a), a)
-        product = slope * mass * spread * softmax_product(xp, rows, p, a)
+        product = slope * mass * (1.0 + extra) * softmax_product(xp, rows, p, a)
         if zeta > 0:
             product = product + slope * 2.0 * zeta * mass * p * xp.sum(p * a, axis=1, keepdims=True)
         if bend is not None:
-            du = (mass - t) * p - t * complements(rows) + mass * (spread - 1.0) * p
+            du = (mass - t) * p - t * complements(rows) + mass * extra * p
             product = product + xp.where(bend == 0, xp.zeros_like(du), bend * v * du)
         scale: Any = 1.0 if problem.s is None else problem.s[:, None]
         product = product * (scale / problem.divisor if problem.divisor > 0 else 0.0)
@@ -336,4 +336,4 @@ def softmax_product(xp: Any, rows: Rows, p: Any, v: Any) -> Any:
     v_a = xp.sum(xp.where(at, v, xp.zeros_like(v)), axis=1, keepdims=True)
     apart = v - v_a
     shift = xp.sum(xp.where(p == 0, xp.zeros_like(p), p * apart), axis=1, keepdims=True)
-    return p * (apart - shift)
+    return xp.where(p == 0, xp.zeros_like(p), p * (apart - shift))  # whatever v holds there

@@ -71,7 +71,7 @@ def softmax(
     Bridle (1990), "Probabilistic interpretation of feedforward classification network outputs".
     """
     problem, layout = _softmax_problem(logits, axis, temperature, where)
-    return write(problem, layout, out, lambda rows: kernels().softmax(problem, rows), (where, temperature))[0]
+    return write(problem, layout, out, lambda rows: kernels().softmax(problem, rows))[0]
 
 
 def log_softmax(
@@ -113,7 +113,7 @@ def log_softmax(
     np.float32(-8.279875e-08)
     """
     problem, layout = _softmax_problem(logits, axis, temperature, where)
-    return write(problem, layout, out, lambda rows: kernels().log_softmax(problem, rows), (where, temperature))[0]
+    return write(problem, layout, out, lambda rows: kernels().log_softmax(problem, rows))[0]
 
 
 def logsumexp(
@@ -327,6 +327,5 @@ def cross_entropy_and_grad(
     array([[-0.294615,  0.259496,  0.035119]])
     """
     problem, layout = loss_problem(logits, targets, **options)
-    inputs = (targets, *options.values())
-    grad, losses = write(problem, layout, out, lambda rows: kernels().forward_backward(problem, rows), inputs)
+    grad, losses = write(problem, layout, out, lambda rows: kernels().forward_backward(problem, rows))
     return reduce(problem, layout, losses), grad

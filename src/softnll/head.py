@@ -63,8 +63,8 @@ class Head:
         tau = None if per_row is None else as_temperatures(per_row, layout.row_shape)
         problem = prepare_targets(Problem(None, objective, tau=tau), layout, targets, **weights)
         # A row of weight 0 contributes exactly 0, whatever its features hold: it must not reach a matrix product.
-        silent = problem.s is not None and bool((problem.s == 0).any())
-        active = np.flatnonzero(problem.s) if silent else None
+        silent = _silent(problem, objective.label_smoothing)
+        active = np.flatnonzero(~silent) if silent is not None and silent.any() else None
         return cls(features, weight, bias, problem, layout, np.dtype(np.float64 if wide else np.float32), active)
 
     @property
@@ -87,7 +87,8 @@ class Head:
         C, H = self.weight.shape
         N = self.problem_rows if self.active is None else len(self.active)
         widens = _gradient_dtype(self.weight) != self.dtype
-        sizes = Sizes(N, C, H, self.dtype.itemsize, self.gathers, self.converts, widens, gradients)
+        soft = self.problem.q is not None
+        sizes = Sizes(N, C, H, self.dtype.itemsize, self.gathers, self.converts, widens, soft, gradients)
         if max_bytes is None:
             q = self.problem.q
             held = (self.features.nbytes + self.weight.nbytes) * (2 if gradients else 1) + (
@@ -133,6 +134,7 @@ class Head:
             block = self.weight[classes]
             yield classes, np.ascontiguousarray(block, self.dtype) if self.converts else block
 
+    @np.errstate(all="ignore")  # what overflows is inf, in the features' products and in half types
     def gradients(self, plan: Plan) -> tuple[Any, LinearGradients]:
         """Return the reduced loss and the gradients."""
         losses = np.zeros(self.problem_rows)
@@ -161,6 +163,7 @@ class Head:
         d_bias_out = None if self.bias is None else d_bias.astype(_gradient_dtype(self.bias))
         return self.reduce(losses), LinearGradients(d_features, d_weight, d_bias_out)
 
+    @np.errstate(all="ignore")
     def weight_gradients(self, plan: Plan) -> tuple[float, NDArray[Any], NDArray[np.float64]]:
         """Return the loss in float64 and the gradients of weight and bias; the features' is not made.
 
@@ -188,6 +191,16 @@ class Head:
     def reduce(self, losses: NDArray[np.float64], dtype: np.dtype[Any] | None = None) -> Any:
         """Return the reduced loss, by default in the type of the logits' losses."""
         return reduce(self.problem, self.layout, losses, loss_dtype(self.dtype) if dtype is None else dtype)
+
+
+def _silent(problem: Problem, smoothing: float) -> NDArray[np.bool_] | None:
+    """Return which rows have weight 0, or a hard target whose mass is 0; None if there can be none."""
+    silent = None if problem.s is None else problem.s == 0
+    if problem.y is None or problem.w is None or smoothing > 0:
+        return silent
+    inside = (problem.y >= 0) & (problem.y < len(problem.w))
+    massless = inside & (problem.w[np.where(inside, problem.y, 0)] == 0)
+    return massless if silent is None else silent | massless
 
 
 def _gradient_dtype(array: NDArray[Any]) -> np.dtype[Any]:

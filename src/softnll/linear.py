@@ -65,8 +65,9 @@ def linear_cross_entropy(
     head = Head.check(features, weight, targets, bias, options)
     plan = head.plan(max_bytes, gradients=False)
     losses = np.zeros(head.problem_rows)
-    for rows, part, _ in head.chunks(plan):
-        losses[rows] = kernels().forward(part)[0]
+    with np.errstate(all="ignore"):  # logits that overflow are inf
+        for rows, part, _ in head.chunks(plan):
+            losses[rows] = kernels().forward(part)[0]
     return head.reduce(losses)
 
 
@@ -90,8 +91,8 @@ def linear_cross_entropy_and_grad(
         As in :func:`linear_cross_entropy`.
     max_bytes
         The most memory to use beyond inputs and gradients; default ``max(32 MiB, min(¼·(inputs + gradients),
-        ⅛·N·C·itemsize))``. Half types that need several chunks take a float32 accumulator of the weight's
-        gradient besides.
+        ⅛·N·C·itemsize))``. Where the weight's type is narrower than what is multiplied in (half types),
+        several chunks take an accumulator of its gradient in the wider type besides.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,12 +22,11 @@ def write(
     layout: Layout,
     out: NDArray[Any] | None,
     fill: Callable[[NDArray[Any]], Result],
-    inputs: Iterable[Any] = (),
 ) -> tuple[NDArray[Any], Result]:
     """Let ``fill`` write rows of the logits' type and return them in the logits' shape, in ``out`` if that is given.
 
-    ``inputs`` are the caller's other arrays: an ``out`` that overlaps one of them, or the logits in any other way than
-    by being them, is written only after everything has been read.
+    An ``out`` that overlaps the logits in any other way than by being them, or another array that the kernels read, is
+    written only after everything has been read.
     """
     dtype = problem.x.dtype
     if out is None:
@@ -43,7 +42,7 @@ def write(
     if not out.flags.writeable:
         raise ValueError("out is read-only; allowed: an array that can be written to")
     rows = layout.rows(out)
-    direct = out.dtype.isnative and np.may_share_memory(rows, out) and not _overlaps(rows, problem, inputs)
+    direct = out.dtype.isnative and np.may_share_memory(rows, out) and not _overlaps(rows, problem)
     target = rows if direct else np.empty(problem.x.shape, dtype)
     result = fill(target)
     if not direct:
@@ -51,13 +50,14 @@ def write(
     return out, result
 
 
-def _overlaps(rows: NDArray[Any], problem: Problem, inputs: Iterable[Any]) -> bool:
+def _overlaps(rows: NDArray[Any], problem: Problem) -> bool:
     """Whether writing these rows one after another could change what is still to be read."""
     x = problem.x
     same = rows.__array_interface__["data"] == x.__array_interface__["data"] and rows.strides == x.strides
     if not same and np.may_share_memory(rows, x):
         return True
-    return any(isinstance(other, np.ndarray) and np.may_share_memory(rows, other) for other in inputs)
+    others = (problem.y, problem.q, problem.w, problem.s, problem.where, problem.tau)
+    return any(other is not None and np.may_share_memory(rows, other) for other in others)
 
 
 def reduce(problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype: np.dtype[Any] | None = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 __all__ = ["Plan", "Sizes", "default_max_bytes", "make_plan"]
 
@@ -26,6 +27,8 @@ class Sizes:
         Whether weight rows are copied (another type, or strides that BLAS does not take).
     widens
         Whether the weight's gradient is summed in a wider type than its own.
+    soft
+        Whether targets are soft: they are checked, and half types widened, in blocks.
     gradients
         Whether gradients are made.
     """
@@ -37,6 +40,7 @@ class Sizes:
     gather: bool = False
     convert: bool = False
     widens: bool = False
+    soft: bool = False
     gradients: bool = False
 
 
@@ -77,10 +81,17 @@ def make_plan(sizes: Sizes, max_bytes: int) -> Plan:
     ------
     ValueError
         If not even one row fits.
+    TypeError
+        If ``max_bytes`` is no integer.
     """
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, Integral):
+        raise TypeError(f"max_bytes is {max_bytes!r}; allowed: an integer, or None")
+    max_bytes = int(max_bytes)
     C, H, item = sizes.classes, sizes.width, sizes.itemsize
     # Of the whole call: what there is of each row; the kernel's row of float64; the bias's gradient and its summand.
     fixed = sizes.rows * _ROW_BYTES + 8 * C * (3 if sizes.gradients else 1) + (1 << 16)
+    if sizes.soft:
+        fixed += max(1 << 19, 32 * C)
     per_row = C * item
     if sizes.gather:
         per_row += 3 * H * item + 16  # the copy, the one before it that is still held, indices
@@ -89,11 +100,12 @@ def make_plan(sizes: Sizes, max_bytes: int) -> Plan:
     # A converted block of weight rows, and of their gradient: a quarter of what is left, at least one row.
     per_class = H * item * (5 if sizes.gradients else 2)  # copies now and before; product and its sum
     spare = max(0, max_bytes - fixed)
-    classes = min(C, max(1, spare // 4 // max(1, per_class))) if sizes.convert else C
+    least = fixed + (per_class if sizes.convert else 0) + per_row
+    spare = min(spare // 4, max(0, max_bytes - fixed - per_row))
+    classes = min(C, max(1, spare // max(1, per_class))) if sizes.convert else C
     block = classes * per_class if sizes.convert else 0
     rows = min(max(1, sizes.rows), (max_bytes - fixed - block) // per_row)
     if rows < 1:
-        least = fixed + block + per_row
         raise ValueError(f"max_bytes is {max_bytes}; allowed: at least {least}, what one row of {C} classes takes here")
     chunks = -(-sizes.rows // rows)
     rows = -(-sizes.rows // chunks) if chunks else rows  # chunks of equal size

@@ -33,7 +33,7 @@ class Problem:
     y
         ``(N,)`` int64 hard targets, or None. Outside [0, C) only if checks were declined: that row is NaN.
     q
-        ``(N, C)`` soft targets (float32 or float64), or None.
+        ``(N, C)`` soft targets, floating-point, or None.
     w
         ``(C,)`` float64 class weights, or None for 1.
     s
@@ -90,6 +90,8 @@ def as_temperatures(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 def _as_where(value: Any, layout: Layout) -> NDArray[np.bool_]:
     """Return the mask as ``(N, C)`` bool."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("where is a masked array; pass a plain bool array")
     array = np.asarray(value)
     if array.dtype != np.bool_:
         raise TypeError(f"where has dtype {array.dtype}; allowed: bool (True: the class takes part)")
@@ -162,20 +164,29 @@ def prepare_targets(
         ignore = problem.objective.ignore_index
         if check:
             check_hard(y, layout, ignore, problem.where)
-        elif y.dtype == np.uint64:
+        ignored = y == ignore  # before int64 makes other numbers of the largest
+        if y.dtype == np.uint64:
             y = np.minimum(y, np.uint64(layout.n_classes))  # still out of range, and within int64
         y = y.astype(np.int64, copy=False)
-        ignored = y == ignore
         if ignored.any():
             s = np.where(ignored, 0.0, 1.0 if s is None else s)
     else:
         assert q is not None  # noqa: S101 - as_targets returns one of the two
         if check:
             check_soft(q, layout, s, problem.where)
-        if q.dtype not in (np.float32, np.float64):
-            q = q.astype(np.float32)
-    divisor = _divisor(y, w, s, layout) if problem.objective.reduction == "mean" else 1.0
+    divisor = 1.0
+    if problem.objective.reduction == "mean":
+        s, w = _near_one(s), _near_one(w)
+        divisor = _divisor(y, w, s, layout)
     return replace(problem, y=y, q=q, w=w, s=s, divisor=divisor)
+
+
+def _near_one(weights: Any) -> Any:
+    """Return weights of extreme size times a power of two, so that no product or sum of them leaves the range."""
+    if weights is None or weights.size == 0:
+        return weights
+    exponent = int(np.frexp(weights.max())[1])
+    return weights if abs(exponent) < 256 else np.ldexp(weights, -exponent)  # a mean does not depend on their unit
 
 
 def _divisor(y: Any, w: Any, s: Any, layout: Layout) -> float:

@@ -11,7 +11,7 @@ from softnll.layout import Layout, as_real, is_floating, native
 
 __all__ = ["as_targets", "as_weights", "blocks", "check_hard", "check_soft", "first_bad"]
 
-_BLOCK = 1 << 18  # entries looked at together when soft targets are checked: 2 MiB of float64
+_BLOCK = 1 << 15  # entries looked at together when soft targets are checked: 256 KiB of float64
 
 
 def blocks(shape: tuple[int, ...], entries: int = _BLOCK) -> list[slice]:
@@ -29,7 +29,8 @@ def first_bad(bad: NDArray[np.bool_], shape: tuple[int, ...]) -> str:
 
 def as_weights(value: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return weights as float64: finite, not negative, of exactly this shape."""
-    array = as_real(value, name).astype(np.float64, copy=False)
+    with np.errstate(invalid="ignore"):  # a signalling NaN; the message below is clearer
+        array = as_real(value, name).astype(np.float64, copy=False)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; allowed: {shape}")
     bad = ~((array >= 0) & (array < np.inf))
@@ -95,8 +96,9 @@ def check_soft(
     eps = float(np.finfo(q.dtype).eps) if q.dtype.kind == "f" else 2.0**-7  # bfloat16, whose type NumPy does not know
     tolerance = max(1e-6, 4 * eps)
     for rows in blocks(q.shape):
-        block = q[rows].astype(np.float64, copy=False)
-        total = block.sum(axis=1)
+        with np.errstate(all="ignore"):  # infinite and signalling values are told of below
+            block = q[rows].astype(np.float64, copy=False)
+            total = block.sum(axis=1)
         signs = ~(block.min(axis=1) >= 0)
         masses = ~(np.abs(total - 1) <= tolerance)
         masked = np.zeros_like(signs) if where is None else ((block != 0) & ~where[rows]).any(axis=1)

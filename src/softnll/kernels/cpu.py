@@ -7,6 +7,7 @@ Interface, the same in every kernels module: ``softmax``, ``log_softmax``, ``log
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ Vector = NDArray[np.float64]
 _NO_MASK = np.empty((0, 0), np.bool_)
 _NO_TARGETS = np.empty(0, np.int64)
 _NO_WEIGHTS = np.empty(0)
+_WIDE = (np.float32, np.float64)
 _REAL = {"f4": types.float32, "f8": types.float64}
 
 
@@ -71,13 +73,19 @@ def _compiled(name: str, x: str, q: str = "f4") -> Any:
 
 def _staged(problem: Problem, out: NDArray[Any] | None) -> Iterator[tuple[slice, Problem, NDArray[Any] | None]]:
     """Yield the problem whole or, for half types, in blocks of rows widened to float32 and rounded back once."""
-    x = problem.x
-    if x.dtype in (np.float32, np.float64):
+    x, q = problem.x, problem.q
+    narrow = x.dtype not in _WIDE
+    if not narrow and (q is None or q.dtype in _WIDE):
         yield slice(0, x.shape[0]), problem, out
         return
     scratch: NDArray[np.float32] | None = None
     for rows in blocks(x.shape, 1 << 16):
-        part = problem.take(rows, x[rows].astype(np.float32))
+        part = problem.take(rows, x[rows].astype(np.float32) if narrow else x[rows])
+        if part.q is not None and part.q.dtype not in _WIDE:
+            part = replace(part, q=part.q.astype(np.float32))
+        if out is not None and not narrow:
+            yield rows, part, out[rows]
+            continue
         if out is None:
             yield rows, part, None
             continue

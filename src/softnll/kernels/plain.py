@@ -203,7 +203,7 @@ def gradient_row(
     m: float,
     r: float,
     mass: float,
-    spread: float,
+    extra: float,
     factor: float,
     where: Array,
     y: Array,
@@ -216,7 +216,7 @@ def gradient_row(
     lifted: float,
     grad: Array,
 ) -> None:
-    """Write [(T − t)·p − t·(1 − p) + (spread − 1)·T·p]·g'·factor, from the exponentials in u; spread = 1 + 2ζ·lse.
+    """Write [(T − t)·p − t·(1 − p) + extra·T·p]·g'·factor, from the exponentials in u; extra = 2ζ·lse.
 
     ``lifted`` is 0 or the magnified rest: then 1 − p of the largest entry is made of it.
     """
@@ -230,18 +230,18 @@ def gradient_row(
         scale = factor * slope(float(x[i, j]), softcap)
         if t != 0:
             complement = ((1.0 - e) + r) / norm
-            rounded = (mass - t) * (e / norm) + mass * (spread - 1.0) * (e / norm)
+            rounded = (mass - t) * (e / norm) + mass * extra * (e / norm)
             if e == 1 and lifted > 0:
                 grad[i, j] = rounded * scale - (t * scale * lifted) * LOWER
             else:
                 grad[i, j] = (rounded - t * complement) * scale
-        elif e < 1e-290 and abs(mass * spread * scale) > 1:
+        elif e < 1e-290 and abs(mass * (1.0 + extra) * scale) > 1:
             # Half of the exponent before and half after the scale: a large scale must not meet a subnormal.
             hi, lo = difference(effective(float(x[i, j]), softcap), m, tau)
             half = exponential(0.5 * hi, 0.5 * lo)
-            grad[i, j] = (half * (mass * spread * scale / norm)) * half
+            grad[i, j] = (half * (mass * (1.0 + extra) * scale / norm)) * half
         else:
-            grad[i, j] = mass * spread * (e / norm) * scale
+            grad[i, j] = mass * (1.0 + extra) * scale * (e / norm)
 
 
 @register_jitable
@@ -344,19 +344,19 @@ def loss_rows(  # noqa: C901, PLR0912 - one row's story in its order
         if m == -math.inf or m != m:  # noqa: PLR0124 - NaN
             value = math.nan
         if zeta > 0:
-            value = math.nan if lse == math.inf else value + mass * zeta * lse * lse
+            value = math.nan if m == math.inf else value + mass * zeta * lse * lse
         loss[i] = weight * value
         lifted = 0.0
         if 0 <= r < TINY and (weight * mass > 1 or grad.shape[0] > 0):
             lifted = magnified_rest(x, i, where, softcap, tau, u)
-            if apart == 0 and zeta == 0:
+            if apart == 0 and zeta == 0 and weight * mass > 1:
                 loss[i] = (weight * mass * lifted) * LOWER
             exponentials(u, m, a, tau)
         if grad.shape[0] > 0:
-            spread = 1.0 + 2.0 * zeta * lse if zeta > 0 else 1.0
+            extra = 2.0 * zeta * lse if zeta > 0 else 0.0
             factor = weight / divisor / tau if divisor > 0 else 0.0
             gradient_row(
-                i, x, u, m, r, mass, spread, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
+                i, x, u, m, r, mass, extra, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
             )  # fmt: skip
 
 
@@ -399,10 +399,10 @@ def gradient_rows(
             continue
         lifted = magnified_rest(x, i, where, softcap, tau, u) if 0 <= r < TINY else 0.0
         exponentials(u, m, -1, tau)
-        spread = 1.0 + 2.0 * zeta * (m / tau + math.log1p(r)) if zeta > 0 else 1.0
+        extra = 2.0 * zeta * (m / tau + math.log1p(r)) if zeta > 0 else 0.0
         factor = weight / divisor / tau if divisor > 0 else 0.0
         gradient_row(
-            i, x, u, m, r, mass, spread, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
+            i, x, u, m, r, mass, extra, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
         )  # fmt: skip
 
 
