@@ -195,12 +195,14 @@ class Head:
 
 def _silent(problem: Problem, smoothing: float) -> NDArray[np.bool_] | None:
     """Return which rows have weight 0, or a hard target whose mass is 0; None if there can be none."""
-    silent = None if problem.s is None else problem.s == 0
+    silent: NDArray[np.bool_] | None = None if problem.s is None else problem.s == 0
     if problem.y is None or problem.w is None or smoothing > 0:
         return silent
     inside = (problem.y >= 0) & (problem.y < len(problem.w))
-    massless = inside & (problem.w[np.where(inside, problem.y, 0)] == 0)
-    return massless if silent is None else silent | massless
+    massless: NDArray[np.bool_] = inside & (problem.w[np.where(inside, problem.y, 0)] == 0)
+    if silent is not None:
+        massless |= silent
+    return massless
 
 
 def _gradient_dtype(array: NDArray[Any]) -> np.dtype[Any]:

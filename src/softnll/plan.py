@@ -84,9 +84,9 @@ def make_plan(sizes: Sizes, max_bytes: int) -> Plan:
     TypeError
         If ``max_bytes`` is no integer.
     """
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, Integral):
-        raise TypeError(f"max_bytes is {max_bytes!r}; allowed: an integer, or None")
-    max_bytes = int(max_bytes)
+    given: object = max_bytes  # what comes may be of any type
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"max_bytes is {given!r}; allowed: an integer, or None")
     C, H, item = sizes.classes, sizes.width, sizes.itemsize
     # Of the whole call: what there is of each row; the kernel's row of float64; the bias's gradient and its summand.
     fixed = sizes.rows * _ROW_BYTES + 8 * C * (3 if sizes.gradients else 1) + (1 << 16)
