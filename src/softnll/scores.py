@@ -11,7 +11,7 @@ import numpy as np
 
 from softnll.data.arrays import read_npy
 from softnll.data.dataset import DataError
-from softnll.data.tables import read_label_column
+from softnll.data.tables import is_number, read_label_column
 from softnll.data.text import place, printable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read_scores(given: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
             raise DataError(f"{place(path)}: scores of shape {array.shape} and type {array.dtype.name}; {wanted}")
         return np.atleast_2d(array), None
     lines = _lines(path)
-    if lines and not any(_is_number(cell) for cell in lines[0]):
+    if lines and not any(is_number(cell) for cell in lines[0]):
         return _table(lines[1:], place(path), "line", 2), read_names(",".join(lines[0]))
     return _table(lines, place(path), "line", 1), None
 
@@ -122,7 +122,7 @@ def _table(lines: list[list[str]], where: str, unit: str, first: int) -> NDArray
         if len(cells) != len(lines[0]):
             raise DataError(f"{where}: {unit} {number} has {len(cells)} scores, the first one {len(lines[0])}")
         for cell in cells:
-            if not _is_number(cell):
+            if not is_number(cell):
                 raise DataError(f"{where}: {unit} {number}: {printable(cell.strip(), 30)!r} is not a number")
     return np.array([[float(cell) for cell in cells] for cells in lines])
 
@@ -141,12 +141,3 @@ def _indices(words: list[str], class_names: tuple[str, ...], where: str) -> NDAr
             raise DataError(f"{where}: {printable(word, 30)!r} is neither a class ({printable(known)}) nor {numbers}")
         found.append(index)
     return np.array(found, dtype=np.int64)
-
-
-def _is_number(cell: str) -> bool:
-    """Whether the cell is a number."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell

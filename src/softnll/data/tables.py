@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["read_label_column", "read_table"]
+__all__ = ["is_number", "read_label_column", "read_table"]
 
 _MAX_LINE = 1 << 24  # characters; longer ones are refused before they are read whole
 _MAX_CELL = 1 << 17
@@ -61,7 +61,7 @@ def read_table(path: Path, labels: tuple[NDArray[np.int64], tuple[str, ...]] | N
         if first is None:
             raise DataError(f"{where}: an empty table")
         named = _label_index(first.cells)
-        header = first.cells if named is not None or not any(map(_is_number, first.cells)) else None
+        header = first.cells if named is not None or not any(map(is_number, first.cells)) else None
         width = len(first.cells)
         if labels is not None and named is not None:
             raise DataError(
@@ -145,7 +145,8 @@ def _label(row: _Row, index: int, where: str) -> str:
     return word
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number as tables write them: Python's own 1_000 is not."""
     try:
         float(cell)
     except ValueError:
@@ -157,7 +158,7 @@ def _numbers(row: _Row, skip: int | None, header: list[str] | None, where: str) 
     for column, cell in enumerate(row.cells):
         if column == skip:
             continue
-        value = float(cell) if _is_number(cell) else math.nan
+        value = float(cell) if is_number(cell) else math.nan
         if not math.isfinite(value):
             title = "" if header is None else f" ({printable(header[column], 30)})"
             raise DataError(
