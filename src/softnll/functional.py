@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softnll.kernels.choose import kernels
 from softnll.layout import Axis, Layout
-from softnll.objective import CrossEntropy, Reduction
+from softnll.objective import Reduction, checked
 from softnll.options import LossOptions, loss_problem
 from softnll.output import reduce, write
 from softnll.problem import Problem, prepare, prepare_targets, split_temperature
@@ -21,7 +21,7 @@ __all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "logsumexp"
 def _softmax_problem(logits: Any, axis: Axis, temperature: Any, where: Any) -> tuple[Problem, Layout]:
     """Check what softmax and its logarithm are given."""
     scalar, per_row = split_temperature(temperature)
-    objective = CrossEntropy(temperature=scalar)
+    objective = checked(temperature=scalar)
     return prepare(logits, axis=axis, several=True, temperature=per_row, where=where, objective=objective)
 
 
@@ -190,7 +190,7 @@ def nll_loss(
     >>> float(nll_loss(np.log([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1]]), [0, 1])).__round__(6)
     0.356675
     """
-    objective = CrossEntropy(ignore_index=ignore_index, reduction=reduction)
+    objective = checked(ignore_index=ignore_index, reduction=reduction)
     problem, layout = prepare(log_probs, axis=axis, objective=objective, name="log_probs")
     problem = prepare_targets(problem, layout, targets, class_weight=class_weight, sample_weight=sample_weight)
     return reduce(problem, layout, kernels().pick(problem))

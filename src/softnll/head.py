@@ -70,7 +70,7 @@ class Head:
     @property
     def problem_rows(self) -> int:
         """N, with the rows that take no part."""
-        return int(np.prod(self.layout.row_shape, dtype=np.int64))
+        return self.layout.n_rows
 
     @property
     def gathers(self) -> bool:

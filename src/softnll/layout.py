@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ __all__ = ["Axis", "Layout", "as_floating", "as_real", "loss_dtype", "native"]
 Axis = int | Sequence[int] | None
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_PLAIN = frozenset(map(np.dtype, (np.float16, np.float32, np.float64)))  # in this byte order: the other is not equal
 
 
+@lru_cache(maxsize=64)  # a dtype makes its name anew each time: 2 µs
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype is one of the floating-point types that are computed with."""
     return dtype.name in _FLOATS
@@ -46,18 +50,20 @@ def as_real(value: Any, name: str) -> NDArray[Any]:
 
 def as_floating(value: Any, name: str) -> NDArray[Any]:
     """Return an array of floating-point numbers; integers become float64."""
+    if type(value) is np.ndarray and value.dtype in _PLAIN:
+        return value  # after 0.15 µs; the rest takes 0.6
     array = as_real(value, name)
     return array.astype(np.float64) if array.dtype.kind in "iu" else array
 
 
 def loss_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type in which losses of such logits are given: float32 or wider."""
-    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    return _FLOAT64 if dtype == _FLOAT64 else _FLOAT32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
-    """Which axes of an array hold its classes.
+    """Which axes of an array hold its classes, and what follows from that, worked out when it is first asked for.
 
     Attributes
     ----------
@@ -73,56 +79,74 @@ class Layout:
     @classmethod
     def of(cls, shape: tuple[int, ...], axis: Axis, *, several: bool = False) -> Layout:
         """Return the layout of an array of this shape; only some functions allow several class axes."""
-        ndim = max(len(shape), 1)  # a 0-d array has an axis of one class
+        if type(axis) is int:  # by far the most frequent, and 0.2 µs cheaper to tell than what has an index
+            return _layout(shape, (axis,))
         if several and axis is None:
-            chosen: tuple[int, ...] = tuple(range(ndim))
+            chosen: tuple[int, ...] = tuple(range(max(len(shape), 1)))
         elif several and isinstance(axis, tuple | list):
             chosen = tuple(operator.index(each) for each in axis)
         elif hasattr(axis, "__index__"):
             chosen = (operator.index(axis),)  # type: ignore[arg-type]
         else:
             raise TypeError(f"axis is {axis!r}; allowed: {'an int, a tuple of ints or None' if several else 'an int'}")
-        for each in chosen:
-            if not -ndim <= each < ndim:
-                raise np.exceptions.AxisError(each, ndim)
-        axes = tuple(sorted(each % ndim for each in chosen))
-        if len(set(axes)) < len(axes):
+        layout = _layout(shape, chosen)
+        if len(set(layout.axes)) < len(chosen):
             raise ValueError(f"axis is {axis!r}; allowed: each axis once")
-        return cls(shape, axes)
+        return layout
 
-    @property
+    @cached_property
     def n_classes(self) -> int:
         """C: how many entries a row has."""
         return math.prod(self.shape[axis] for axis in self.axes) if self.shape else 1
 
-    @property
+    @cached_property
+    def n_rows(self) -> int:
+        """N: how many rows there are."""
+        return math.prod(self.row_shape)
+
+    @cached_property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of what there is one of a row: the array's without its class axes."""
         return tuple(size for axis, size in enumerate(self.shape) if axis not in self.axes)
 
-    @property
+    @cached_property
     def kept_shape(self) -> tuple[int, ...]:
         """The shape with each class axis kept as 1."""
         return tuple(1 if axis in self.axes else size for axis, size in enumerate(self.shape))
 
+    @cached_property
+    def _is_rows(self) -> bool:
+        """Whether the array is laid out as rows already."""
+        return len(self.shape) == 2 and self.axes == (1,)
+
+    @cached_property
     def _order(self) -> tuple[int, ...]:
         """All axes, the class axes last."""
         return (*(axis for axis in range(len(self.shape)) if axis not in self.axes), *self.axes)
 
     def rows(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the array as ``(N, C)`` rows: a view where its strides allow, else a copy."""
-        if len(self.shape) == 2 and self.axes == (1,):
+        if self._is_rows:
             return array
         if not self.shape:
             return array.reshape(1, 1)
-        return array.transpose(self._order()).reshape(math.prod(self.row_shape), self.n_classes)
+        return array.transpose(self._order).reshape(self.n_rows, self.n_classes)
 
     def restore(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return ``(N, C)`` rows in the array's own shape."""
-        if len(self.shape) == 2 and self.axes == (1,):
+        if self._is_rows:
             return rows
         if not self.shape:
             return rows.reshape(())
-        order = self._order()
-        moved = rows.reshape([self.shape[axis] for axis in order])
-        return moved.transpose(np.argsort(order))
+        moved = rows.reshape([self.shape[axis] for axis in self._order])
+        return moved.transpose(np.argsort(self._order))
+
+
+@lru_cache(maxsize=256)  # 0.2 µs for a shape that comes again, which else takes 3
+def _layout(shape: tuple[int, ...], chosen: tuple[int, ...]) -> Layout:
+    """Return the layout with these class axes, counted from either end."""
+    ndim = max(len(shape), 1)  # a 0-d array has an axis of one class
+    for each in chosen:
+        if not -ndim <= each < ndim:
+            raise np.exceptions.AxisError(each, ndim)
+    return Layout(shape, tuple(sorted(each % ndim for each in chosen)))

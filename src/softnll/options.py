@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
 from softnll.layout import Layout
-from softnll.objective import CrossEntropy, Reduction
+from softnll.objective import CrossEntropy, Reduction, checked
 from softnll.problem import Problem, prepare, prepare_targets, split_temperature
 
 __all__ = ["LinearOptions", "LossOptions", "loss_problem"]
@@ -46,15 +46,40 @@ def split_options(
 ) -> tuple[CrossEntropy, Any, dict[str, Any]]:
     """Return the checked scalars, the per-row temperatures or None, and what ``prepare_targets`` takes."""
     scalar, per_row = split_temperature(temperature)
-    objective = CrossEntropy(label_smoothing, z_loss, softcap, scalar, ignore_index, reduction)
+    objective = checked(label_smoothing, z_loss, softcap, scalar, ignore_index, reduction)
     weights = {"class_weight": class_weight, "sample_weight": sample_weight, "check": check is None or check}
     return objective, per_row, weights
 
 
 def loss_problem(
-    logits: Any, targets: Any, *, axis: int = -1, where: Any = None, **options: Unpack[LinearOptions]
+    logits: Any,
+    targets: Any,
+    *,
+    axis: int = -1,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: Any = 1.0,
+    where: Any = None,
+    reduction: Reduction = "mean",
+    check: bool | None = None,
 ) -> tuple[Problem, Layout]:
-    """Check everything a loss is given and return it as a Problem."""
-    objective, per_row, weights = split_options(**options)
+    """Check everything a loss is given and return it as a Problem.
+
+    Each option by its name, as in ``LossOptions``: handing them on as ``**options`` takes 1 to 3 µs a level.
+    """
+    scalar, per_row = split_temperature(temperature)
+    objective = checked(label_smoothing, z_loss, softcap, scalar, ignore_index, reduction)
     problem, layout = prepare(logits, axis=axis, temperature=per_row, where=where, objective=objective)
-    return prepare_targets(problem, layout, targets, **weights), layout
+    problem = prepare_targets(
+        problem,
+        layout,
+        targets,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        check=check is None or check,
+    )
+    return problem, layout

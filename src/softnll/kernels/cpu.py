@@ -1,22 +1,24 @@
-"""The kernels of the CPU: Numba's, compiled on first use and cached on disk.
+"""The kernels of the CPU: vector kernels for what is common, plain loops for the rest; both compiled on first use.
 
 Interface, the same in every kernels module: ``softmax``, ``log_softmax``, ``logsumexp``, ``forward``, ``backward``,
-``forward_backward`` of a Problem, and ``total``. Outputs are ``(N, C)`` in the logits' type; losses, m and r float64.
+``forward_backward`` of a Problem, ``pick``, and ``total``. Outputs are ``(N, C)`` in the logits' type; losses, m and r
+float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from softnll.kernels import plain
+from softnll.kernels import loops, rows, sums
+from softnll.kernels.compile import array, compiled, fuses, output
+from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
 from softnll.targets import blocks
 
@@ -24,117 +26,149 @@ __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp"
 
 Vector = NDArray[np.float64]
 
-_NO_MASK = np.empty((0, 0), np.bool_)
-_NO_TARGETS = np.empty(0, np.int64)
 _NO_WEIGHTS = np.empty(0)
-_WIDE = (np.float32, np.float64)
-_REAL = {"f4": types.float32, "f8": types.float64}
-
-
-def _input(dtype: Any, ndim: int) -> types.Array:
-    """Return the type of an array that is read: any strides, read-only or not."""
-    return types.Array(dtype, ndim, "A", readonly=True)
-
-
-def _output(dtype: Any, ndim: int) -> types.Array:
-    """Return the type of an array that is written."""
-    return types.Array(dtype, ndim, "A")
-
-
-_MASK, _INTS, _REALS = _input(types.boolean, 2), _input(types.int64, 1), _input(types.float64, 1)
-_ROW = _output(types.float64, 1)
-_F8 = types.float64
-_TARGETS = (_INTS, None, _REALS, _REALS, _REALS, *[_F8] * 5)  # y, q, w, s, taus; tau, ε, ζ, softcap, divisor
+_STREAMED = 1 << 22  # bytes of an output from which it is written past the caches
+_ELEMENTS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.int16}
+_BITS = {"bfloat16": np.uint16, "float16": np.int16}  # half types go in as their bits
+_SCRATCH = {True: np.empty(0, np.float64), False: np.empty(0, np.float32)}
 
 
 @cache
-def _compiled(name: str, x: str, q: str = "f4") -> Any:
-    """Return a kernel for logits and soft targets of these types."""
-    matrix = _input(_REAL[x], 2)
-    out = _output(_REAL[x], 2)
-    targets = tuple(_input(_REAL[q], 2) if each is None else each for each in _TARGETS)
-    arguments = {
-        "normalise_rows": (matrix, _MASK, _REALS, _F8, types.boolean, out, _ROW),
-        "logsumexp_rows": (matrix, _MASK, _REALS, _F8, _ROW, _ROW),
-        "loss_rows": (matrix, _MASK, *targets, _ROW, _ROW, _ROW, out, _ROW),
-        "gradient_rows": (matrix, _MASK, *targets, _REALS, _REALS, out, _ROW),
-        "pick_rows": (matrix, *targets[:4], _ROW),
-        "total": (_REALS,),
-    }[name]
-    result = types.float64 if name == "total" else types.void
-    function, signature = getattr(plain, name), result(*arguments)
-    try:
-        return numba.njit(signature, nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError as error:  # neither the package's nor the user's cache folder can be written to
-        if "cannot cache" not in str(error):
-            raise
-        return numba.njit(signature, nogil=True, error_model="numpy")(function)
-
-
-def _staged(problem: Problem, out: NDArray[Any] | None) -> Iterator[tuple[slice, Problem, NDArray[Any] | None]]:
-    """Yield the problem whole or, for half types, in blocks of rows widened to float32 and rounded back once."""
-    x, q = problem.x, problem.q
-    narrow = x.dtype not in _WIDE
-    if not narrow and (q is None or q.dtype in _WIDE):
-        yield slice(0, x.shape[0]), problem, out
-        return
-    scratch: NDArray[np.float32] | None = None
-    for rows in blocks(x.shape, 1 << 16):
-        part = problem.take(rows, x[rows].astype(np.float32) if narrow else x[rows])
-        if part.q is not None and part.q.dtype not in _WIDE:
-            part = replace(part, q=part.q.astype(np.float32))
-        if out is not None and not narrow:
-            yield rows, part, out[rows]
-            continue
-        if out is None:
-            yield rows, part, None
-            continue
-        if scratch is None:
-            scratch = np.empty(part.x.shape, np.float32)
-        result = scratch[: len(part.x)]
-        yield rows, part, result
-        with np.errstate(all="ignore"):  # log-probabilities beyond float16's largest are -inf there
-            out[rows] = result
-
-
-def _shape_arguments(problem: Problem) -> tuple[Any, ...]:
-    """Return the arguments that are not about targets: where, per-row and common temperature."""
-    return (
-        _NO_MASK if problem.where is None else problem.where,
-        _NO_WEIGHTS if problem.tau is None else problem.tau,
-        problem.objective.temperature,
+def _kernel(name: str, dtype: str, where: bool, taus: bool, notes: bool, out: bool) -> Any:
+    """Return a kernel for a type of logits, compiled for just those arrays that are there."""
+    element = _ELEMENTS[dtype]
+    row, ints, reals, result = (
+        array(element, 2),
+        array(types.int64, 1),
+        array(types.float64, 1),
+        output(types.float64, 1),
     )
+    mask = array(types.boolean, 2) if where else types.none
+    temperatures = reals if taus else types.none
+    written = output(element, 2) if out else types.none
+    work = output(types.float64 if element == types.float64 else types.float32, 1)
+    span = (types.intp, types.intp, output(types.int64, 1))
+    loss = (row, mask, ints, reals, reals, temperatures, types.float64, types.float64)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "normalise_rows": (
+            row, mask, temperatures, types.boolean if notes else types.none, output(element, 2), types.boolean, work, *span,
+        ),
+        "logsumexp_rows": (row, mask, result, *span),
+        "loss_rows": (
+            *loss, result, *((result, result) if notes else (types.none, types.none)), written, types.boolean, work, *span,
+        ),
+        "backward_rows": (*loss, reals, reals, output(element, 2), types.boolean, work, *span),
+    }  # fmt: skip
+    return compiled(getattr(rows, name), types.intp, *arguments[name])
 
 
-def _target_arguments(problem: Problem) -> tuple[Any, ...]:
-    """Return everything that describes the loss, in the kernels' order."""
+@cache
+def _total() -> Any:
+    """Return the kernel of sums."""
+    return compiled(sums.total, types.float64, array(types.float64, 1))
+
+
+def _bits(x: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as the kernels take it."""
+    bits = _BITS.get(x.dtype.name)
+    return x if bits is None else x.view(bits)
+
+
+def _served(problem: Problem) -> bool:
+    """Whether the vector kernels serve this problem: the others go through plain loops."""
     objective = problem.objective
-    where, taus, tau = _shape_arguments(problem)
-    return (
-        where,
-        _NO_TARGETS if problem.y is None else problem.y,
-        np.empty((0, 0), np.float32) if problem.q is None else problem.q,
-        _NO_WEIGHTS if problem.w is None else problem.w,
-        _NO_WEIGHTS if problem.s is None else problem.s,
-        taus,
-        tau,
-        objective.label_smoothing,
-        objective.z_loss,
-        objective.softcap or 0.0,
-        problem.divisor,
-    )
+    if problem.q is not None or objective.softcap is not None or objective.label_smoothing > 0:
+        return False
+    return fuses() or (problem.tau is None and objective.temperature == 1)
 
 
-def _kernel(name: str, problem: Problem) -> Any:
-    """Return the kernel for this problem's types."""
-    return _compiled(name, problem.x.dtype.str[1:], "f4" if problem.q is None else problem.q.dtype.str[1:])
+def _dense(matrix: NDArray[Any] | None) -> bool:
+    """Whether each row of a matrix lies in one piece, each entry at a multiple of its size."""
+    return matrix is None or (matrix.flags.aligned and matrix.strides[1] == matrix.itemsize)
+
+
+def _taus(problem: Problem) -> Vector | None:
+    """Return the temperatures: one for all, one a row, or None for 1."""
+    if problem.tau is not None:
+        return problem.tau if len(problem.tau) != 1 else problem.tau[:1]
+    tau = problem.objective.temperature
+    return None if tau == 1 else np.array([tau])
+
+
+def _run(
+    problem: Problem,
+    out: NDArray[Any] | None,
+    per_row: tuple[Vector | None, ...],
+    call: Callable[..., int],
+    plain: Callable[..., None],
+) -> None:
+    """Let vector kernels do the rows, and plain loops those that they leave.
+
+    ``call(problem, out, per_row, first, last, odd)`` and ``plain(problem, out, per_row)`` write the rows of ``out`` and of
+    each ``per_row`` array.
+    """
+    n_rows, n_columns = problem.x.shape
+    served, direct = _served(problem), _dense(problem.x) and _dense(out) and _dense(problem.where)
+
+    def leftovers(part: Problem, out: NDArray[Any] | None, per_row: tuple[Vector | None, ...], odd: Any) -> None:
+        rest = part.take(odd, part.x[odd])
+        written = None if out is None else np.empty(rest.x.shape, out.dtype)
+        values = tuple(None if each is None else np.empty(len(odd)) for each in per_row)
+        plain(rest, written, values)
+        if out is not None:
+            out[odd] = written
+        for target, value in zip(per_row, values, strict=True):
+            if target is not None:
+                target[odd] = value
+
+    def some(part: Problem, out: NDArray[Any] | None, per_row: tuple[Vector | None, ...], first: int, last: int) -> None:
+        odd = np.empty(last - first, np.int64)
+        left = call(part, out, per_row, first, last, odd)
+        if left:
+            leftovers(part, out, per_row, odd[:left])
+
+    def work(first: int, last: int) -> None:
+        if served and direct:
+            some(problem, out, per_row, first, last)
+            return
+        for block in blocks((last - first, n_columns), 1 << 16):
+            here = slice(first + block.start, first + block.stop)
+            part = problem.take(here, problem.x[here])
+            result = None if out is None else out[here]
+            values = tuple(None if each is None else each[here] for each in per_row)
+            if not served:
+                plain(part, result, values)
+                continue
+            part = replace(part, x=np.ascontiguousarray(part.x))
+            if part.where is not None:
+                part = replace(part, where=np.ascontiguousarray(part.where))
+            scratch = None if result is None else np.empty(result.shape, result.dtype)
+            some(part, scratch, values, 0, len(part.x))
+            if result is not None:
+                result[...] = scratch
+
+    for_rows(n_rows, n_columns, work)
+
+
+def _streams(problem: Problem, out: NDArray[Any]) -> bool:
+    """Whether an output is so large, and none of the input, that it is to be written past the caches."""
+    return out.nbytes >= _STREAMED and not np.may_share_memory(out, problem.x)
 
 
 def _normalise(problem: Problem, out: NDArray[Any], log: bool) -> None:
     """Write softmax or log_softmax."""
-    scratch = np.empty(problem.x.shape[1])
-    for _, part, result in _staged(problem, out):
-        _kernel("normalise_rows", part)(part.x, *_shape_arguments(part), log, result, scratch)
+    taus, streamed = _taus(problem), _streams(problem, out)
+    name = problem.x.dtype.name
+    kernel = _kernel("normalise_rows", name, problem.where is not None, taus is not None, not log, True)
+    work, flag = _SCRATCH[name == "float64"], None if log else True
+
+    def call(part: Problem, out: Any, _: Any, first: int, last: int, odd: Any) -> int:
+        return kernel(_bits(part.x), part.where, _taus(part), flag, _bits(out), streamed, work, first, last, odd)  # type: ignore[no-any-return]
+
+    def plain(part: Problem, out: Any, _: Any) -> None:
+        (loops.log_softmax if log else loops.softmax)(part, out)
+
+    _run(problem, out, (), call, plain)
 
 
 def softmax(problem: Problem, out: NDArray[Any]) -> None:
@@ -150,47 +184,100 @@ def log_softmax(problem: Problem, out: NDArray[Any]) -> None:
 def logsumexp(problem: Problem) -> Vector:
     """Return lse of each row."""
     lse = np.empty(problem.x.shape[0])
-    scratch = np.empty(problem.x.shape[1])
-    for rows, part, _ in _staged(problem, None):
-        _kernel("logsumexp_rows", part)(part.x, *_shape_arguments(part), lse[rows], scratch)
+    kernel = _kernel("logsumexp_rows", problem.x.dtype.name, problem.where is not None, False, False, False)
+
+    def call(part: Problem, _: Any, values: Any, first: int, last: int, odd: Any) -> int:
+        return kernel(_bits(part.x), part.where, values[0], first, last, odd)  # type: ignore[no-any-return]
+
+    def plain(part: Problem, _: Any, values: Any) -> None:
+        values[0][...] = loops.logsumexp(part)
+
+    if problem.x.shape[1] == 0:
+        lse[...] = -np.inf
+        return lse
+    _run(problem, None, (lse,), call, plain)
     return lse
 
 
-def _losses(problem: Problem, out: NDArray[Any] | None) -> tuple[Vector, Vector, Vector]:
-    """Return loss, m and r of each row and, with ``out``, write the gradient."""
-    loss, m, r = np.empty((3, problem.x.shape[0]))
-    scratch = np.empty(problem.x.shape[1])
-    for rows, part, result in _staged(problem, out):
-        grad = np.empty((0, 0), part.x.dtype) if result is None else result
-        _kernel("loss_rows", part)(part.x, *_target_arguments(part), loss[rows], m[rows], r[rows], grad, scratch)
+def _weights(problem: Problem) -> tuple[Any, ...]:
+    """Return targets, weights and temperatures in the kernels' order, with ζ and the divisor."""
+    return (
+        problem.where,
+        problem.y,
+        _NO_WEIGHTS if problem.w is None else problem.w,
+        _NO_WEIGHTS if problem.s is None else problem.s,
+        _taus(problem),
+        problem.objective.z_loss,
+        problem.divisor,
+    )
+
+
+def _losses(problem: Problem, out: NDArray[Any] | None, *, notes: bool) -> tuple[Vector, Vector | None, Vector | None]:
+    """Return each row's loss and, if asked, m and r; with ``out``, write the gradient."""
+    n_rows = problem.x.shape[0]
+    loss = np.empty(n_rows)
+    m, r = np.empty((2, n_rows)) if notes else (None, None)
+    name = problem.x.dtype.name
+    streamed = out is not None and _streams(problem, out)
+
+    def call(part: Problem, out: Any, values: Any, first: int, last: int, odd: Any) -> int:
+        given = _weights(part)
+        kernel = _kernel("loss_rows", name, given[0] is not None, given[4] is not None, notes, out is not None)
+        written = None if out is None else _bits(out)
+        return kernel(_bits(part.x), *given, *values, written, streamed, _SCRATCH[name == "float64"], first, last, odd)  # type: ignore[no-any-return]
+
+    def plain(part: Problem, out: Any, values: Any) -> None:
+        for target, value in zip(values, loops.losses(part, out), strict=True):
+            if target is not None:
+                target[...] = value
+
+    _run(problem, out, (loss, m, r), call, plain)
     return loss, m, r
 
 
 def forward(problem: Problem) -> tuple[Vector, Vector, Vector]:
     """Return each row's loss (row weight applied, not yet divided by the mean's denominator), m and r."""
-    return _losses(problem, None)
+    return _losses(problem, None, notes=True)  # type: ignore[return-value]
+
+
+def losses(problem: Problem) -> Vector:
+    """Return each row's loss alone."""
+    return _losses(problem, None, notes=False)[0]
 
 
 def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
     """Return each row's loss and write the gradient of the reduced loss; ``out`` may be the logits."""
-    return _losses(problem, out)[0]
+    return _losses(problem, out, notes=False)[0]
 
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
-    scratch = np.empty(problem.x.shape[1])
-    for rows, part, result in _staged(problem, out):
-        _kernel("gradient_rows", part)(part.x, *_target_arguments(part), m[rows], r[rows], result, scratch)
+    name, streamed = problem.x.dtype.name, _streams(problem, out)
+
+    def call(part: Problem, out: Any, values: Any, first: int, last: int, odd: Any) -> int:
+        given = _weights(part)
+        kernel = _kernel("backward_rows", name, given[0] is not None, given[4] is not None, True, True)
+        scratch = _SCRATCH[name == "float64"]
+        return kernel(_bits(part.x), *given, *values, _bits(out), streamed, scratch, first, last, odd)  # type: ignore[no-any-return]
+
+    def plain(part: Problem, out: Any, values: Any) -> None:
+        loops.backward(part, *values, out)
+
+    _run(problem, out, (m, r), call, plain)
 
 
 def pick(problem: Problem) -> Vector:
     """Return −s·⟨t, x⟩ of each row: the loss of log-probabilities."""
     loss = np.empty(problem.x.shape[0])
-    for rows, part, _ in _staged(problem, None):
-        _kernel("pick_rows", part)(part.x, *_target_arguments(part)[1:5], loss[rows])
+
+    def work(first: int, last: int) -> None:
+        here = slice(first, last)
+        loss[here] = loops.pick(problem.take(here, problem.x[here]))
+
+    for_rows(*problem.x.shape, work)
     return loss
 
 
 def total(values: Vector) -> float:
     """Return the sum, compensated: its error does not grow with the number of rows."""
-    return float(_compiled("total", "f8")(values))
+    return float(_total()(values))

@@ -14,7 +14,7 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-__all__ = ["gradient_rows", "logsumexp_rows", "loss_rows", "normalise_rows", "pick_rows", "total"]
+__all__ = ["gradient_rows", "logsumexp_rows", "loss_rows", "normalise_rows", "pick_rows"]
 
 TINY = 1e-280  # below this the rest loses digits to subnormals: where it is scaled up again, it is summed magnified
 LIFT = 600.0  # by exp(600)
@@ -422,13 +422,3 @@ def pick_rows(x: Array, y: Array, q: Array, w: Array, s: Array, loss: Array) -> 
                 value, error = two_sum(value, -t * float(x[i, j]))
                 lost += error
         loss[i] = weight * (value + lost if math.isfinite(value) else value)
-
-
-def total(values: Array) -> float:
-    """Return the sum, compensated."""
-    result = 0.0
-    lost = 0.0
-    for i in range(values.shape[0]):
-        result, error = two_sum(result, values[i])
-        lost += error
-    return result + lost if math.isfinite(result) else result

@@ -1,0 +1,64 @@
+"""How a Python function becomes a kernel: Numba's settings, said once, and a cache that knows the vector layer."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import types
+from numba.core.caching import FunctionCache
+from numba.core.registry import cpu_target
+
+__all__ = ["array", "compiled", "fuses", "output"]
+
+
+def _fingerprint() -> str:
+    """Return a hash of this folder: Numba looks at the file of a kernel only, not at those it is made of."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache on disk, with all of this folder in its key."""
+
+    _sources = _fingerprint()
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        return (*super()._index_key(signature, codegen), self._sources)
+
+
+def array(scalar: Any, ndim: int) -> types.Array:
+    """Return the type of an array that is read: any strides, read-only or not."""
+    return types.Array(scalar, ndim, "A", readonly=True)
+
+
+def output(scalar: Any, ndim: int) -> types.Array:
+    """Return the type of an array that is written."""
+    return types.Array(scalar, ndim, "A")
+
+
+def compiled(function: Callable[..., Any], result: Any, *arguments: Any) -> Any:
+    """Return a function compiled for these types, from the cache on disk where it is there."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    try:
+        dispatcher._cache = _KernelCache(function)  # noqa: SLF001 - what enable_caching() does, with our class
+    except RuntimeError as error:  # neither the package's nor the user's cache folder can be written to
+        if "cannot cache" not in str(error):
+            raise
+    dispatcher.compile(result(*arguments))
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+@cache
+def fuses() -> bool:
+    """Whether the CPU that is compiled for multiplies and adds in one instruction, rounding once."""
+    machine = cpu_target.target_context.codegen()._tm_features  # noqa: SLF001 - Numba has no public name for it
+    return "+fma" in machine.split(",") or platform.machine().lower() in ("arm64", "aarch64")

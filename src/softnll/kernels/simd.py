@@ -1,0 +1,770 @@
+"""The vector layer: values of 64 bytes, sixteen float32 or eight float64, as Numba types with arithmetic.
+
+Numba compiles scalar loops and leaves it to LLVM to find vectors in them, which it does not do for what a softmax needs
+(``max``, ``exp``, several sums at once). Here the vectors are written down: each function below is an ``@intrinsic``, a
+few lines that say which LLVM instruction it stands for. The instructions are LLVM's portable ones, none belongs to one
+processor: on a CPU with AVX-512 a vector is one register, with AVX2 two, with SSE2 four, and LLVM cuts it.
+
+Memory is addressed by plain integers (bytes), as in ``load(address, element)``. ``element`` is a dtype that says what
+lies there; half types, for which Numba has no arithmetic, are named by the integer type of their bits:
+
+========== ================= ==============
+element    what it is        vector in hand
+========== ================= ==============
+float32    float32           16 × float32
+float64    float64           8 × float64
+uint16     bfloat16's bits   16 × float32
+int16      float16's bits    16 × float32
+========== ================= ==============
+
+Kernels never check an address: whoever calls them has (``softnll.problem.prepare``).
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+__all__ = [
+    "DOUBLES",
+    "FLOATS",
+    "INTS",
+    "Vec",
+    "equal",
+    "fence",
+    "first_half",
+    "fused_multiply_subtract",
+    "join",
+    "less",
+    "load",
+    "load_allowed",
+    "load_allowed_part",
+    "load_columns",
+    "load_indices",
+    "load_long",
+    "load_part",
+    "load_scalar",
+    "logarithm_parts",
+    "maximum",
+    "minimum",
+    "mul_add",
+    "power_of_two",
+    "prefetch",
+    "reduce_max",
+    "reduce_sum",
+    "rounded",
+    "second_half",
+    "select",
+    "size_of",
+    "splat",
+    "store",
+    "store_columns",
+    "store_long",
+    "store_part",
+    "store_scalar",
+    "stream",
+    "tournament",
+    "widen_sum",
+    "zero",
+]
+
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
+
+
+class Vec(types.Type):
+    """A vector of so many lanes of a scalar type; of ``types.boolean`` it is a mask."""
+
+    def __init__(self, scalar: Any, lanes: int) -> None:
+        self.scalar = scalar
+        self.lanes = lanes
+        super().__init__(f"Vec({scalar}, {lanes})")
+
+
+_LLVM = {
+    types.float32: ir.FloatType(),
+    types.float64: ir.DoubleType(),
+    types.int32: _I32,
+    types.int64: _I64,
+    types.boolean: _I1,
+}
+
+
+@register_model(Vec)
+class _VecModel(models.PrimitiveModel):  # type: ignore[misc]
+    """A Vec is an LLVM vector."""
+
+    def __init__(self, manager: Any, vec: Vec) -> None:
+        super().__init__(manager, vec, ir.VectorType(_LLVM[vec.scalar], vec.lanes))
+
+
+FLOATS = Vec(types.float32, 16)
+DOUBLES = Vec(types.float64, 8)
+INTS = Vec(types.int32, 16)
+LONGS = Vec(types.int64, 8)
+_OF_SCALAR = {types.float32: FLOATS, types.float64: DOUBLES}
+_OF_ELEMENT = {types.float32: FLOATS, types.float64: DOUBLES, types.uint16: FLOATS, types.int16: FLOATS}
+_BITS_OF = {FLOATS: INTS, DOUBLES: LONGS}
+_MANTISSA = {FLOATS: 23, DOUBLES: 52}
+_HALF = ir.HalfType()
+
+
+# --- Pieces of LLVM that several operations use.
+
+
+def _llvm(vec: Vec) -> ir.VectorType:
+    """Return a Vec's LLVM type."""
+    return ir.VectorType(_LLVM[vec.scalar], vec.lanes)
+
+
+def _constant(vector: ir.VectorType, value: Any) -> ir.Constant:
+    """Return a vector of one value."""
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _spread(b: Any, scalar: Any, lanes: int) -> Any:
+    """Return a scalar in every lane."""
+    vector = ir.VectorType(scalar.type, lanes)
+    one = b.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
+    return b.shuffle_vector(one, ir.Constant(vector, ir.Undefined), _constant(ir.VectorType(_I32, lanes), 0))
+
+
+def _shuffle(b: Any, first: Any, second: Any, lanes: list[int]) -> Any:
+    """Return the lanes of two vectors, the second's counted on from the first's."""
+    return b.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, len(lanes)), lanes))
+
+
+def _halves(b: Any, vector: Any) -> tuple[Any, Any]:
+    """Return a vector's first and second half."""
+    n = vector.type.count
+    nothing = ir.Constant(vector.type, ir.Undefined)
+    return _shuffle(b, vector, nothing, list(range(n // 2))), _shuffle(b, vector, nothing, list(range(n // 2, n)))
+
+
+def _call(b: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    """Call an LLVM intrinsic function."""
+    kind = ir.FunctionType(result, [each.type for each in arguments])
+    return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
+
+
+def _suffix(vector: ir.VectorType) -> str:
+    """Return how LLVM names a vector type inside a function's name."""
+    names = {"float": "f32", "double": "f64", "half": "f16", "i16": "i16", "i8": "i8"}
+    return f"v{vector.count}{names[str(vector.element)]}"
+
+
+def _smaller(b: Any, x: Any, y: Any) -> Any:
+    """Return x where x < y, else y (also where one is NaN)."""
+    return b.select(b.fcmp_ordered("<", x, y), x, y)
+
+
+def _larger(b: Any, x: Any, y: Any) -> Any:
+    """Return x where x > y, else y (also where one is NaN)."""
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+def _element(kind: Any) -> Any:
+    """Return the scalar type that a dtype argument names."""
+    return kind.dtype
+
+
+def _memory(element: Any, lanes: int) -> tuple[ir.VectorType, int]:
+    """Return what lies in memory, and the bytes of one of it."""
+    return {
+        types.float32: (ir.VectorType(ir.FloatType(), lanes), 4),
+        types.float64: (ir.VectorType(ir.DoubleType(), lanes), 8),
+        types.uint16: (ir.VectorType(_I16, lanes), 2),
+        types.int16: (ir.VectorType(_HALF, lanes), 2),
+    }[element]
+
+
+def _decode(b: Any, value: Any, element: Any) -> Any:
+    """Return what was loaded as float32 or float64."""
+    if element == types.uint16:  # bfloat16 is the upper half of a float32
+        wide = ir.VectorType(_I32, value.type.count)
+        return b.bitcast(b.shl(b.zext(value, wide), _constant(wide, 16)), ir.VectorType(ir.FloatType(), wide.count))
+    if element == types.int16:
+        return b.fpext(value, ir.VectorType(ir.FloatType(), value.type.count))
+    return value
+
+
+def _encode(b: Any, value: Any, element: Any) -> Any:
+    """Return float32 or float64 as it is stored, rounded to nearest, ties to even. bfloat16: no NaN comes here."""
+    if element == types.uint16:
+        wide = ir.VectorType(_I32, value.type.count)
+        u = b.bitcast(value, wide)
+        odd = b.and_(b.lshr(u, _constant(wide, 16)), _constant(wide, 1))
+        rounded = b.add(u, b.add(odd, _constant(wide, 0x7FFF)))
+        return b.trunc(b.lshr(rounded, _constant(wide, 16)), ir.VectorType(_I16, wide.count))
+    if element == types.int16:
+        return b.fptrunc(value, ir.VectorType(_HALF, value.type.count))
+    return value
+
+
+def _pointer(b: Any, address: Any, kind: Any) -> Any:
+    """Return an address as a pointer."""
+    return b.inttoptr(address, ir.PointerType(kind))
+
+
+def _first_lanes(b: Any, count: Any, lanes: int) -> Any:
+    """Return the mask of the first ``count`` lanes."""
+    numbers = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
+    return b.icmp_signed("<", numbers, _spread(b, b.trunc(count, _I32), lanes))
+
+
+def _masked_load(b: Any, address: Any, mask: Any, fill: Any, kind: ir.VectorType, size: int) -> Any:
+    """Load the lanes of a mask; the others get the fill and their memory is not touched."""
+    arguments = [_pointer(b, address, kind), ir.Constant(_I32, size), mask, fill]
+    return _call(b, f"llvm.masked.load.{_suffix(kind)}.p0", kind, arguments)
+
+
+# --- Memory.
+
+
+@intrinsic
+def load(typing, address, element):
+    """Return the vector at an address."""
+    kind = _element(element)
+    vec = _OF_ELEMENT[kind]
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, vec.lanes)
+        return _decode(b, b.load(_pointer(b, values[0], memory), align=size), kind)
+
+    return vec(address, element), generate
+
+
+@intrinsic
+def load_part(typing, address, count, fill, element):
+    """Return the first ``count`` lanes at an address; the others are ``fill`` and their memory is not touched."""
+    kind = _element(element)
+    vec = _OF_ELEMENT[kind]
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, vec.lanes)
+        mask = _first_lanes(b, values[1], vec.lanes)
+        filler = _spread(b, values[2], vec.lanes)
+        if kind == types.int16:  # there is no masked load of float16 on every CPU: its bits are loaded
+            bits = ir.VectorType(_I16, vec.lanes)
+            loaded = _masked_load(b, values[0], mask, _constant(bits, 0), bits, size)
+            loaded = b.bitcast(loaded, memory)
+        else:
+            loaded = _masked_load(b, values[0], mask, _constant(memory, 0), memory, size)
+        return b.select(mask, _decode(b, loaded, kind), filler)
+
+    return vec(types.intp, types.intp, vec.scalar, element), generate
+
+
+@intrinsic
+def load_allowed(typing, v, address):
+    """Return v where the booleans at an address are True, else −∞."""
+
+    def generate(context, b, signature, values):
+        booleans = ir.VectorType(_I8, v.lanes)
+        loaded = b.load(_pointer(b, values[1], booleans), align=1)
+        allowed = b.icmp_unsigned("!=", loaded, _constant(booleans, 0))
+        return b.select(allowed, values[0], _constant(values[0].type, float("-inf")))
+
+    return v(v, types.intp), generate
+
+
+@intrinsic
+def load_allowed_part(typing, v, address, count):
+    """Do the same with ``count`` booleans; the other lanes get −∞."""
+
+    def generate(context, b, signature, values):
+        booleans = ir.VectorType(_I8, v.lanes)
+        mask = _first_lanes(b, values[2], v.lanes)
+        loaded = _masked_load(b, values[1], mask, _constant(booleans, 0), booleans, 1)
+        allowed = b.icmp_unsigned("!=", loaded, _constant(booleans, 0))
+        return b.select(allowed, values[0], _constant(values[0].type, float("-inf")))
+
+    return v(v, types.intp, types.intp), generate
+
+
+@intrinsic
+def store(typing, address, v, element):
+    """Write a vector, rounded to the element's type."""
+    kind = _element(element)
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, v.lanes)
+        b.store(_encode(b, values[1], kind), _pointer(b, values[0], memory), align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, v, element), generate
+
+
+@intrinsic
+def stream(typing, address, v, element):
+    """Write a vector past the caches; the address is a multiple of the bytes written. ``fence`` afterwards."""
+    kind = _element(element)
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, v.lanes)
+        written = b.store(_encode(b, values[1], kind), _pointer(b, values[0], memory), align=size * v.lanes)
+        written.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(_I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, v, element), generate
+
+
+@intrinsic
+def store_part(typing, address, count, v, element):
+    """Write the first ``count`` lanes."""
+    kind = _element(element)
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, v.lanes)
+        encoded = _encode(b, values[2], kind)
+        if kind == types.int16:
+            memory = ir.VectorType(_I16, v.lanes)
+            encoded = b.bitcast(encoded, memory)
+        mask = _first_lanes(b, values[1], v.lanes)
+        arguments = [encoded, _pointer(b, values[0], memory), ir.Constant(_I32, size), mask]
+        _call(b, f"llvm.masked.store.{_suffix(memory)}.p0", ir.VoidType(), arguments)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, v, element), generate
+
+
+@intrinsic
+def load_scalar(typing, address, element):
+    """Return one element as float32 or float64."""
+    kind = _element(element)
+    scalar = _OF_ELEMENT[kind].scalar
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, 1)
+        loaded = _decode(b, b.load(_pointer(b, values[0], memory), align=size), kind)
+        return b.extract_element(loaded, ir.Constant(_I32, 0))
+
+    return scalar(types.intp, element), generate
+
+
+@intrinsic
+def store_scalar(typing, address, value, element):
+    """Write one element, rounded to its type."""
+    kind = _element(element)
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, 1)
+        b.store(_encode(b, _spread(b, values[1], 1), kind), _pointer(b, values[0], memory), align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, _OF_ELEMENT[kind].scalar, element), generate
+
+
+@intrinsic
+def load_long(typing, address):
+    """Return the int64 at an address."""
+
+    def generate(context, b, signature, values):
+        return b.load(_pointer(b, values[0], _I64), align=8)
+
+    return types.int64(types.intp), generate
+
+
+@intrinsic
+def store_long(typing, address, value):
+    """Write an int64."""
+
+    def generate(context, b, signature, values):
+        b.store(values[1], _pointer(b, values[0], _I64), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), generate
+
+
+@intrinsic
+def prefetch(typing, address):
+    """Ask for the cache line at an address, which need not exist."""
+
+    def generate(context, b, signature, values):
+        flags = [ir.Constant(_I32, each) for each in (0, 3, 1)]  # to read, into every cache, data
+        _call(b, "llvm.prefetch.p0", ir.VoidType(), [_pointer(b, values[0], _I8), *flags])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+@intrinsic
+def fence(typing):
+    """Let everything streamed be seen by other threads from here on."""
+
+    def generate(context, b, signature, values):
+        b.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+# --- Columns: as many rows as a vector has lanes, eight neighbouring entries of each, turned by 90 degrees.
+
+
+def _transposed(b, rows):
+    """Return the columns of eight vectors of eight lanes."""
+    for distance in (4, 2, 1):
+        turned = list(rows)
+        low = [8 + i - distance if i & distance else i for i in range(8)]
+        high = [8 + i if i & distance else i + distance for i in range(8)]
+        for i in range(8):
+            if not i & distance:
+                turned[i] = _shuffle(b, rows[i], rows[i + distance], low)
+                turned[i + distance] = _shuffle(b, rows[i], rows[i + distance], high)
+        rows = turned
+    return rows
+
+
+@intrinsic
+def load_columns(typing, address, stride, count, fill, element):
+    """Return eight vectors: entry k of each row is in vector k. Rows are ``stride`` bytes apart.
+
+    Entries from ``count`` on are ``fill``, and their memory is not touched; 8 and more means all.
+    """
+    kind = _element(element)
+    vec = _OF_ELEMENT[kind]
+    result = types.UniTuple(vec, 8)
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, 8)
+        whole = b.icmp_signed(">=", values[2], ir.Constant(_I64, 8))
+        filler = _spread(b, values[3], 8)
+        mask = _first_lanes(b, values[2], 8)
+        held = ir.VectorType(_LLVM[vec.scalar], 8)
+        slots = [cgutils.alloca_once(b, held) for _ in range(vec.lanes)]
+        addresses = [b.add(values[0], b.mul(values[1], ir.Constant(_I64, i))) for i in range(vec.lanes)]
+        with b.if_else(whole) as (then, otherwise):
+            with then:
+                for slot, row in zip(slots, addresses, strict=True):
+                    b.store(_decode(b, b.load(_pointer(b, row, memory), align=size), kind), slot)
+            with otherwise:
+                bits = ir.VectorType(_I16, 8) if kind == types.int16 else memory
+                for slot, row in zip(slots, addresses, strict=True):
+                    loaded = b.bitcast(_masked_load(b, row, mask, _constant(bits, 0), bits, size), memory)
+                    b.store(b.select(mask, _decode(b, loaded, kind), filler), slot)
+        rows = [b.load(slot) for slot in slots]
+        parts = [_transposed(b, rows[i : i + 8]) for i in range(0, vec.lanes, 8)]
+        if len(parts) == 1:
+            columns = parts[0]
+        else:
+            columns = [_shuffle(b, x, y, list(range(16))) for x, y in zip(*parts, strict=True)]
+        return context.make_tuple(b, result, columns)
+
+    return result(types.intp, types.intp, types.intp, vec.scalar, element), generate
+
+
+@intrinsic
+def store_columns(typing, address, stride, columns, element):
+    """Write eight vectors back as eight neighbouring entries of each row, the rows in order."""
+    kind = _element(element)
+    vec = columns.dtype
+
+    def generate(context, b, signature, values):
+        memory, size = _memory(kind, 8)
+        vectors = cgutils.unpack_tuple(b, values[2], 8)
+        if vec.lanes == 8:
+            rows = _transposed(b, vectors)
+        else:
+            halves = [_halves(b, each) for each in vectors]
+            rows = [row for part in (0, 1) for row in _transposed(b, [half[part] for half in halves])]
+        for i, row in enumerate(rows):
+            place = b.add(values[0], b.mul(values[1], ir.Constant(_I64, i)))
+            b.store(_encode(b, row, kind), _pointer(b, place, memory), align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, columns, element), generate
+
+
+# --- Arithmetic. The operators + − * / take two vectors, or a vector and a scalar.
+
+
+def _define_operator(symbol, emit):
+    """Let an operator work on vectors, lane by lane."""
+
+    @infer_global(symbol)
+    class _Template(AbstractTemplate):
+        def generic(self, arguments, keywords):
+            if any(isinstance(each, Vec) for each in arguments):
+                vec = next(each for each in arguments if isinstance(each, Vec))
+                return vec(*(vec if isinstance(each, Vec) else vec.scalar for each in arguments))
+            return None
+
+    def lower(context, b, signature, values):
+        lanes = signature.return_type.lanes
+        pairs = zip(signature.args, values, strict=True)
+        return emit(b, *(value if isinstance(kind, Vec) else _spread(b, value, lanes) for kind, value in pairs))
+
+    for left, right in ((Vec, Vec), (Vec, types.Float), (types.Float, Vec)):
+        lower_builtin(symbol, left, right)(lower)
+
+
+_define_operator(operator.add, lambda b, x, y: b.fadd(x, y))
+_define_operator(operator.sub, lambda b, x, y: b.fsub(x, y))
+_define_operator(operator.mul, lambda b, x, y: b.fmul(x, y))
+_define_operator(operator.truediv, lambda b, x, y: b.fdiv(x, y))
+
+
+@intrinsic
+def zero(typing, element):
+    """Return 0 in the type in which an element is computed with."""
+    scalar = _OF_ELEMENT[_element(element)].scalar
+
+    def generate(context, b, signature, values):
+        return ir.Constant(_LLVM[scalar], 0.0)
+
+    return scalar(element), generate
+
+
+@intrinsic
+def size_of(typing, element):
+    """Return the bytes of an element in memory."""
+
+    def generate(context, b, signature, values):
+        return ir.Constant(_I64, _memory(_element(element), 1)[1])
+
+    return types.intp(element), generate
+
+
+@intrinsic
+def rounded(typing, value, element):
+    """Return a float64 in the type in which an element is computed with."""
+    scalar = _OF_ELEMENT[_element(element)].scalar
+
+    def generate(context, b, signature, values):
+        return values[0] if scalar == types.float64 else b.fptrunc(values[0], _LLVM[scalar])
+
+    return scalar(types.float64, element), generate
+
+
+@intrinsic
+def splat(typing, scalar):
+    """Return a scalar in every lane."""
+    vec = _OF_SCALAR[scalar]
+
+    def generate(context, b, signature, values):
+        return _spread(b, values[0], vec.lanes)
+
+    return vec(scalar), generate
+
+
+@intrinsic
+def mul_add(typing, x, y, z):
+    """Return x·y + z: rounded once where the CPU does that in one instruction, else twice."""
+    vec = next(each for each in (x, y, z) if isinstance(each, Vec))
+    kinds = tuple(each if isinstance(each, Vec) else vec.scalar for each in (x, y, z))
+
+    def generate(context, b, signature, values):
+        pairs = zip(signature.args, values, strict=True)
+        wide = [value if isinstance(kind, Vec) else _spread(b, value, vec.lanes) for kind, value in pairs]
+        return _call(b, f"llvm.fmuladd.{_suffix(_llvm(vec))}", _llvm(vec), wide)
+
+    return vec(*kinds), generate
+
+
+@intrinsic
+def fused_multiply_subtract(typing, x, y, z):
+    """Return x·y − z rounded once: with z = x·y rounded, what that rounding lost. Slow where the CPU cannot."""
+    vec = x
+
+    def generate(context, b, signature, values):
+        arguments = [values[0], values[1], b.fneg(values[2])]
+        return _call(b, f"llvm.fma.{_suffix(_llvm(vec))}", _llvm(vec), arguments)
+
+    return vec(x, y, z), generate
+
+
+@intrinsic
+def minimum(typing, x, y):
+    """Return the smaller of two; y where one is NaN."""
+
+    def generate(context, b, signature, values):
+        return _smaller(b, *values)
+
+    return x(x, y), generate
+
+
+@intrinsic
+def maximum(typing, x, y):
+    """Return the larger of two; y where one is NaN."""
+
+    def generate(context, b, signature, values):
+        return _larger(b, *values)
+
+    return x(x, y), generate
+
+
+@intrinsic
+def less(typing, x, y):
+    """Return the mask of x < y; False where one is NaN."""
+
+    def generate(context, b, signature, values):
+        return b.fcmp_ordered("<", *values)
+
+    return Vec(types.boolean, x.lanes)(x, y), generate
+
+
+@intrinsic
+def equal(typing, x, y):
+    """Return the mask of x = y."""
+
+    def generate(context, b, signature, values):
+        if x.scalar in _OF_SCALAR:
+            return b.fcmp_ordered("==", *values)
+        return b.icmp_signed("==", *values)
+
+    return Vec(types.boolean, x.lanes)(x, y), generate
+
+
+@intrinsic
+def select(typing, mask, x, y):
+    """Return x where the mask is True, else y."""
+
+    def generate(context, b, signature, values):
+        return b.select(*values)
+
+    return x(mask, x, y), generate
+
+
+# --- Bits of floating-point numbers.
+
+
+@intrinsic
+def power_of_two(typing, t):
+    """Return the number whose biased exponent is in the lowest bits of t's mantissa, where adding 1.5·2²³ puts it."""
+    integers = _llvm(_BITS_OF[t])
+
+    def generate(context, b, signature, values):
+        shift = _constant(integers, _MANTISSA[t])
+        return b.bitcast(b.shl(b.bitcast(values[0], integers), shift), values[0].type)
+
+    return t(t), generate
+
+
+@intrinsic
+def logarithm_parts(typing, x):
+    """Return (f, e) with x = (1 + f)·2ᵉ and 1 + f in [√½, √2), for normal x > 0. float64 only."""
+    result = types.UniTuple(x, 2)
+
+    def generate(context, b, signature, values):
+        integers, doubles = _llvm(LONGS), values[0].type
+        root = 0x3FE6A09E667F3BCD  # the bits of √½
+        shifted = b.add(b.bitcast(values[0], integers), _constant(integers, 0x3FF0000000000000 - root))
+        exponent = b.lshr(shifted, _constant(integers, 52))
+        mantissa = b.add(b.and_(shifted, _constant(integers, (1 << 52) - 1)), _constant(integers, root))
+        # A small integer becomes a float by its bits: 2⁵² + e, from which 2⁵² + 1023 is taken.
+        floating = b.bitcast(b.or_(exponent, _constant(integers, 0x4330000000000000)), doubles)
+        e = b.fsub(floating, _constant(doubles, 4503599627370496.0 + 1023.0))
+        f = b.fsub(b.bitcast(mantissa, doubles), _constant(doubles, 1.0))
+        return context.make_tuple(b, result, [f, e])
+
+    return result(x), generate
+
+
+# --- Across lanes. The order is fixed, so that results are the same bits in every run.
+
+
+@intrinsic
+def reduce_max(typing, v):
+    """Return the largest lane; NaN lanes are passed over."""
+
+    def generate(context, b, signature, values):
+        vector = values[0]
+        while vector.type.count > 1:
+            vector = _larger(b, *_halves(b, vector))
+        return b.extract_element(vector, ir.Constant(_I32, 0))
+
+    return v.scalar(v), generate
+
+
+@intrinsic
+def reduce_sum(typing, v):
+    """Return the sum of the lanes, pairwise."""
+
+    def generate(context, b, signature, values):
+        vector = values[0]
+        while vector.type.count > 1:
+            vector = b.fadd(*_halves(b, vector))
+        return b.extract_element(vector, ir.Constant(_I32, 0))
+
+    return v.scalar(v), generate
+
+
+@intrinsic
+def tournament(typing, v):
+    """Return the largest lane, and the sum of all the others in float64. A NaN reaches one of the two."""
+    result = types.Tuple([v.scalar, types.float64])
+
+    def generate(context, b, signature, values):
+        vector, rest = values[0], None
+        while vector.type.count > 1:
+            x, y = _halves(b, vector)
+            n = x.type.count
+            losers, vector = _smaller(b, x, y), _larger(b, y, x)
+            if v.scalar == types.float32:
+                losers = b.fpext(losers, ir.VectorType(ir.DoubleType(), n))
+            rest = losers if rest is None else b.fadd(b.fadd(*_halves(b, rest)), losers)
+        zero = ir.Constant(_I32, 0)
+        return context.make_tuple(b, result, [b.extract_element(vector, zero), b.extract_element(rest, zero)])
+
+    return result(v), generate
+
+
+@intrinsic
+def widen_sum(typing, v):
+    """Return eight float64: the sums of lane i and lane i + 8 of sixteen float32."""
+
+    def generate(context, b, signature, values):
+        doubles = _llvm(DOUBLES)
+        x, y = _halves(b, values[0])
+        return b.fadd(b.fpext(x, doubles), b.fpext(y, doubles))
+
+    return DOUBLES(v), generate
+
+
+@intrinsic
+def first_half(typing, v):
+    """Return the first eight lanes of sixteen float32 as float64."""
+
+    def generate(context, b, signature, values):
+        return b.fpext(_halves(b, values[0])[0], _llvm(DOUBLES))
+
+    return DOUBLES(v), generate
+
+
+@intrinsic
+def second_half(typing, v):
+    """Return the last eight lanes of sixteen float32 as float64."""
+
+    def generate(context, b, signature, values):
+        return b.fpext(_halves(b, values[0])[1], _llvm(DOUBLES))
+
+    return DOUBLES(v), generate
+
+
+@intrinsic
+def join(typing, x, y):
+    """Return two vectors of eight float64 as sixteen float32, rounded."""
+
+    def generate(context, b, signature, values):
+        both = _shuffle(b, *values, list(range(16)))
+        return b.fptrunc(both, _llvm(FLOATS))
+
+    return FLOATS(x, y), generate
+
+
+@intrinsic
+def load_indices(typing, address, like):
+    """Return as many int64 as ``like`` has lanes, as int32."""
+    vec = INTS if like.lanes == 16 else Vec(types.int32, 8)
+
+    def generate(context, b, signature, values):
+        memory = ir.VectorType(_I64, vec.lanes)
+        return b.trunc(b.load(_pointer(b, values[0], memory), align=8), _llvm(vec))
+
+    return vec(types.intp, like), generate
