@@ -16,7 +16,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from softnll.kernels import loops, rows, sums
+from softnll.kernels import columns, loops, rows, sums
 from softnll.kernels.compile import array, compiled, fuses, output
 from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
@@ -27,7 +27,8 @@ __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp"
 Vector = NDArray[np.float64]
 
 _NO_WEIGHTS = np.empty(0)
-_STREAMED = 1 << 22  # bytes of an output from which it is written past the caches
+_FEW = 48  # classes up to which rows are taken a tile at a time
+_STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
 _ELEMENTS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.int16}
 _BITS = {"bfloat16": np.uint16, "float16": np.int16}  # half types go in as their bits
 _SCRATCH = {True: np.empty(0, np.float64), False: np.empty(0, np.float32)}
@@ -48,18 +49,21 @@ def _kernel(name: str, dtype: str, where: bool, taus: bool, notes: bool, out: bo
     written = output(element, 2) if out else types.none
     work = output(types.float64 if element == types.float64 else types.float32, 1)
     span = (types.intp, types.intp, output(types.int64, 1))
-    loss = (row, mask, ints, reals, reals, temperatures, types.float64, types.float64)
+    weights = (ints, reals, reals)
+    loss = (row, mask, *weights, temperatures, types.float64, types.float64)
+    notes_of = (result, result) if notes else (types.none, types.none)
+    prob = types.boolean if notes else types.none
     arguments: dict[str, tuple[Any, ...]] = {
-        "normalise_rows": (
-            row, mask, temperatures, types.boolean if notes else types.none, output(element, 2), types.boolean, work, *span,
-        ),
+        "normalise_rows": (row, mask, temperatures, prob, output(element, 2), types.boolean, work, *span),
         "logsumexp_rows": (row, mask, result, *span),
-        "loss_rows": (
-            *loss, result, *((result, result) if notes else (types.none, types.none)), written, types.boolean, work, *span,
-        ),
+        "loss_rows": (*loss, result, *notes_of, written, types.boolean, work, *span),
         "backward_rows": (*loss, reals, reals, output(element, 2), types.boolean, work, *span),
-    }  # fmt: skip
-    return compiled(getattr(rows, name), types.intp, *arguments[name])
+        "normalise_columns": (row, prob, output(element, 2), work, *span),
+        "logsumexp_columns": (row, result, work, *span),
+        "loss_columns": (row, *weights, types.float64, types.float64, result, *notes_of, written, work, *span),
+        "backward_columns": (row, *weights, types.float64, types.float64, reals, reals, output(element, 2), work, *span),
+    }
+    return compiled(getattr(columns if name.endswith("columns") else rows, name), types.intp, *arguments[name])
 
 
 @cache
@@ -155,14 +159,23 @@ def _streams(problem: Problem, out: NDArray[Any]) -> bool:
     return out.nbytes >= _STREAMED and not np.may_share_memory(out, problem.x)
 
 
+def _few(problem: Problem) -> bool:
+    """Whether a problem's rows are taken a tile at a time."""
+    plain = problem.where is None and problem.tau is None and problem.objective.temperature == 1
+    return plain and problem.x.shape[1] <= _FEW
+
+
 def _normalise(problem: Problem, out: NDArray[Any], log: bool) -> None:
     """Write softmax or log_softmax."""
+    name, few = problem.x.dtype.name, _few(problem)
     taus, streamed = _taus(problem), _streams(problem, out)
-    name = problem.x.dtype.name
-    kernel = _kernel("normalise_rows", name, problem.where is not None, taus is not None, not log, True)
+    kind = "normalise_columns" if few else "normalise_rows"
+    kernel = _kernel(kind, name, problem.where is not None, taus is not None, not log, True)
     work, flag = _SCRATCH[name == "float64"], None if log else True
 
     def call(part: Problem, out: Any, _: Any, first: int, last: int, odd: Any) -> int:
+        if few:
+            return kernel(_bits(part.x), flag, _bits(out), work, first, last, odd)  # type: ignore[no-any-return]
         return kernel(_bits(part.x), part.where, _taus(part), flag, _bits(out), streamed, work, first, last, odd)  # type: ignore[no-any-return]
 
     def plain(part: Problem, out: Any, _: Any) -> None:
@@ -183,33 +196,41 @@ def log_softmax(problem: Problem, out: NDArray[Any]) -> None:
 
 def logsumexp(problem: Problem) -> Vector:
     """Return lse of each row."""
-    lse = np.empty(problem.x.shape[0])
-    kernel = _kernel("logsumexp_rows", problem.x.dtype.name, problem.where is not None, False, False, False)
+    lse = np.full(problem.x.shape[0], -np.inf)
+    if problem.x.shape[1] == 0:
+        return lse
+    name, few = problem.x.dtype.name, _few(problem)
+    kind = "logsumexp_columns" if few else "logsumexp_rows"
+    kernel = _kernel(kind, name, problem.where is not None, False, False, False)
+    work = _SCRATCH[name == "float64"]
 
     def call(part: Problem, _: Any, values: Any, first: int, last: int, odd: Any) -> int:
+        if few:
+            return kernel(_bits(part.x), values[0], work, first, last, odd)  # type: ignore[no-any-return]
         return kernel(_bits(part.x), part.where, values[0], first, last, odd)  # type: ignore[no-any-return]
 
     def plain(part: Problem, _: Any, values: Any) -> None:
         values[0][...] = loops.logsumexp(part)
 
-    if problem.x.shape[1] == 0:
-        lse[...] = -np.inf
-        return lse
     _run(problem, None, (lse,), call, plain)
     return lse
 
 
-def _weights(problem: Problem) -> tuple[Any, ...]:
-    """Return targets, weights and temperatures in the kernels' order, with ζ and the divisor."""
-    return (
-        problem.where,
+def _given(problem: Problem, few: bool) -> tuple[Any, ...]:
+    """Return logits, targets, weights and options in the kernels' order."""
+    scalars = (problem.objective.z_loss, problem.divisor)
+    weights = (
         problem.y,
         _NO_WEIGHTS if problem.w is None else problem.w,
         _NO_WEIGHTS if problem.s is None else problem.s,
-        _taus(problem),
-        problem.objective.z_loss,
-        problem.divisor,
     )
+    x = _bits(problem.x)
+    return (x, *weights, *scalars) if few else (x, problem.where, *weights, _taus(problem), *scalars)
+
+
+def _options(problem: Problem) -> tuple[bool, bool]:
+    """Return whether there are masks, and temperatures."""
+    return problem.where is not None, _taus(problem) is not None
 
 
 def _losses(problem: Problem, out: NDArray[Any] | None, *, notes: bool) -> tuple[Vector, Vector | None, Vector | None]:
@@ -217,14 +238,15 @@ def _losses(problem: Problem, out: NDArray[Any] | None, *, notes: bool) -> tuple
     n_rows = problem.x.shape[0]
     loss = np.empty(n_rows)
     m, r = np.empty((2, n_rows)) if notes else (None, None)
-    name = problem.x.dtype.name
+    name, few = problem.x.dtype.name, _few(problem)
     streamed = out is not None and _streams(problem, out)
+    how = ("loss_columns", name, False, False) if few else ("loss_rows", name, *_options(problem))
+    kernel = _kernel(*how, notes, out is not None)
+    work = _SCRATCH[name == "float64"]
 
     def call(part: Problem, out: Any, values: Any, first: int, last: int, odd: Any) -> int:
-        given = _weights(part)
-        kernel = _kernel("loss_rows", name, given[0] is not None, given[4] is not None, notes, out is not None)
-        written = None if out is None else _bits(out)
-        return kernel(_bits(part.x), *given, *values, written, streamed, _SCRATCH[name == "float64"], first, last, odd)  # type: ignore[no-any-return]
+        ends = (work, first, last, odd) if few else (streamed, work, first, last, odd)
+        return kernel(*_given(part, few), *values, None if out is None else _bits(out), *ends)  # type: ignore[no-any-return]
 
     def plain(part: Problem, out: Any, values: Any) -> None:
         for target, value in zip(values, loops.losses(part, out), strict=True):
@@ -252,13 +274,14 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
-    name, streamed = problem.x.dtype.name, _streams(problem, out)
+    name, few, streamed = problem.x.dtype.name, _few(problem), _streams(problem, out)
+    how = ("backward_columns", name, False, False) if few else ("backward_rows", name, *_options(problem))
+    kernel = _kernel(*how, True, True)
+    work = _SCRATCH[name == "float64"]
 
     def call(part: Problem, out: Any, values: Any, first: int, last: int, odd: Any) -> int:
-        given = _weights(part)
-        kernel = _kernel("backward_rows", name, given[0] is not None, given[4] is not None, True, True)
-        scratch = _SCRATCH[name == "float64"]
-        return kernel(_bits(part.x), *given, *values, _bits(out), streamed, scratch, first, last, odd)  # type: ignore[no-any-return]
+        ends = (work, first, last, odd) if few else (streamed, work, first, last, odd)
+        return kernel(*_given(part, few), *values, _bits(out), *ends)  # type: ignore[no-any-return]
 
     def plain(part: Problem, out: Any, values: Any) -> None:
         loops.backward(part, *values, out)

@@ -32,7 +32,6 @@ from softnll.kernels.simd import (
     load,
     load_allowed,
     load_allowed_part,
-    load_long,
     load_part,
     load_scalar,
     maximum,

@@ -36,18 +36,20 @@ __all__ = [
     "FLOATS",
     "INTS",
     "Vec",
+    "add_doubles",
+    "both",
+    "copy",
     "equal",
+    "every",
     "fence",
-    "first_half",
+    "fill_zero",
     "fused_multiply_subtract",
-    "join",
     "less",
     "load",
     "load_allowed",
     "load_allowed_part",
     "load_columns",
-    "load_indices",
-    "load_long",
+    "load_doubles",
     "load_part",
     "load_scalar",
     "logarithm_parts",
@@ -59,13 +61,12 @@ __all__ = [
     "reduce_max",
     "reduce_sum",
     "rounded",
-    "second_half",
     "select",
     "size_of",
     "splat",
     "store",
     "store_columns",
-    "store_long",
+    "store_doubles",
     "store_part",
     "store_scalar",
     "stream",
@@ -361,24 +362,26 @@ def store_scalar(typing, address, value, element):
 
 
 @intrinsic
-def load_long(typing, address):
-    """Return the int64 at an address."""
+def copy(typing, target, source, size):
+    """Copy so many bytes."""
 
     def generate(context, b, signature, values):
-        return b.load(_pointer(b, values[0], _I64), align=8)
+        one = ir.Constant(_I64, 1)
+        cgutils.raw_memcpy(b, _pointer(b, values[0], _I8), _pointer(b, values[1], _I8), values[2], one)
+        return context.get_dummy_value()
 
-    return types.int64(types.intp), generate
+    return types.void(types.intp, types.intp, types.intp), generate
 
 
 @intrinsic
-def store_long(typing, address, value):
-    """Write an int64."""
+def fill_zero(typing, target, size):
+    """Set so many bytes to 0."""
 
     def generate(context, b, signature, values):
-        b.store(values[1], _pointer(b, values[0], _I64), align=8)
+        cgutils.memset(b, _pointer(b, values[0], _I8), values[1], 0)
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.int64), generate
+    return types.void(types.intp, types.intp), generate
 
 
 @intrinsic
@@ -422,10 +425,11 @@ def _transposed(b, rows):
 
 
 @intrinsic
-def load_columns(typing, address, stride, count, fill, element):
+def load_columns(typing, address, stride, rows, count, fill, element):
     """Return eight vectors: entry k of each row is in vector k. Rows are ``stride`` bytes apart.
 
-    Entries from ``count`` on are ``fill``, and their memory is not touched; 8 and more means all.
+    There are ``rows`` of them: lanes beyond hold the last row again. Entries from ``count`` on are ``fill``; 8 and more
+    means all. No other memory is touched.
     """
     kind = _element(element)
     vec = _OF_ELEMENT[kind]
@@ -433,12 +437,15 @@ def load_columns(typing, address, stride, count, fill, element):
 
     def generate(context, b, signature, values):
         memory, size = _memory(kind, 8)
-        whole = b.icmp_signed(">=", values[2], ir.Constant(_I64, 8))
-        filler = _spread(b, values[3], 8)
-        mask = _first_lanes(b, values[2], 8)
+        whole = b.icmp_signed(">=", values[3], ir.Constant(_I64, 8))
+        filler = _spread(b, values[4], 8)
+        mask = _first_lanes(b, values[3], 8)
+        last = b.sub(values[2], ir.Constant(_I64, 1))
         held = ir.VectorType(_LLVM[vec.scalar], 8)
         slots = [cgutils.alloca_once(b, held) for _ in range(vec.lanes)]
-        addresses = [b.add(values[0], b.mul(values[1], ir.Constant(_I64, i))) for i in range(vec.lanes)]
+        numbers = [ir.Constant(_I64, i) for i in range(vec.lanes)]
+        present = [b.select(b.icmp_signed("<", number, last), number, last) for number in numbers]
+        addresses = [b.add(values[0], b.mul(values[1], number)) for number in present]
         with b.if_else(whole) as (then, otherwise):
             with then:
                 for slot, row in zip(slots, addresses, strict=True):
@@ -456,7 +463,7 @@ def load_columns(typing, address, stride, count, fill, element):
             columns = [_shuffle(b, x, y, list(range(16))) for x, y in zip(*parts, strict=True)]
         return context.make_tuple(b, result, columns)
 
-    return result(types.intp, types.intp, types.intp, vec.scalar, element), generate
+    return result(types.intp, types.intp, types.intp, types.intp, vec.scalar, element), generate
 
 
 @intrinsic
@@ -631,6 +638,75 @@ def select(typing, mask, x, y):
     return x(mask, x, y), generate
 
 
+@intrinsic
+def both(typing, x, y):
+    """Return the mask of the lanes that are True in two masks."""
+
+    def generate(context, b, signature, values):
+        return b.and_(*values)
+
+    return x(x, y), generate
+
+
+@intrinsic
+def every(typing, mask):
+    """Whether all lanes of a mask are True."""
+
+    def generate(context, b, signature, values):
+        integer = ir.IntType(mask.lanes)
+        return b.icmp_unsigned("==", b.bitcast(values[0], integer), ir.Constant(integer, (1 << mask.lanes) - 1))
+
+    return types.boolean(mask), generate
+
+
+@intrinsic
+def store_doubles(typing, address, v):
+    """Write a vector's lanes as float64."""
+
+    def generate(context, b, signature, values):
+        doubles = ir.VectorType(ir.DoubleType(), v.lanes)
+        wide = values[1] if v.scalar == types.float64 else b.fpext(values[1], doubles)
+        b.store(wide, _pointer(b, values[0], doubles), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, v), generate
+
+
+@intrinsic
+def load_doubles(typing, address, element):
+    """Return as many float64 as an element's vector has lanes, in the type in which it is computed with."""
+    vec = _OF_ELEMENT[_element(element)]
+
+    def generate(context, b, signature, values):
+        doubles = ir.VectorType(ir.DoubleType(), vec.lanes)
+        loaded = b.load(_pointer(b, values[0], doubles), align=8)
+        return loaded if vec.scalar == types.float64 else b.fptrunc(loaded, _llvm(vec))
+
+    return vec(types.intp, element), generate
+
+
+@intrinsic
+def add_doubles(typing, address, v):
+    """Add a vector's lanes to float64 in memory; float64 with what the addition loses, kept 64 bytes further on."""
+
+    def generate(context, b, signature, values):
+        doubles = ir.VectorType(ir.DoubleType(), v.lanes)
+        place = _pointer(b, values[0], doubles)
+        old = b.load(place, align=8)
+        if v.scalar == types.float32:
+            b.store(b.fadd(old, b.fpext(values[1], doubles)), place, align=8)
+            return context.get_dummy_value()
+        total = b.fadd(old, values[1])
+        part = b.fsub(total, old)
+        lost = b.fadd(b.fsub(old, b.fsub(total, part)), b.fsub(values[1], part))
+        beyond = _pointer(b, b.add(values[0], ir.Constant(_I64, 64)), doubles)
+        b.store(b.fadd(b.load(beyond, align=8), lost), beyond, align=8)
+        b.store(total, place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, v), generate
+
+
 # --- Bits of floating-point numbers.
 
 
@@ -725,46 +801,3 @@ def widen_sum(typing, v):
         return b.fadd(b.fpext(x, doubles), b.fpext(y, doubles))
 
     return DOUBLES(v), generate
-
-
-@intrinsic
-def first_half(typing, v):
-    """Return the first eight lanes of sixteen float32 as float64."""
-
-    def generate(context, b, signature, values):
-        return b.fpext(_halves(b, values[0])[0], _llvm(DOUBLES))
-
-    return DOUBLES(v), generate
-
-
-@intrinsic
-def second_half(typing, v):
-    """Return the last eight lanes of sixteen float32 as float64."""
-
-    def generate(context, b, signature, values):
-        return b.fpext(_halves(b, values[0])[1], _llvm(DOUBLES))
-
-    return DOUBLES(v), generate
-
-
-@intrinsic
-def join(typing, x, y):
-    """Return two vectors of eight float64 as sixteen float32, rounded."""
-
-    def generate(context, b, signature, values):
-        both = _shuffle(b, *values, list(range(16)))
-        return b.fptrunc(both, _llvm(FLOATS))
-
-    return FLOATS(x, y), generate
-
-
-@intrinsic
-def load_indices(typing, address, like):
-    """Return as many int64 as ``like`` has lanes, as int32."""
-    vec = INTS if like.lanes == 16 else Vec(types.int32, 8)
-
-    def generate(context, b, signature, values):
-        memory = ir.VectorType(_I64, vec.lanes)
-        return b.trunc(b.load(_pointer(b, values[0], memory), align=8), _llvm(vec))
-
-    return vec(types.intp, like), generate
