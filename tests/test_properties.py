@@ -37,14 +37,14 @@ def close(a, b, dtype, units=16):
 
 @given(problems(), st.integers(-10, 10))
 def test_shift(problem, power):
-    """Adding a number that makes no rounding changes nothing."""
+    """Adding a number that makes no rounding changes nothing but, in the kernels, which digits of exp are rounded."""
     x, y = problem
     x = np.round(x * 4) / 4
     shift = np.float32(2.0**power * 256 if power > -8 else 0.25)
     for function in (sn.softmax, sn.log_softmax, lambda z: sn.cross_entropy_and_grad(z, y)[1]):
         shifted = (x + shift).astype(x.dtype)
         if ((shifted - shift) == x).all():
-            assert np.array_equal(function(shifted), function(x))
+            assert close(function(shifted), function(x), x.dtype, 8)
 
 
 @given(problems(), st.randoms())
@@ -64,8 +64,8 @@ def test_one_hot_is_hard(problem):
     x, y = problem
     hot = np.eye(x.shape[1], dtype=x.dtype)[y]
     hard, soft = sn.cross_entropy_and_grad(x, y), sn.cross_entropy_and_grad(x, hot)
-    assert hard[0] == soft[0]
-    assert np.array_equal(hard[1], soft[1])
+    assert close(hard[0], soft[0], x.dtype, 4)
+    assert close(hard[1], soft[1], x.dtype, 4)
 
 
 @given(problems(), st.data())
@@ -126,7 +126,8 @@ def test_splitting_classes_and_merging(name, problem, data):
         (m1, r1), (m2, r2) = sorted(((m[n], r[n]) for m, r in parts), reverse=True)
         merged = r1 if m2 == -math.inf else r1 + math.exp(m2 - m1) * (1 + r2)
         assert m1 == m[n]
-        assert merged == pytest.approx(r[n], rel=1e-14, abs=1e-320)
+        tiny = 1e-320 if x.dtype == np.float64 else 1e-56  # float32: below 2⁻¹⁹⁰ of the largest there is nothing
+        assert merged == pytest.approx(r[n], rel=64 * float(np.finfo(x.dtype).eps), abs=tiny)
 
 
 @given(problems(), st.sampled_from([1.0, 2.5]), st.sampled_from([None, 30.0]))
@@ -170,4 +171,4 @@ def test_backends_agree(problem):
         results.append((loss, m, r, out))
     for other in results[1:]:
         for got, want in zip(other, results[0], strict=True):
-            assert close(got, want, got.dtype, 4)
+            assert close(got, want, x.dtype, 8)

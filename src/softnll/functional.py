@@ -13,16 +13,15 @@ from softnll.layout import Axis, Layout
 from softnll.objective import Reduction, checked
 from softnll.options import LossOptions, loss_problem
 from softnll.output import reduce, write
-from softnll.problem import Problem, prepare, prepare_targets, split_temperature
+from softnll.problem import Problem, prepare, prepare_targets
 
 __all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
 
 def _softmax_problem(logits: Any, axis: Axis, temperature: Any, where: Any) -> tuple[Problem, Layout]:
     """Check what softmax and its logarithm are given."""
-    scalar, per_row = split_temperature(temperature)
-    objective = checked(temperature=scalar)
-    return prepare(logits, axis=axis, several=True, temperature=per_row, where=where, objective=objective)
+    objective, per_row = checked(0.0, 0.0, None, temperature)
+    return prepare(logits, axis, objective, per_row, where, True)
 
 
 def softmax(
@@ -190,7 +189,7 @@ def nll_loss(
     >>> float(nll_loss(np.log([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1]]), [0, 1])).__round__(6)
     0.356675
     """
-    objective = checked(ignore_index=ignore_index, reduction=reduction)
+    objective, _ = checked(ignore_index=ignore_index, reduction=reduction)
     problem, layout = prepare(log_probs, axis=axis, objective=objective, name="log_probs")
     problem = prepare_targets(problem, layout, targets, class_weight=class_weight, sample_weight=sample_weight)
     return reduce(problem, layout, kernels().pick(problem))
@@ -272,22 +271,23 @@ def cross_entropy(
     -----
     Smoothing: Szegedy et al. (2016). z-loss: Chowdhery et al. (2022), PaLM. Soft cap: Gemma Team (2024).
     """
+    # By position: eleven names take 0.2 µs more.
     problem, layout = loss_problem(
         logits,
         targets,
-        axis=axis,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        softcap=softcap,
-        temperature=temperature,
-        where=where,
-        reduction=reduction,
-        check=check,
+        axis,
+        class_weight,
+        sample_weight,
+        ignore_index,
+        label_smoothing,
+        z_loss,
+        softcap,
+        temperature,
+        where,
+        reduction,
+        check,
     )
-    return reduce(problem, layout, kernels().forward(problem)[0])
+    return reduce(problem, layout, kernels().losses(problem))
 
 
 def cross_entropy_and_grad(

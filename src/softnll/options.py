@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 from softnll.layout import Layout
 from softnll.objective import CrossEntropy, Reduction, checked
-from softnll.problem import Problem, prepare, prepare_targets, split_temperature
+from softnll.problem import Problem, prepare, prepare_targets
 
 __all__ = ["LinearOptions", "LossOptions", "loss_problem"]
 
@@ -45,8 +45,7 @@ def split_options(
     check: bool | None = None,
 ) -> tuple[CrossEntropy, Any, dict[str, Any]]:
     """Return the checked scalars, the per-row temperatures or None, and what ``prepare_targets`` takes."""
-    scalar, per_row = split_temperature(temperature)
-    objective = checked(label_smoothing, z_loss, softcap, scalar, ignore_index, reduction)
+    objective, per_row = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
     weights = {"class_weight": class_weight, "sample_weight": sample_weight, "check": check is None or check}
     return objective, per_row, weights
 
@@ -54,7 +53,6 @@ def split_options(
 def loss_problem(
     logits: Any,
     targets: Any,
-    *,
     axis: int = -1,
     class_weight: Any = None,
     sample_weight: Any = None,
@@ -69,17 +67,9 @@ def loss_problem(
 ) -> tuple[Problem, Layout]:
     """Check everything a loss is given and return it as a Problem.
 
-    Each option by its name, as in ``LossOptions``: handing them on as ``**options`` takes 1 to 3 µs a level.
+    The options are those of ``LossOptions``, each by its name: to hand on ``**options`` takes 1 to 3 µs a level.
     """
-    scalar, per_row = split_temperature(temperature)
-    objective = checked(label_smoothing, z_loss, softcap, scalar, ignore_index, reduction)
-    problem, layout = prepare(logits, axis=axis, temperature=per_row, where=where, objective=objective)
-    problem = prepare_targets(
-        problem,
-        layout,
-        targets,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        check=check is None or check,
-    )
-    return problem, layout
+    objective, per_row = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
+    problem, layout = prepare(logits, axis, objective, per_row, where)
+    checks = check is None or check
+    return prepare_targets(problem, layout, targets, class_weight, sample_weight, checks), layout

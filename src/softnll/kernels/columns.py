@@ -13,6 +13,7 @@ import numpy as np
 from numba.extending import overload, register_jitable
 
 from softnll.kernels.elementary import log1p, power, references, two_sum
+from softnll.kernels.plain import remainder
 from softnll.kernels.rows import (
     LEAST,
     MOST,
@@ -22,6 +23,7 @@ from softnll.kernels.rows import (
     aligned,
     lanes_of,
     out_row,
+    product,
 )
 from softnll.kernels.simd import (
     add_doubles,
@@ -55,8 +57,8 @@ _f8 = np.float64
 AHEAD = 2048  # bytes: how far ahead of a tile memory is asked for
 
 # Where a tile notes sixteen float64 each, in bytes.
-M, BIG, REST, X_Y, E_Y, WEIGHT, RESULT, FACTOR = (128 * each for each in range(8))
-NOTES = 128 * 8
+M, BIG, REST, X_Y, E_Y, WEIGHT, RESULT, FACTOR, LOW = (128 * each for each in range(9))
+NOTES = 128 * 9
 
 
 @register_jitable
@@ -114,6 +116,25 @@ def settle(notes: int, work: Any) -> None:
     """Add to float64 rests what their additions lost."""
     if lanes_of(work) == 8:
         store(notes + REST, load(notes + REST, _f8) + load(notes + REST + 64, _f8), _f8)
+
+
+@register_jitable
+def note_factor(notes: int, h: int, value: Any, divisor: Any) -> None:
+    """Note value / divisor of eight rows, and what the division's rounding lost."""
+    quotient = value / divisor
+    store(notes + FACTOR + h, quotient, _f8)
+    store(notes + LOW + h, remainder(value, quotient, divisor) / divisor, _f8)
+
+
+@register_jitable
+def factors(notes: int, work: Any) -> Any:
+    """Return the noted factors as an unevaluated sum, in the type of the scratch."""
+    high = load_doubles(notes + FACTOR, work)
+    if lanes_of(work) == 16:  # what float32 cannot hold is the low part
+        store_doubles(notes + LOW, high)
+        for h in (0, 64):
+            store(notes + LOW + h, load(notes + FACTOR + h, _f8) - load(notes + LOW + h, _f8), _f8)
+    return high, load_doubles(notes + LOW, work)
 
 
 @register_jitable
@@ -192,14 +213,16 @@ def normalise_columns(
         settle(notes, kind)
         for h in range(0, 8 * lanes, 64):
             big, rest = load(notes + BIG + h, _f8), load(notes + REST + h, _f8)
-            value = log1p(rest / big) if prob is None else splat(1.0) / (big + rest)
-            store(notes + FACTOR + h, value, _f8)
-        factor = load_doubles(notes + FACTOR, kind)
+            if prob is None:
+                store(notes + FACTOR + h, log1p(rest / big), _f8)
+            else:
+                note_factor(notes, h, splat(1.0), big + rest)
+        factor, low = factors(notes, kind)
         for k in range(n):
             if prob is None:
                 store(es + 64 * k, (load(xs + 64 * k, kind) - m) - factor, kind)
             else:
-                store(es + 64 * k, load(es + 64 * k, kind) * factor, kind)
+                store(es + 64 * k, product(load(es + 64 * k, kind), factor, low), kind)
         turn_back(es, n, element, kind, rows)
         o = out_row(out, start)
         if common(notes, lanes):
@@ -305,15 +328,15 @@ def scale_and_turn_back(
             targeted = 0.0 - ((big - e) + rest)
         magnitude = maximum(scale, 0.0 - scale)
         fine = fine and every(both(less(splat(LEAST), magnitude), less(magnitude, splat(MOST))))
-        store(notes + FACTOR + h, scale / (big + rest), _f8)
+        note_factor(notes, h, scale, big + rest)
         store(notes + RESULT + h, targeted, _f8)
     for i in range(count):
         c = y[start + i]
         if 0 <= c < n:
             store_scalar(es + 64 * c + size * i, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
-    factor = load_doubles(notes + FACTOR, work)
+    factor, low = factors(notes, work)
     for k in range(n):
-        store(es + 64 * k, load(es + 64 * k, work) * factor, work)
+        store(es + 64 * k, product(load(es + 64 * k, work), factor, low), work)
     turn_back(es, n, element, work, rows)
     return fine
 

@@ -22,7 +22,7 @@ from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
 from softnll.targets import blocks
 
-__all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "pick", "softmax", "total"]
+__all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "losses", "pick", "softmax", "total"]
 
 Vector = NDArray[np.float64]
 

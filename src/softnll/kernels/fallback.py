@@ -16,7 +16,7 @@ from softnll import equation
 from softnll.problem import Problem
 from softnll.targets import blocks
 
-__all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "pick", "softmax", "total"]
+__all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "losses", "pick", "softmax", "total"]
 
 
 def _parts(problem: Problem) -> Iterator[tuple[slice, Problem, equation.Rows]]:
@@ -61,6 +61,11 @@ def forward(problem: Problem) -> tuple[NDArray[np.float64], NDArray[np.float64],
         loss[rows] = np.asarray(equation.losses(part, parts))
         m[rows], r[rows] = np.asarray(parts.m)[:, 0], np.asarray(parts.r)[:, 0]
     return loss, m, r
+
+
+def losses(problem: Problem) -> NDArray[np.float64]:
+    """Return each row's loss alone."""
+    return forward(problem)[0]
 
 
 def backward(problem: Problem, m: NDArray[np.float64], r: NDArray[np.float64], out: NDArray[Any]) -> None:  # noqa: ARG001

@@ -36,6 +36,7 @@ from softnll.kernels.simd import (
     load_scalar,
     maximum,
     minimum,
+    mul_add,
     prefetch,
     reduce_max,
     reduce_sum,
@@ -149,9 +150,9 @@ def sweep(
     at, magics, cuts = splat(c), splat(magic), splat(cut)
     acc = no_sum()
     k = 0
-    while k + 4 * lanes <= n:
+    while k + lanes <= n:
         rest = splat(zero(element))
-        for part in range(4):
+        for _ in range(min(4, (n - k) // lanes)):
             v = entry(p, allowed, k, element)
             prefetch(p + k * size + AHEAD)
             m = maximum(v, m)
@@ -163,15 +164,6 @@ def sweep(
             k += lanes
         acc = accumulate(acc, rest)
     rest = splat(zero(element))
-    while k + lanes <= n:
-        v = entry(p, allowed, k, element)
-        m = maximum(v, m)
-        e = power(v, at, magics, cuts, beta, beta_low)
-        if w is not None:
-            store(w + k * size_of(work), e, work)
-        rest = rest + minimum(e, big)
-        big = maximum(big, e)
-        k += lanes
     if k < n:
         v = last_entry(p, allowed, k, n - k, element)
         m = maximum(v, m)
@@ -189,12 +181,12 @@ def sweep(
 def swept(p: int, allowed: Any, n: int, element: Any, beta: Any, beta_low: Any, w: Any, work: Any) -> Any:
     """Sweep a row, again if the guess of its largest entry was too far off; return (m, largest exponential, rest)."""
     guess = largest(p, allowed, min(n, WINDOW), element)
-    c, magic, cut = reference(guess, beta)
-    m, big, rest = sweep(p, allowed, n, element, c, magic, cut, beta, beta_low, w, work)
-    if m != guess and not within_reach(m, guess, beta):
-        c, magic, cut = reference(m, beta)
+    while True:
+        c, magic, cut = reference(guess, beta)
         m, big, rest = sweep(p, allowed, n, element, c, magic, cut, beta, beta_low, w, work)
-    return m, _f8(big), rest
+        if m == guess or within_reach(m, guess, beta) or m != m:  # noqa: PLR0124 - NaN
+            return m, _f8(big), rest
+        guess = m  # the second time they are equal
 
 
 @register_jitable
@@ -222,18 +214,33 @@ def put(address: int, v: Any, element: Any, streamed: bool) -> None:
 
 
 @register_jitable
+def in_two(value: float, divisor: float, element: Any) -> Any:
+    """Return value / divisor as an unevaluated sum, in the type in which an element is computed with."""
+    quotient = value / divisor
+    high = rounded(quotient, element)
+    low = (quotient - _f8(high)) + remainder(value, quotient, divisor) / divisor
+    return high, rounded(low, element)
+
+
+@register_jitable
+def product(e: Any, high: Any, low: Any) -> Any:
+    """Return e times a factor in two parts: e·(1/e) is 1, whatever e is."""
+    return mul_add(e, high, e * low)
+
+
+@register_jitable
 def write_scaled(w: int, work: Any, n: int, factor: Any, out: int, element: Any, streamed: bool) -> None:
-    """Write n entries of scratch times a factor."""
+    """Write n entries of scratch times a factor in two parts."""
     lanes, size, wide = lanes_of(element), size_of(element), size_of(work)
-    factors = splat(factor)
+    high, low = splat(factor[0]), splat(factor[1])
     k = head(out, n, element, streamed)
     if k > 0:
-        store_part(out, k, load(w, work) * factors, element)
+        store_part(out, k, product(load(w, work), high, low), element)
     while k + lanes <= n:
-        put(out + k * size, load(w + k * wide, work) * factors, element, streamed)
+        put(out + k * size, product(load(w + k * wide, work), high, low), element, streamed)
         k += lanes
     if k < n:
-        store_part(out + k * size, n - k, load(w + k * wide, work) * factors, element)
+        store_part(out + k * size, n - k, product(load(w + k * wide, work), high, low), element)
 
 
 @register_jitable
@@ -336,7 +343,7 @@ def normalise_rows(
         elif prob is None:
             write_logs(p, allowed, n, element, m, beta, rounded(math.log1p(rest / big), element), o, streamed)
         else:
-            write_scaled(w, scratch_type, n, rounded(1.0 / (big + rest), element), o, element, streamed)
+            write_scaled(w, scratch_type, n, in_two(1.0, big + rest, element), o, element, streamed)
     if streamed:
         fence()
     return left
@@ -456,7 +463,7 @@ def loss_rows(
                 rest = r * big  # as the backward has it, to the bit
                 targeted = (extra * e - ((big - e) + rest)) / (1.0 + extra)
                 store_scalar(v + c * size_of(scratch_type), rounded(targeted, element), scratch_type)
-                write_scaled(v, scratch_type, n, rounded(factor / (big + rest), element), out, element, streamed)
+                write_scaled(v, scratch_type, n, in_two(factor, big + rest, element), out, element, streamed)
             note(notes, i - start, _f8(m), r, x_y, tau, weight * mass)
             if ms is not None:
                 ms[i], rs[i] = _f8(m), r
@@ -523,7 +530,7 @@ def backward_rows(
         e = _f8(load_scalar(v + c * size_of(scratch_type), scratch_type))
         targeted = (extra * e - ((big - e) + rest)) / (1.0 + extra)
         store_scalar(v + c * size_of(scratch_type), rounded(targeted, element), scratch_type)
-        write_scaled(v, scratch_type, n, rounded(factor / (big + rest), element), out, element, streamed)
+        write_scaled(v, scratch_type, n, in_two(factor, big + rest, element), out, element, streamed)
     if streamed:
         fence()
     return left

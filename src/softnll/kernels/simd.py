@@ -578,12 +578,14 @@ def mul_add(typing, x, y, z):
 def fused_multiply_subtract(typing, x, y, z):
     """Return x·y − z rounded once: with z = x·y rounded, what that rounding lost. Slow where the CPU cannot."""
     vec = x
+    kinds = tuple(each if isinstance(each, Vec) else vec.scalar for each in (x, y, z))
 
     def generate(context, b, signature, values):
-        arguments = [values[0], values[1], b.fneg(values[2])]
-        return _call(b, f"llvm.fma.{_suffix(_llvm(vec))}", _llvm(vec), arguments)
+        pairs = zip(signature.args, values, strict=True)
+        u, v, w = (value if isinstance(kind, Vec) else _spread(b, value, vec.lanes) for kind, value in pairs)
+        return _call(b, f"llvm.fma.{_suffix(_llvm(vec))}", _llvm(vec), [u, v, b.fneg(w)])
 
-    return vec(x, y, z), generate
+    return vec(*kinds), generate
 
 
 @intrinsic
