@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "asimd": "NEON", "sve": "SVE"}
+
 
 def processor() -> str:
     """Return the processor's name, as far as the system tells."""
@@ -16,20 +18,22 @@ def processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    features = next((line for line in lines if line.startswith("flags")), "")
-    return (names[0] if names else platform.machine()) + (" with AVX-512" if "avx512f" in features else "")
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
+    features = [name for flag, name in VECTORS.items() if flag in flags]
+    return (names[0] if names else platform.machine()) + (f" with {', '.join(features)}" if features else "")
+
+
+def git(*arguments: str) -> str:
+    """Return what git says, nothing outside a repository."""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=root, check=False)
+    return done.stdout.strip()
 
 
 def commit() -> str:
-    """Return the commit that is checked out."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
+    """Return the commit that is checked out, and whether the package was changed since."""
+    name = git("rev-parse", "--short", "HEAD") or "unknown"
+    return name + (" with changes" if git("status", "--porcelain", "src") else "")
 
 
 def describe(*packages: str) -> str:
