@@ -10,20 +10,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import overload, register_jitable
+from numba.extending import register_jitable
 
-from softnll.kernels.elementary import log1p, power, references, two_sum
+from softnll.kernels.elementary import log1p, log_rest, power, references, two_sum
 from softnll.kernels.plain import remainder
 from softnll.kernels.rows import (
     LEAST,
     MOST,
     TINY,
-    absent,
     address_of,
     aligned,
     lanes_of,
     out_row,
     product,
+    room,
 )
 from softnll.kernels.simd import (
     add_doubles,
@@ -56,15 +56,28 @@ Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 AHEAD = 2048  # bytes: how far ahead of a tile memory is asked for
 
-# Where a tile notes sixteen float64 each, in bytes.
-M, BIG, REST, X_Y, E_Y, WEIGHT, RESULT, FACTOR, LOW = (128 * each for each in range(9))
-NOTES = 128 * 9
+# What is noted of up to 64 rows (a batch of tiles), one float64 a row: where, in bytes.
+MOST_TILES = 4
+M, BIG, REST, LOST, X_Y, E_Y, WEIGHT, RESULT, FACTOR, LOW = (512 * each for each in range(10))
+NOTES = 512 * 10
 
 
 @register_jitable
-def tile_bytes(n: int) -> int:
-    """Return the scratch of a tile: notes, the turned logits and exponentials, and rows turned back."""
-    return NOTES + 3 * 64 * (n + 8) + 128
+def tiles_of(n: int, graded: bool) -> int:
+    """Return how many tiles are taken together, so that the latency of one is hidden behind the others."""
+    return MOST_TILES if n <= 16 or not graded else 2 if n <= 32 else 1
+
+
+@register_jitable
+def column_bytes(n: int) -> int:
+    """Return the bytes of a tile's columns, with room for what a whole block of eight spills."""
+    return 64 * (n + 8)
+
+
+@register_jitable
+def scratch_bytes(n: int, tiles: int) -> int:
+    """Return the scratch of a batch: notes, one tile turned, exponentials, and rows turned back."""
+    return NOTES + (1 + 2 * tiles) * column_bytes(n) + 128
 
 
 @register_jitable
@@ -91,74 +104,84 @@ def turn(p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: i
 
 @register_jitable
 def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int) -> None:
-    """Note m, largest exponential and rest of each row; write the exponentials to es, unless it is None."""
+    """Note m, largest exponential and rest of each row of a tile; write the exponentials to es, unless it is None."""
     c, magic, cut = references(m)
     store_doubles(notes + M, m)
-    store(notes + REST, splat(0.0), _f8)
-    store(notes + REST + 64, splat(0.0), _f8)  # float32: eight more rows; float64: what the additions lose
-    big = splat(zero(work))
+    nothing = splat(zero(work))
+    store_doubles(notes + REST, nothing)
+    store_doubles(notes + LOST, nothing)
+    big = nothing
     k = 0
-    while k < n:
-        rest = splat(zero(work))
-        for j in range(k, min(k + 4, n)):
-            e = power(load(xs + 64 * j, work), c, magic, cut, None, None)
+    while k + 4 <= n:
+        rest = nothing
+        for j in range(4):
+            e = power(load(xs + 64 * (k + j), work), c, magic, cut, None, None)
             if es is not None:
-                store(es + 64 * j, e, work)
+                store(es + 64 * (k + j), e, work)
             rest = rest + minimum(e, big)
             big = maximum(big, e)
-        add_doubles(notes + REST, rest)
+        add_doubles(notes + REST, notes + LOST, rest)
         k += 4
+    rest = nothing
+    while k < n:
+        e = power(load(xs + 64 * k, work), c, magic, cut, None, None)
+        if es is not None:
+            store(es + 64 * k, e, work)
+        rest = rest + minimum(e, big)
+        big = maximum(big, e)
+        k += 1
+    add_doubles(notes + REST, notes + LOST, rest)
     store_doubles(notes + BIG, big)
 
 
 @register_jitable
-def settle(notes: int, work: Any) -> None:
-    """Add to float64 rests what their additions lost."""
-    if lanes_of(work) == 8:
-        store(notes + REST, load(notes + REST, _f8) + load(notes + REST + 64, _f8), _f8)
+def settle(notes: int, n_rows: int, work: Any) -> bool:
+    """Add to the rests what their additions lost; return whether this arithmetic serves all rows.
 
-
-@register_jitable
-def note_factor(notes: int, h: int, value: Any, divisor: Any) -> None:
-    """Note value / divisor of eight rows, and what the division's rounding lost."""
-    quotient = value / divisor
-    store(notes + FACTOR + h, quotient, _f8)
-    store(notes + LOW + h, remainder(value, quotient, divisor) / divisor, _f8)
-
-
-@register_jitable
-def factors(notes: int, work: Any) -> Any:
-    """Return the noted factors as an unevaluated sum, in the type of the scratch."""
-    high = load_doubles(notes + FACTOR, work)
-    if lanes_of(work) == 16:  # what float32 cannot hold is the low part
-        store_doubles(notes + LOW, high)
-        for h in (0, 64):
-            store(notes + LOW + h, load(notes + FACTOR + h, _f8) - load(notes + LOW + h, _f8), _f8)
-    return high, load_doubles(notes + LOW, work)
-
-
-@register_jitable
-def common(notes: int, lanes: int) -> bool:
-    """Whether this arithmetic serves every row of a tile: finite largest entries, no NaN, rests with their digits."""
+    It does not where there is a NaN, an infinite largest entry, or a rest that has lost digits to subnormals.
+    """
     fine = True
-    for h in range(0, 8 * lanes, 64):
-        m, big, rest = load(notes + M + h, _f8), load(notes + BIG + h, _f8), load(notes + REST + h, _f8)
-        size = maximum(m, 0.0 - m)
-        infinite = splat(np.inf)
-        finite = both(less(size, infinite), both(less(splat(0.0), big), less(rest, infinite)))
-        digits = less(big * TINY, select(less(splat(0.0), rest), rest, big))
+    infinite, nothing = splat(np.inf), splat(0.0)
+    for h in range(0, 8 * n_rows, 64):
+        m, big = load(notes + M + h, _f8), load(notes + BIG + h, _f8)
+        rest = load(notes + REST + h, _f8) + load(notes + LOST + h, _f8)
+        store(notes + REST + h, rest, _f8)
+        finite = both(less(maximum(m, 0.0 - m), infinite), both(less(nothing, big), less(rest, infinite)))
+        digits = less(big * TINY, select(less(nothing, rest), rest, big))
         fine = fine and every(both(finite, digits))
     return fine
 
 
 @register_jitable
 def served(notes: int, i: int) -> bool:
-    """Whether it serves one row of a tile."""
+    """Whether it serves one row."""
     m, big = load_scalar(notes + M + 8 * i, _f8), load_scalar(notes + BIG + 8 * i, _f8)
     rest = load_scalar(notes + REST + 8 * i, _f8)
     if not (abs(m) < np.inf and big > 0.0 and rest < np.inf):
         return False
     return rest == 0.0 or rest > TINY * big
+
+
+@register_jitable
+def note_factor(notes: int, h: int, value: Any, divisor: Any) -> None:
+    """Note value / divisor of eight rows, and what its rounding lost."""
+    inverse = 1.0 / divisor
+    quotient = value * inverse
+    store(notes + FACTOR + h, quotient, _f8)
+    store(notes + LOW + h, remainder(value, quotient, divisor) * inverse, _f8)
+
+
+@register_jitable
+def scale_columns(es: int, n: int, work: Any, notes: int) -> None:
+    """Multiply a tile's exponentials by its rows' factors."""
+    high, low = load_doubles(notes + FACTOR, work), load_doubles(notes + LOW, work)
+    if lanes_of(work) == 16:  # what float32 cannot hold is the low part
+        store_doubles(notes + RESULT, high)
+        for h in (0, 64):
+            store(notes + RESULT + h, load(notes + FACTOR + h, _f8) - load(notes + RESULT + h, _f8), _f8)
+        low = load_doubles(notes + RESULT, work)
+    for k in range(n):
+        store(es + 64 * k, product(load(es + 64 * k, work), high, low), work)
 
 
 @register_jitable
@@ -193,39 +216,46 @@ def copy_rows(rows: int, count: int, width: int, out: int, stride: int) -> None:
         copy(out + i * stride, rows + i * width, width)
 
 
-def normalise_columns(
-    x: Array, prob: Any, out: Array, work: Array, first: int, last: int, odd: Array
-) -> int:
+def normalise_columns(x: Array, prob: Any, out: Array, work: Array, first: int, last: int, odd: Array) -> int:
     """Write softmax or, if ``prob`` is None, log_softmax of rows; return how many were left, noted in ``odd``."""
     n = x.shape[1]
     element, kind = x.dtype, work.dtype
     lanes, width = lanes_of(element), n * size_of(element)
-    scratch = np.empty(tile_bytes(n), np.uint8)
+    tiles = tiles_of(n, True)
+    scratch = np.empty(scratch_bytes(n, tiles), np.uint8)
     notes = aligned(scratch)
-    xs = notes + NOTES
-    es = xs + 64 * (n + 8)
-    rows = es + 64 * (n + 8)
+    es = notes + NOTES + column_bytes(n)
+    rows = es + tiles * column_bytes(n)
     left = 0
-    for start in range(first, last, lanes):
-        count = min(lanes, last - start)
-        m = turn(address_of(x) + start * x.strides[0], x.strides[0], count, n, element, kind, xs)
-        tournaments(xs, n, m, kind, es, notes)
-        settle(notes, kind)
-        for h in range(0, 8 * lanes, 64):
+    for start in range(first, last, lanes * tiles):
+        count = min(lanes * tiles, last - start)
+        full = -(-count // lanes)
+        for t in range(full):
+            at, here = start + t * lanes, es + t * column_bytes(n)
+            p = address_of(x) + at * x.strides[0]
+            m = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
+            if prob is None:
+                for k in range(n):  # x − m is kept instead of the exponentials
+                    store(here + 64 * k, load(notes + NOTES + 64 * k, kind) - m, kind)
+            tournaments(notes + NOTES, n, m, kind, room(prob, here), notes + 8 * lanes * t)
+        fine = settle(notes, full * lanes, kind)
+        for h in range(0, 8 * lanes * full, 64):
             big, rest = load(notes + BIG + h, _f8), load(notes + REST + h, _f8)
             if prob is None:
-                store(notes + FACTOR + h, log1p(rest / big), _f8)
+                store(notes + FACTOR + h, log_rest(rest / big, kind), _f8)
             else:
                 note_factor(notes, h, splat(1.0), big + rest)
-        factor, low = factors(notes, kind)
-        for k in range(n):
+        for t in range(full):
+            here = es + t * column_bytes(n)
             if prob is None:
-                store(es + 64 * k, (load(xs + 64 * k, kind) - m) - factor, kind)
+                log_r = load_doubles(notes + FACTOR + 8 * lanes * t, kind)
+                for k in range(n):
+                    store(here + 64 * k, load(here + 64 * k, kind) - log_r, kind)
             else:
-                store(es + 64 * k, product(load(es + 64 * k, kind), factor, low), kind)
-        turn_back(es, n, element, kind, rows)
+                scale_columns(here, n, kind, notes + 8 * lanes * t)
+            turn_back(here, n, element, kind, rows + t * lanes * width)
         o = out_row(out, start)
-        if common(notes, lanes):
+        if fine:
             copy_rows(rows, count, width, o, out.strides[0])
             continue
         for i in range(count):
@@ -242,19 +272,21 @@ def logsumexp_columns(x: Array, lse: Array, work: Array, first: int, last: int, 
     n = x.shape[1]
     element, kind = x.dtype, work.dtype
     lanes = lanes_of(element)
-    scratch = np.empty(tile_bytes(n), np.uint8)
+    scratch = np.empty(scratch_bytes(n, 0), np.uint8)
     notes = aligned(scratch)
-    xs = notes + NOTES
     left = 0
-    for start in range(first, last, lanes):
-        count = min(lanes, last - start)
-        m = turn(address_of(x) + start * x.strides[0], x.strides[0], count, n, element, kind, xs)
-        tournaments(xs, n, m, kind, None, notes)
-        settle(notes, kind)
-        for h in range(0, 8 * lanes, 64):
-            big, rest = load(notes + BIG + h, _f8), load(notes + REST + h, _f8)
-            store(notes + RESULT + h, load(notes + M + h, _f8) + log1p(rest / big), _f8)
-        fine = common(notes, lanes)
+    for start in range(first, last, lanes * MOST_TILES):
+        count = min(lanes * MOST_TILES, last - start)
+        full = -(-count // lanes)
+        for t in range(full):
+            at = start + t * lanes
+            p = address_of(x) + at * x.strides[0]
+            m = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
+            tournaments(notes + NOTES, n, m, kind, None, notes + 8 * lanes * t)
+        fine = settle(notes, full * lanes, kind)
+        for h in range(0, 8 * lanes * full, 64):
+            log_r = log_rest(load(notes + REST + h, _f8) / load(notes + BIG + h, _f8), kind)
+            store(notes + RESULT + h, load(notes + M + h, _f8) + log_r, _f8)
         for i in range(count):
             if fine or served(notes, i):
                 lse[start + i] = load_scalar(notes + RESULT + 8 * i, _f8)
@@ -266,78 +298,92 @@ def logsumexp_columns(x: Array, lse: Array, work: Array, first: int, last: int, 
 
 @register_jitable
 def note_targets(
-    y: Array, w: Array, s: Array, n: int, start: int, count: int, xs: int, es: Any, work: Any, notes: int
+    x: Array, y: Array, w: Array, s: Array, start: int, count: int, full: int, es: Any, work: Any, notes: int
 ) -> bool:
     """Note weight, logit and exponential of each row's target; return whether all rows take part, with a target."""
-    size = size_of(work)
+    n = x.shape[1]
+    element = x.dtype
+    size, lanes = size_of(element), lanes_of(element)
     usual = True
-    for i in range(16):
-        store_scalar(notes + WEIGHT + 8 * i, 1.0, _f8)
-        store_scalar(notes + X_Y + 8 * i, load_scalar(notes + M + 8 * i, _f8), _f8)
     for i in range(count):
         c = y[start + i]
         weight = s[start + i] if s.shape[0] > 0 else 1.0
         if weight == 0.0 or c < 0 or c >= n:
             usual = False
             store_scalar(notes + WEIGHT + 8 * i, 0.0 if weight == 0.0 else np.nan, _f8)
+            store_scalar(notes + X_Y + 8 * i, 0.0, _f8)
             continue
         if w.shape[0] > 0:
             weight *= w[c]
         usual = usual and 0.0 < weight < MOST
         store_scalar(notes + WEIGHT + 8 * i, np.nan if weight == 0.0 else weight, _f8)
-        store_scalar(notes + X_Y + 8 * i, _f8(load_scalar(xs + 64 * c + size * i, work)), _f8)
+        x_y = load_scalar(address_of(x) + (start + i) * x.strides[0] + c * size, element)
+        store_scalar(notes + X_Y + 8 * i, _f8(x_y), _f8)
         if es is not None:
-            store_scalar(notes + E_Y + 8 * i, _f8(load_scalar(es + 64 * c + size * i, work)), _f8)
+            place = es + i // lanes * column_bytes(n) + 64 * c + size_of(work) * (i % lanes)
+            store_scalar(notes + E_Y + 8 * i, _f8(load_scalar(place, work)), _f8)
+    for i in range(count, full):  # lanes without a row
+        store_scalar(notes + WEIGHT + 8 * i, 1.0, _f8)
+        store_scalar(notes + X_Y + 8 * i, load_scalar(notes + M + 8 * i, _f8), _f8)
+        store_scalar(notes + E_Y + 8 * i, load_scalar(notes + BIG + 8 * i, _f8), _f8)
     return usual
 
 
-def room_for(grad: Any, address: int) -> Any:
-    """Return an address if there is a gradient to write, else None."""
-    raise NotImplementedError
-
-
-@overload(room_for)
-def _room_for(grad, address):
-    return (lambda grad, address: None) if absent(grad) else (lambda grad, address: address)
-
-
 @register_jitable
-def scale_and_turn_back(
-    y: Array, start: int, count: int, n: int, zeta: float, divisor: float, es: int, element: Any, work: Any, notes: int, rows: int
-) -> bool:
-    """Make gradients of exponentials and turn them back; return whether all scales were in range.
-
-    ``RESULT`` is used for the targets' entries; the weights are noted already.
-    """
-    lanes, size = lanes_of(element), size_of(work)
+def note_gradients(full: int, zeta: float, divisor: float, work: Any, notes: int) -> bool:
+    """Note each row's factor and, as ``RESULT``, its target's entry; return whether all scales were in range."""
     fine = True
-    for h in range(0, 8 * lanes, 64):
-        big, rest, e = load(notes + BIG + h, _f8), load(notes + REST + h, _f8), load(notes + E_Y + h, _f8)
-        r = rest / big
+    one, least, most = splat(1.0), splat(LEAST), splat(MOST)
+    for h in range(0, 8 * full, 64):
+        big, e = load(notes + BIG + h, _f8), load(notes + E_Y + h, _f8)
+        r = load(notes + REST + h, _f8) / big
         rest = r * big
-        one = splat(1.0)
         scale = load(notes + WEIGHT + h, _f8) / divisor
+        targeted = 0.0 - ((big - e) + rest)
         if zeta > 0:
             extra = (load(notes + M + h, _f8) + log1p(r)) * (2.0 * zeta)
             whole = one + extra
-            targeted = (extra * e - ((big - e) + rest)) / whole
+            targeted = (extra * e + targeted) / whole
             scale = scale * whole
-            size_of_whole = maximum(whole, 0.0 - whole)
-            fine = fine and every(both(less(splat(LEAST), size_of_whole), less(size_of_whole, splat(MOST))))
-        else:
-            targeted = 0.0 - ((big - e) + rest)
+            magnitude = maximum(whole, 0.0 - whole)
+            fine = fine and every(both(less(least, magnitude), less(magnitude, most)))
         magnitude = maximum(scale, 0.0 - scale)
-        fine = fine and every(both(less(splat(LEAST), magnitude), less(magnitude, splat(MOST))))
+        fine = fine and every(both(less(least, magnitude), less(magnitude, most)))
         note_factor(notes, h, scale, big + rest)
         store(notes + RESULT + h, targeted, _f8)
+    return fine
+
+
+@register_jitable
+def write_gradients(y: Array, start: int, count: int, n: int, es: int, element: Any, work: Any, notes: int, rows: int) -> None:
+    """Put the targets' entries among the exponentials, scale them and turn them back."""
+    lanes, size, width = lanes_of(element), size_of(work), n * size_of(element)
     for i in range(count):
         c = y[start + i]
         if 0 <= c < n:
-            store_scalar(es + 64 * c + size * i, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
-    factor, low = factors(notes, work)
-    for k in range(n):
-        store(es + 64 * k, product(load(es + 64 * k, work), factor, low), work)
-    turn_back(es, n, element, work, rows)
+            place = es + i // lanes * column_bytes(n) + 64 * c + size * (i % lanes)
+            store_scalar(place, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
+    for t in range(-(-count // lanes)):
+        here = es + t * column_bytes(n)
+        scale_columns(here, n, work, notes + 8 * lanes * t)
+        turn_back(here, n, element, work, rows + t * lanes * width)
+
+
+@register_jitable
+def note_losses(full: int, zeta: float, work: Any, notes: int) -> bool:
+    """Note each row's loss as ``RESULT``; return whether all are finite."""
+    fine = True
+    infinite = splat(np.inf)
+    for h in range(0, 8 * full, 64):
+        m = load(notes + M + h, _f8)
+        log_r = log_rest(load(notes + REST + h, _f8) / load(notes + BIG + h, _f8), work)
+        apart, lost = two_sum(m, 0.0 - load(notes + X_Y + h, _f8))
+        fine = fine and every(less(apart, infinite))
+        value = (log_r + lost) + apart
+        if zeta > 0:
+            lse = m + log_r
+            value = value + lse * lse * zeta
+        store(notes + RESULT + h, value * load(notes + WEIGHT + h, _f8), _f8)
     return fine
 
 
@@ -382,32 +428,27 @@ def loss_columns(
     n = x.shape[1]
     element, kind = x.dtype, work.dtype
     lanes, width = lanes_of(element), n * size_of(element)
-    scratch = np.empty(tile_bytes(n), np.uint8)
+    tiles = tiles_of(n, grad is not None)
+    scratch = np.empty(scratch_bytes(n, 0 if grad is None else tiles), np.uint8)
     notes = aligned(scratch)
-    xs = notes + NOTES
-    es = room_for(grad, xs + 64 * (n + 8))
-    rows = xs + 2 * 64 * (n + 8)
+    es = room(grad, notes + NOTES + column_bytes(n))
+    rows = notes + NOTES + (1 + tiles) * column_bytes(n)
     left = 0
-    for start in range(first, last, lanes):
-        count = min(lanes, last - start)
-        m = turn(address_of(x) + start * x.strides[0], x.strides[0], count, n, element, kind, xs)
-        tournaments(xs, n, m, kind, es, notes)
-        settle(notes, kind)
-        fine = note_targets(y, w, s, n, start, count, xs, es, kind, notes)
-        fine = common(notes, lanes) and fine
+    for start in range(first, last, lanes * tiles):
+        count = min(lanes * tiles, last - start)
+        full = -(-count // lanes) * lanes
+        for t in range(full // lanes):
+            at = start + t * lanes
+            p = address_of(x) + at * x.strides[0]
+            m = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
+            here = notes + NOTES + (1 + t) * column_bytes(n)
+            tournaments(notes + NOTES, n, m, kind, room(grad, here), notes + 8 * lanes * t)
+        fine = settle(notes, full, kind)
+        fine = note_targets(x, y, w, s, start, count, full, es, kind, notes) and fine
         if grad is not None:
-            fine = scale_and_turn_back(y, start, count, n, zeta, divisor, es, element, kind, notes, rows) and fine
-        infinite = splat(np.inf)
-        for h in range(0, 8 * lanes, 64):
-            m8 = load(notes + M + h, _f8)
-            log_r = log1p(load(notes + REST + h, _f8) / load(notes + BIG + h, _f8))
-            apart, lost = two_sum(m8, 0.0 - load(notes + X_Y + h, _f8))
-            fine = fine and every(less(apart, infinite))
-            value = (log_r + lost) + apart
-            if zeta > 0:
-                lse = m8 + log_r
-                value = value + lse * lse * zeta
-            store(notes + RESULT + h, value * load(notes + WEIGHT + h, _f8), _f8)
+            fine = note_gradients(full, zeta, divisor, kind, notes) and fine
+            write_gradients(y, start, count, n, es, element, kind, notes, rows)
+        fine = note_losses(full, zeta, kind, notes) and fine
         if fine:
             for i in range(count):
                 loss[start + i] = load_scalar(notes + RESULT + 8 * i, _f8)
@@ -457,11 +498,11 @@ def backward_columns(
     n = x.shape[1]
     element, kind = x.dtype, work.dtype
     lanes, width = lanes_of(element), n * size_of(element)
-    scratch = np.empty(tile_bytes(n), np.uint8)
+    scratch = np.empty(scratch_bytes(n, 1), np.uint8)
     notes = aligned(scratch)
     xs = notes + NOTES
-    es = xs + 64 * (n + 8)
-    rows = es + 64 * (n + 8)
+    es = xs + column_bytes(n)
+    rows = es + column_bytes(n)
     left = 0
     for start in range(first, last, lanes):
         count = min(lanes, last - start)
@@ -475,9 +516,11 @@ def backward_columns(
         for i in range(lanes):
             rest = rs[start + min(i, count - 1)] * load_scalar(notes + BIG + 8 * i, _f8)
             store_scalar(notes + REST + 8 * i, rest, _f8)
-        fine = note_targets(y, w, s, n, start, count, xs, es, kind, notes)
-        fine = common(notes, lanes) and fine
-        fine = scale_and_turn_back(y, start, count, n, zeta, divisor, es, element, kind, notes, rows) and fine
+            store_scalar(notes + LOST + 8 * i, 0.0, _f8)
+        fine = settle(notes, lanes, kind)
+        fine = note_targets(x, y, w, s, start, count, lanes, es, kind, notes) and fine
+        fine = note_gradients(lanes, zeta, divisor, kind, notes) and fine
+        write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:
             copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])
             continue

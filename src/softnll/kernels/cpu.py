@@ -27,7 +27,7 @@ __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp"
 Vector = NDArray[np.float64]
 
 _NO_WEIGHTS = np.empty(0)
-_FEW = 48  # classes up to which rows are taken a tile at a time
+_FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
 _STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
 _ELEMENTS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.int16}
 _BITS = {"bfloat16": np.uint16, "float16": np.int16}  # half types go in as their bits

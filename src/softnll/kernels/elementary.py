@@ -45,6 +45,7 @@ __all__ = [
     "accumulate",
     "exponential",
     "log1p",
+    "log_rest",
     "no_sum",
     "power",
     "reference",
@@ -273,6 +274,30 @@ def log1p(x: Value) -> Value:
     p = mul_add(p, z, splat(_L1))
     tail = mul_add(s, half + z * p, mul_add(e, _LN2_LOW, correction))
     return mul_add(e, _LN2_HIGH, f - (half - tail))
+
+
+@register_jitable
+def _log1p_short(x: Value) -> Value:
+    """Return log(1 + x) of 8 float64 ≥ 0 within 2⁻³⁰: enough for a result in float32, at a third of the cost."""
+    f, e = logarithm_parts(x + 1.0)
+    f = select(equal(e, splat(0.0)), x, f)
+    half = f * f * 0.5
+    s = f / (f + 2.0)
+    z = s * s
+    p = mul_add(mul_add(mul_add(z, _L4, splat(_L3)), z, splat(_L2)), z, splat(_L1))
+    return mul_add(e, _LN2_8, f - (half - s * (half + z * p)))
+
+
+def log_rest(r: Value, element: Value) -> Value:
+    """Return log1p of 8 rests, as exactly as the type that is computed in asks for."""
+    raise NotImplementedError
+
+
+@overload(log_rest)
+def _log_rest(r, element):
+    if _of(element.dtype):
+        return lambda r, element: _log1p_short(r)
+    return lambda r, element: log1p(r)
 
 
 @register_jitable

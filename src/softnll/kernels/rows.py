@@ -79,14 +79,14 @@ def aligned(scratch: Array) -> int:
     return (address_of(scratch) + 63) & -64
 
 
-def room(wanted: Any, scratch: Array) -> Any:
-    """Return where scratch begins if it is wanted (not None), else None."""
+def room(wanted: Any, address: int) -> Any:
+    """Return an address if what lies there is wanted (not None), else None."""
     raise NotImplementedError
 
 
 @overload(room)
-def _room(wanted, scratch):
-    return (lambda wanted, scratch: None) if absent(wanted) else (lambda wanted, scratch: aligned(scratch))
+def _room(wanted, address):
+    return (lambda wanted, address: None) if absent(wanted) else (lambda wanted, address: address)
 
 
 @register_jitable
@@ -331,7 +331,7 @@ def normalise_rows(
     n = x.shape[1]
     element, scratch_type = x.dtype, work.dtype
     scratch = np.empty(n + 64, scratch_type)
-    w = room(prob, scratch)
+    w = room(prob, aligned(scratch))
     left = 0
     for i in range(first, last):
         p, o, allowed = address_of(x) + i * x.strides[0], address_of(out) + i * out.strides[0], mask_of(where, i)
@@ -419,7 +419,7 @@ def loss_rows(
     scratch = np.empty(n + 64, scratch_type)
     memory = np.empty(64, np.float64)
     notes = aligned(memory)
-    v = room(grad, scratch)
+    v = room(grad, aligned(scratch))
     left = 0
     for start in range(first, last, 8):
         stop = min(start + 8, last)

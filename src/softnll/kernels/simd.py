@@ -688,25 +688,25 @@ def load_doubles(typing, address, element):
 
 
 @intrinsic
-def add_doubles(typing, address, v):
-    """Add a vector's lanes to float64 in memory; float64 with what the addition loses, kept 64 bytes further on."""
+def add_doubles(typing, address, lost, v):
+    """Add a vector's lanes to float64 in memory, and what the additions of float64 lose to others."""
 
     def generate(context, b, signature, values):
         doubles = ir.VectorType(ir.DoubleType(), v.lanes)
         place = _pointer(b, values[0], doubles)
         old = b.load(place, align=8)
         if v.scalar == types.float32:
-            b.store(b.fadd(old, b.fpext(values[1], doubles)), place, align=8)
+            b.store(b.fadd(old, b.fpext(values[2], doubles)), place, align=8)
             return context.get_dummy_value()
-        total = b.fadd(old, values[1])
+        total = b.fadd(old, values[2])
         part = b.fsub(total, old)
-        lost = b.fadd(b.fsub(old, b.fsub(total, part)), b.fsub(values[1], part))
-        beyond = _pointer(b, b.add(values[0], ir.Constant(_I64, 64)), doubles)
-        b.store(b.fadd(b.load(beyond, align=8), lost), beyond, align=8)
+        beyond = _pointer(b, values[1], doubles)
+        error = b.fadd(b.fsub(old, b.fsub(total, part)), b.fsub(values[2], part))
+        b.store(b.fadd(b.load(beyond, align=8), error), beyond, align=8)
         b.store(total, place, align=8)
         return context.get_dummy_value()
 
-    return types.void(types.intp, v), generate
+    return types.void(types.intp, types.intp, v), generate
 
 
 # --- Bits of floating-point numbers.
