@@ -27,6 +27,7 @@ from softnll.kernels.rows import (
 )
 from softnll.kernels.simd import (
     add_doubles,
+    align_stack,
     both,
     copy,
     every,
@@ -105,6 +106,7 @@ def turn(p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: i
 @register_jitable
 def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int) -> None:
     """Note m, largest exponential and rest of each row of a tile; write the exponentials to es, unless it is None."""
+    align_stack()
     c, magic, cut = references(m)
     store_doubles(notes + M, m)
     nothing = splat(zero(work))
@@ -218,6 +220,7 @@ def copy_rows(rows: int, count: int, width: int, out: int, stride: int) -> None:
 
 def normalise_columns(x: Array, prob: Any, out: Array, work: Array, first: int, last: int, odd: Array) -> int:
     """Write softmax or, if ``prob`` is None, log_softmax of rows; return how many were left, noted in ``odd``."""
+    align_stack()
     n = x.shape[1]
     element, kind = x.dtype, work.dtype
     lanes, width = lanes_of(element), n * size_of(element)
@@ -269,6 +272,7 @@ def normalise_columns(x: Array, prob: Any, out: Array, work: Array, first: int, 
 
 def logsumexp_columns(x: Array, lse: Array, work: Array, first: int, last: int, odd: Array) -> int:
     """Write m + log1p(r) of rows; return how many were left, noted in ``odd``."""
+    align_stack()
     n = x.shape[1]
     element, kind = x.dtype, work.dtype
     lanes = lanes_of(element)
@@ -425,6 +429,7 @@ def loss_columns(
 
     ``ms`` and ``rs``, ``grad`` may be None. Return how many rows were left, noted in ``odd``.
     """
+    align_stack()
     n = x.shape[1]
     element, kind = x.dtype, work.dtype
     lanes, width = lanes_of(element), n * size_of(element)
@@ -495,6 +500,7 @@ def backward_columns(
     odd: Array,
 ) -> int:
     """Write the gradient of rows with hard targets from their m and r; return how many were left, noted in ``odd``."""
+    align_stack()
     n = x.shape[1]
     element, kind = x.dtype, work.dtype
     lanes, width = lanes_of(element), n * size_of(element)

@@ -37,6 +37,7 @@ __all__ = [
     "INTS",
     "Vec",
     "add_doubles",
+    "align_stack",
     "both",
     "copy",
     "equal",
@@ -222,6 +223,22 @@ def _masked_load(b: Any, address: Any, mask: Any, fill: Any, kind: ir.VectorType
     """Load the lanes of a mask; the others get the fill and their memory is not touched."""
     arguments = [_pointer(b, address, kind), ir.Constant(_I32, size), mask, fill]
     return _call(b, f"llvm.masked.load.{_suffix(kind)}.p0", kind, arguments)
+
+
+@intrinsic
+def align_stack(typing):
+    """Let the function that calls this keep vectors on its stack at multiples of 64 bytes.
+
+    What does not fit into registers lies there; unaligned, it straddles cache lines, and loops take up to four times as
+    long, or not, depending on who calls them.
+    """
+
+    def generate(context, b, signature, values):
+        b.function.attributes.add("nounwind")  # llvmlite writes an alignment only beside another attribute
+        b.function.attributes.alignstack = 64
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 # --- Memory.
