@@ -1,8 +1,8 @@
 """Kernels for rows of few classes: as many rows at a time as a vector has lanes, each lane its own row.
 
-A tile of 16 rows (float64: 8) is turned so that a vector holds one class of all of them; then every step of ``rows.py`` is
-one of vectors, and nothing is summed across lanes. Results are turned back in scratch and copied out. A row's arithmetic
-does not depend on its lane, nor on its neighbours.
+A tile of 16 rows (float64: 8) is turned so that a vector holds one class of all of them; then every step of
+``rows.py`` is one of vectors, and nothing is summed across lanes. Results are turned back in scratch and copied out.
+A row's arithmetic does not depend on its lane, nor on its neighbours.
 """
 
 from __future__ import annotations
@@ -85,7 +85,6 @@ def scratch_bytes(n: int, tiles: int) -> int:
 def turn(p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: int) -> Any:
     """Write the columns of a tile to scratch; return each row's largest entry (NaN is passed over)."""
     size = size_of(element)
-    lanes = lanes_of(element)
     fill = rounded(-np.inf, element)
     m = splat(fill)
     for line in range(0, count * stride, 64):
@@ -359,7 +358,9 @@ def note_gradients(full: int, zeta: float, divisor: float, work: Any, notes: int
 
 
 @register_jitable
-def write_gradients(y: Array, start: int, count: int, n: int, es: int, element: Any, work: Any, notes: int, rows: int) -> None:
+def write_gradients(
+    y: Array, start: int, count: int, n: int, es: int, element: Any, work: Any, notes: int, rows: int
+) -> None:
     """Put the targets' entries among the exponentials, scale them and turn them back."""
     lanes, size, width = lanes_of(element), size_of(work), n * size_of(element)
     for i in range(count):

@@ -61,7 +61,17 @@ def _kernel(name: str, dtype: str, where: bool, taus: bool, notes: bool, out: bo
         "normalise_columns": (row, prob, output(element, 2), work, *span),
         "logsumexp_columns": (row, result, work, *span),
         "loss_columns": (row, *weights, types.float64, types.float64, result, *notes_of, written, work, *span),
-        "backward_columns": (row, *weights, types.float64, types.float64, reals, reals, output(element, 2), work, *span),
+        "backward_columns": (
+            row,
+            *weights,
+            types.float64,
+            types.float64,
+            reals,
+            reals,
+            output(element, 2),
+            work,
+            *span,
+        ),
     }
     return compiled(getattr(columns if name.endswith("columns") else rows, name), types.intp, *arguments[name])
 
@@ -94,42 +104,53 @@ def _dense(matrix: NDArray[Any] | None) -> bool:
 def _taus(problem: Problem) -> Vector | None:
     """Return the temperatures: one for all, one a row, or None for 1."""
     if problem.tau is not None:
-        return problem.tau if len(problem.tau) != 1 else problem.tau[:1]
+        return problem.tau
     tau = problem.objective.temperature
     return None if tau == 1 else np.array([tau])
+
+
+Values = tuple[Vector | None, ...]
+
+
+def _leftovers(part: Problem, out: NDArray[Any] | None, per_row: Values, odd: Any, plain: Callable[..., None]) -> None:
+    """Let plain loops do the rows that a vector kernel has left, and put the results in their places."""
+    rest = part.take(odd, part.x[odd])
+    written = None if out is None else np.empty(rest.x.shape, out.dtype)
+    values = tuple(None if each is None else each[odd] for each in per_row)
+    plain(rest, written, values)
+    if out is not None:
+        out[odd] = written
+    for target, value in zip(per_row, values, strict=True):
+        if target is not None:
+            target[odd] = value
+
+
+def _packed(problem: Problem) -> Problem:
+    """Return a problem whose rows lie in one piece."""
+    where = None if problem.where is None else np.ascontiguousarray(problem.where)
+    return replace(problem, x=np.ascontiguousarray(problem.x), where=where)
 
 
 def _run(
     problem: Problem,
     out: NDArray[Any] | None,
-    per_row: tuple[Vector | None, ...],
+    per_row: Values,
     call: Callable[..., int],
     plain: Callable[..., None],
 ) -> None:
     """Let vector kernels do the rows, and plain loops those that they leave.
 
-    ``call(problem, out, per_row, first, last, odd)`` and ``plain(problem, out, per_row)`` write the rows of ``out`` and of
-    each ``per_row`` array.
+    ``call(problem, out, per_row, first, last, odd)`` and ``plain(problem, out, per_row)`` write the rows of ``out``
+    and of each ``per_row`` array (or read the latter).
     """
     n_rows, n_columns = problem.x.shape
     served, direct = _served(problem), _dense(problem.x) and _dense(out) and _dense(problem.where)
 
-    def leftovers(part: Problem, out: NDArray[Any] | None, per_row: tuple[Vector | None, ...], odd: Any) -> None:
-        rest = part.take(odd, part.x[odd])
-        written = None if out is None else np.empty(rest.x.shape, out.dtype)
-        values = tuple(None if each is None else np.empty(len(odd)) for each in per_row)
-        plain(rest, written, values)
-        if out is not None:
-            out[odd] = written
-        for target, value in zip(per_row, values, strict=True):
-            if target is not None:
-                target[odd] = value
-
-    def some(part: Problem, out: NDArray[Any] | None, per_row: tuple[Vector | None, ...], first: int, last: int) -> None:
+    def some(part: Problem, out: NDArray[Any] | None, per_row: Values, first: int, last: int) -> None:
         odd = np.empty(last - first, np.int64)
         left = call(part, out, per_row, first, last, odd)
         if left:
-            leftovers(part, out, per_row, odd[:left])
+            _leftovers(part, out, per_row, odd[:left], plain)
 
     def work(first: int, last: int) -> None:
         if served and direct:
@@ -143,11 +164,8 @@ def _run(
             if not served:
                 plain(part, result, values)
                 continue
-            part = replace(part, x=np.ascontiguousarray(part.x))
-            if part.where is not None:
-                part = replace(part, where=np.ascontiguousarray(part.where))
             scratch = None if result is None else np.empty(result.shape, result.dtype)
-            some(part, scratch, values, 0, len(part.x))
+            some(_packed(part), scratch, values, 0, len(part.x))
             if result is not None:
                 result[...] = scratch
 
@@ -175,8 +193,8 @@ def _normalise(problem: Problem, out: NDArray[Any], log: bool) -> None:
 
     def call(part: Problem, out: Any, _: Any, first: int, last: int, odd: Any) -> int:
         if few:
-            return kernel(_bits(part.x), flag, _bits(out), work, first, last, odd)  # type: ignore[no-any-return]
-        return kernel(_bits(part.x), part.where, _taus(part), flag, _bits(out), streamed, work, first, last, odd)  # type: ignore[no-any-return]
+            return kernel(_bits(part.x), flag, _bits(out), work, first, last, odd)
+        return kernel(_bits(part.x), part.where, _taus(part), flag, _bits(out), streamed, work, first, last, odd)
 
     def plain(part: Problem, out: Any, _: Any) -> None:
         (loops.log_softmax if log else loops.softmax)(part, out)
@@ -206,8 +224,8 @@ def logsumexp(problem: Problem) -> Vector:
 
     def call(part: Problem, _: Any, values: Any, first: int, last: int, odd: Any) -> int:
         if few:
-            return kernel(_bits(part.x), values[0], work, first, last, odd)  # type: ignore[no-any-return]
-        return kernel(_bits(part.x), part.where, values[0], first, last, odd)  # type: ignore[no-any-return]
+            return kernel(_bits(part.x), values[0], work, first, last, odd)
+        return kernel(_bits(part.x), part.where, values[0], first, last, odd)
 
     def plain(part: Problem, _: Any, values: Any) -> None:
         values[0][...] = loops.logsumexp(part)
@@ -246,7 +264,7 @@ def _losses(problem: Problem, out: NDArray[Any] | None, *, notes: bool) -> tuple
 
     def call(part: Problem, out: Any, values: Any, first: int, last: int, odd: Any) -> int:
         ends = (work, first, last, odd) if few else (streamed, work, first, last, odd)
-        return kernel(*_given(part, few), *values, None if out is None else _bits(out), *ends)  # type: ignore[no-any-return]
+        return kernel(*_given(part, few), *values, None if out is None else _bits(out), *ends)
 
     def plain(part: Problem, out: Any, values: Any) -> None:
         for target, value in zip(values, loops.losses(part, out), strict=True):
@@ -281,10 +299,10 @@ def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
 
     def call(part: Problem, out: Any, values: Any, first: int, last: int, odd: Any) -> int:
         ends = (work, first, last, odd) if few else (streamed, work, first, last, odd)
-        return kernel(*_given(part, few), *values, _bits(out), *ends)  # type: ignore[no-any-return]
+        return kernel(*_given(part, few), *values, _bits(out), *ends)
 
     def plain(part: Problem, out: Any, values: Any) -> None:
-        loops.backward(part, *values, out)
+        loops.backward(part, values[0], values[1], out)
 
     _run(problem, out, (m, r), call, plain)
 
@@ -297,7 +315,7 @@ def pick(problem: Problem) -> Vector:
         here = slice(first, last)
         loss[here] = loops.pick(problem.take(here, problem.x[here]))
 
-    for_rows(*problem.x.shape, work)
+    for_rows(problem.x.shape[0], problem.x.shape[1], work)
     return loss
 
 

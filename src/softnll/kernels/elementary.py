@@ -1,20 +1,21 @@
 """exp and log1p of vectors, and the common reference that makes exp(x − m) exact where x − m is not.
 
-**exp.** ``exp(v) = 2ⁿ·exp(t)`` with ``n = round(v / ln 2)`` and ``t = v − n·ln 2`` in [−½ ln 2, ½ ln 2]; ln 2 is taken in two
-parts, the first so short that ``n`` times it is exact (Cody and Waite, *Software Manual for the Elementary Functions*, 1980).
+**exp.** ``exp(v) = 2ⁿ·exp(t)`` with ``n = round(v / ln 2)`` and ``t = v − n·ln 2`` in [−½ ln 2, ½ ln 2]; ln 2 is
+taken in two parts, the first so short that ``n`` times it is exact (Cody and Waite, *Software Manual for the
+Elementary Functions*, 1980).
 ``n`` is rounded by adding 1.5·2²³ (float64: 1.5·2⁵²), which leaves it in the lowest bits of the sum: shifted into the
 exponent they are 2ⁿ. ``exp(t) = 1 + t·q(t)``; q's coefficients are minimax for the relative error of exp (Lawson's
 weighted least squares, ``benchmarks/coefficients.py``): 3.1e-9 = 2⁻²⁸ for float32, 3.7e-18 = 2⁻⁵⁸ for float64.
 
-**The reference.** A row needs ``exp(x − m)``, but x − m rounds, and the error of an exponent is an error of the result: up to
-50 ulp. So exp is taken of x itself, which is exact, and scaled by a power of two, ``2⁻ᴷ ≈ exp(−m)``, which costs nothing: the
-shift that makes 2ⁿ makes 2ⁿ⁻ᴷ as well. Where m is so large that x would need too long an n, the difference is taken after
-all: there x − m is exact for each x that counts (Sterbenz: x and m are within a factor of two). Every quantity of a row is
-a ratio of such numbers, so the scale never has to be undone.
+**The reference.** A row needs ``exp(x − m)``, but x − m rounds, and the error of an exponent is an error of the
+result: up to 50 ulp. So exp is taken of x itself, which is exact, and scaled by a power of two, ``2⁻ᴷ ≈ exp(−m)``,
+which costs nothing: the shift that makes 2ⁿ makes 2ⁿ⁻ᴷ as well. Where m is so large that x would need too long an n,
+the difference is taken after all: there x − m is exact for each x that counts (Sterbenz: x and m are within a factor
+of two). Every quantity of a row is a ratio of such numbers, so the scale never has to be undone.
 
-The exponentials are scaled up by 2⁶⁴ (float64: 2²⁰⁰) besides, so that none is a subnormal number, which costs processors a
-hundred cycles and digits: what underflows does so once, in the product that is stored. Below 2⁻¹⁹⁰ (2⁻¹²²²) times the
-largest they are 0.
+The exponentials are scaled up by 2⁶⁴ (float64: 2²⁰⁰) besides, so that none is a subnormal number, which costs
+processors a hundred cycles and digits: what underflows does so once, in the product that is stored. Below 2⁻¹⁹⁰
+(2⁻¹²²²) times the largest they are 0.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from numba import types
 from numba.extending import overload, register_jitable
 
 from softnll.kernels.simd import (
-    DOUBLES,
     FLOATS,
     equal,
     fused_multiply_subtract,
@@ -62,7 +62,13 @@ _BASE_4 = _f4(127 + 64)  # the exponent's bias, and the scale
 _LIMIT_4 = _f4(272.0)  # from here on x − m is exact wherever exp(x − m) > 2⁻¹⁹⁰
 _Q2_4, _Q3_4, _Q4_4, _Q5_4, _Q6_4 = (
     _f4(each)
-    for each in (0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.008368724025785923, 0.001381457899697125)
+    for each in (
+        0.4999999403953552,
+        0.1666652113199234,
+        0.04166838899254799,
+        0.008368724025785923,
+        0.001381457899697125,
+    )
 )
 _ONE_4, _ZERO_4 = _f4(1.0), _f4(0.0)
 
@@ -150,15 +156,15 @@ def exponential(v: Value, lo: Value, magic: Value) -> Value:
 
 @overload(exponential)
 def _exponential(v: Value, lo: Value, magic: Value) -> Value:
-    return _exp_float32 if _of(v) else _exp_float64  # noqa: RET503
+    return _exp_float32 if _of(v) else _exp_float64
 
 
 @register_jitable
 def power(x: Value, c: Value, magic: Value, cut: Value, beta: Value, beta_low: Value) -> Value:
     """Return exp(x/τ) relative to a reference: 0 below its cut.
 
-    ``beta + beta_low`` is 1/τ, or both are None for τ = 1. The product's rounding is carried along, as it is an error of
-    the exponent.
+    ``beta + beta_low`` is 1/τ, or both are None for τ = 1. The product's rounding is carried along, as it is an error
+    of the exponent.
     """
     d = x - c
     if beta is None:

@@ -1,7 +1,7 @@
 """The plain kernels behind the kernels' interface: every option, any strides, one row at a time in float64.
 
-The vector kernels (``cpu.py``) give them what they do not serve: rows that hold NaN or an infinity, soft targets and the
-like; the tests compare the two.
+The vector kernels (``cpu.py``) give them what they do not serve: rows that hold NaN or an infinity, soft targets and
+the like; the tests compare the two.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Kernels for rows of many classes: one row at a time, one sweep over its logits.
 
 A sweep keeps, in each lane, the largest exponential and the sum of all others: of two numbers the larger goes on to the
-next comparison and the smaller is added, so the largest is left out of the sum without anyone knowing where it is. That is
-(m, r) of NUMERICS: ``r = rest / largest``. A NaN reaches one of the two.
+next comparison and the smaller is added, so the largest is left out of the sum without anyone knowing where it is.
+That is (m, r) of docs/numerics.md: ``r = rest / largest``. A NaN reaches one of the two.
 
-Rows that this arithmetic does not serve (a NaN, an infinity, nothing but −∞, a scale beyond its range, ...) are left alone
-and noted in ``odd``; the plain kernels do them afterwards.
+Rows that this arithmetic does not serve (a NaN, an infinity, nothing but −∞, a scale beyond its range, ...) are left
+alone and noted in ``odd``; the plain kernels do them afterwards.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def absent(kind: Any) -> bool:
 @register_jitable
 def address_of(array: Array) -> int:
     """Return where an array's first entry lies."""
-    return np.intp(array.ctypes.data)
+    return np.intp(array.ctypes.data)  # type: ignore[return-value]
 
 
 @register_jitable
@@ -142,7 +142,17 @@ def largest(p: int, allowed: Any, n: int, element: Any) -> Any:
 
 @register_jitable
 def sweep(
-    p: int, allowed: Any, n: int, element: Any, c: Any, magic: Any, cut: Any, beta: Any, beta_low: Any, w: Any, work: Any
+    p: int,
+    allowed: Any,
+    n: int,
+    element: Any,
+    c: Any,
+    magic: Any,
+    cut: Any,
+    beta: Any,
+    beta_low: Any,
+    w: Any,
+    work: Any,
 ) -> Any:
     """Return (m, largest exponential, sum of the others); write all exponentials to w, unless it is None."""
     align_stack()
@@ -203,7 +213,7 @@ def swept(p: int, allowed: Any, n: int, element: Any, beta: Any, beta_low: Any, 
 
 @register_jitable
 def ordinary(m: float, big: float, rest: float) -> bool:
-    """Whether a swept row is one that this arithmetic serves: a finite largest entry, no NaN, a rest with its digits."""
+    """Whether this arithmetic serves a swept row: a finite largest entry, no NaN, a rest with its digits."""
     if not (abs(_f8(m)) < np.inf and big > 0.0 and rest < np.inf):
         return False
     return rest == 0.0 or rest >= TINY * big
@@ -337,7 +347,16 @@ def masked(where: Any, i: int, c: int) -> bool:
 
 
 def normalise_rows(
-    x: Array, where: Array, taus: Array, prob: Any, out: Array, streamed: bool, work: Array, first: int, last: int, odd: Array
+    x: Array,
+    where: Array,
+    taus: Array,
+    prob: Any,
+    out: Array,
+    streamed: bool,
+    work: Array,
+    first: int,
+    last: int,
+    odd: Array,
 ) -> int:
     """Write softmax or, if ``prob`` is None, log_softmax of rows; return how many were left, noted in ``odd``."""
     align_stack()

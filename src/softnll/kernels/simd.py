@@ -98,7 +98,7 @@ _LLVM = {
 
 
 @register_model(Vec)
-class _VecModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VecModel(models.PrimitiveModel):
     """A Vec is an LLVM vector."""
 
     def __init__(self, manager: Any, vec: Vec) -> None:
@@ -513,7 +513,7 @@ def _define_operator(symbol, emit):
 
     @infer_global(symbol)
     class _Template(AbstractTemplate):
-        def generic(self, arguments, keywords):
+        def generic(self, arguments, keywords):  # noqa: ARG002 - Numba's interface
             if any(isinstance(each, Vec) for each in arguments):
                 vec = next(each for each in arguments if isinstance(each, Vec))
                 return vec(*(vec if isinstance(each, Vec) else vec.scalar for each in arguments))

@@ -32,7 +32,7 @@ def thread_count() -> int:
 
 def _workers(n: int) -> ThreadPoolExecutor:
     """Return the pool, with room for so many."""
-    global _pool, _size  # noqa: PLW0603 - there is one pool a process
+    global _pool, _size
     with _lock:
         if _pool is None or _size < n:  # one that was smaller ends when its last caller has
             _pool, _size = ThreadPoolExecutor(n, thread_name_prefix="softnll"), n
@@ -41,7 +41,7 @@ def _workers(n: int) -> ThreadPoolExecutor:
 
 def _after_fork() -> None:
     """Forget the pool in a forked child: its threads are the parent's."""
-    global _lock, _pool, _size  # noqa: PLW0603
+    global _lock, _pool, _size
     _lock, _pool, _size = threading.Lock(), None, 0
 
 
