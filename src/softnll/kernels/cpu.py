@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from softnll.kernels import columns, loops, rows, sums
 from softnll.kernels.compile import array, compiled, fuses, output
-from softnll.kernels.threads import for_rows
+from softnll.kernels.threads import for_rows, in_one_go
 from softnll.problem import Problem
 from softnll.targets import blocks
 
@@ -82,9 +82,15 @@ def _total() -> Any:
     return compiled(sums.total, types.float64, array(types.float64, 1))
 
 
+@cache
+def _name(dtype: np.dtype[Any]) -> str:
+    """Return a type's name, which NumPy takes 2 µs to make."""
+    return dtype.name
+
+
 def _bits(x: NDArray[Any]) -> NDArray[Any]:
     """Return an array as the kernels take it."""
-    bits = _BITS.get(x.dtype.name)
+    bits = _BITS.get(_name(x.dtype))
     return x if bits is None else x.view(bits)
 
 
@@ -125,6 +131,22 @@ def _leftovers(part: Problem, out: NDArray[Any] | None, per_row: Values, odd: An
             target[odd] = value
 
 
+def _some(
+    part: Problem,
+    out: NDArray[Any] | None,
+    per_row: Values,
+    first: int,
+    last: int,
+    call: Callable[..., int],
+    plain: Callable[..., None],
+) -> None:
+    """Let a vector kernel do some rows, and plain loops those that it leaves."""
+    odd = np.empty(last - first, np.int64)
+    left = call(part, out, per_row, first, last, odd)
+    if left:
+        _leftovers(part, out, per_row, odd[:left], plain)
+
+
 def _packed(problem: Problem) -> Problem:
     """Return a problem whose rows lie in one piece."""
     where = None if problem.where is None else np.ascontiguousarray(problem.where)
@@ -145,16 +167,13 @@ def _run(
     """
     n_rows, n_columns = problem.x.shape
     served, direct = _served(problem), _dense(problem.x) and _dense(out) and _dense(problem.where)
-
-    def some(part: Problem, out: NDArray[Any] | None, per_row: Values, first: int, last: int) -> None:
-        odd = np.empty(last - first, np.int64)
-        left = call(part, out, per_row, first, last, odd)
-        if left:
-            _leftovers(part, out, per_row, odd[:left], plain)
+    if served and direct and in_one_go(n_rows, n_columns):
+        _some(problem, out, per_row, 0, n_rows, call, plain)
+        return
 
     def work(first: int, last: int) -> None:
         if served and direct:
-            some(problem, out, per_row, first, last)
+            _some(problem, out, per_row, first, last, call, plain)
             return
         for block in blocks((last - first, n_columns), 1 << 16):
             here = slice(first + block.start, first + block.stop)
@@ -165,7 +184,7 @@ def _run(
                 plain(part, result, values)
                 continue
             scratch = None if result is None else np.empty(result.shape, result.dtype)
-            some(_packed(part), scratch, values, 0, len(part.x))
+            _some(_packed(part), scratch, values, 0, len(part.x), call, plain)
             if result is not None:
                 result[...] = scratch
 
@@ -185,7 +204,7 @@ def _few(problem: Problem) -> bool:
 
 def _normalise(problem: Problem, out: NDArray[Any], log: bool) -> None:
     """Write softmax or log_softmax."""
-    name, few = problem.x.dtype.name, _few(problem)
+    name, few = _name(problem.x.dtype), _few(problem)
     taus, streamed = _taus(problem), _streams(problem, out)
     kind = "normalise_columns" if few else "normalise_rows"
     kernel = _kernel(kind, name, problem.where is not None, taus is not None, not log, True)
@@ -217,7 +236,7 @@ def logsumexp(problem: Problem) -> Vector:
     lse = np.full(problem.x.shape[0], -np.inf)
     if problem.x.shape[1] == 0:
         return lse
-    name, few = problem.x.dtype.name, _few(problem)
+    name, few = _name(problem.x.dtype), _few(problem)
     kind = "logsumexp_columns" if few else "logsumexp_rows"
     kernel = _kernel(kind, name, problem.where is not None, False, False, False)
     work = _SCRATCH[name == "float64"]
@@ -256,7 +275,7 @@ def _losses(problem: Problem, out: NDArray[Any] | None, *, notes: bool) -> tuple
     n_rows = problem.x.shape[0]
     loss = np.empty(n_rows)
     m, r = np.empty((2, n_rows)) if notes else (None, None)
-    name, few = problem.x.dtype.name, _few(problem)
+    name, few = _name(problem.x.dtype), _few(problem)
     streamed = out is not None and _streams(problem, out)
     how = ("loss_columns", name, False, False) if few else ("loss_rows", name, *_options(problem))
     kernel = _kernel(*how, notes, out is not None)
@@ -292,7 +311,7 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
-    name, few, streamed = problem.x.dtype.name, _few(problem), _streams(problem, out)
+    name, few, streamed = _name(problem.x.dtype), _few(problem), _streams(problem, out)
     how = ("backward_columns", name, False, False) if few else ("backward_rows", name, *_options(problem))
     kernel = _kernel(*how, True, True)
     work = _SCRATCH[name == "float64"]
