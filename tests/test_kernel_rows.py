@@ -1,0 +1,189 @@
+"""The vector kernels against their plain twin: every length, the odd rows, places, strides, streams."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from softnll.kernels import cpu, loops
+from softnll.objective import CrossEntropy
+from softnll.problem import Problem
+
+LENGTHS = [*range(1, 70), 127, 128, 129, 150, 159, 160, 161, 162, 255, 256, 257, 300, 511, 4095, 4096, 4097]
+
+
+def run(kernels, x, y, out=None, **options):
+    """Return losses, gradient, softmax, log-probabilities and lse of a kernels module."""
+    problem = Problem(x, y=y, **options)
+    grad = np.empty(x.shape, x.dtype) if out is None else out
+    p, log_p = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    kernels.softmax(Problem(x), p)
+    kernels.log_softmax(Problem(x), log_p)
+    lse = kernels.logsumexp(Problem(x))
+    loss = kernels.forward_backward(problem, grad)
+    return loss, grad, p, log_p, lse
+
+
+def agree(got, want, dtype, units=8):
+    eps = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}[np.dtype(dtype).name]
+    for a, b in zip(got, want, strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)  # noqa: PLW2901
+        assert np.allclose(a, b, rtol=units * eps, atol=1e-44 if eps > 1e-10 else 1e-320, equal_nan=True)
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_every_length(n, real):
+    rng = np.random.default_rng(n)
+    N = 19 if n < 300 else 3
+    x = (rng.normal(size=(N, n)) * 6).astype(real)
+    y = rng.integers(0, n, N)
+    agree(run(cpu, x, y), run(loops, x, y), real)
+
+
+@pytest.mark.parametrize("n", [3, 10, 170, 300])
+def test_half_types(n, dtype):
+    rng = np.random.default_rng(n)
+    x = (rng.normal(size=(19, n)) * 4).astype(dtype)
+    agree(run(cpu, x, rng.integers(0, n, 19)), run(loops, x, np.random.default_rng(n).integers(0, n, 19)), dtype, 2e3)
+
+
+@pytest.mark.parametrize("n", [7, 70, 170, 600])
+def test_odd_rows_are_whole_and_others_untouched(n, real):
+    """NaN at every place, one and two +∞, all −∞, a −∞ head: what the plain loops say, also in place."""
+    rng = np.random.default_rng(n)
+    x = rng.normal(size=(n + 6, n)).astype(real)
+    x[np.arange(n), np.arange(n)] = np.nan
+    x[n, n // 2] = np.inf
+    x[n + 1, [0, n - 1]] = np.inf
+    x[n + 2] = -np.inf
+    x[n + 3, : n - 1] = -np.inf
+    y = rng.integers(0, n, len(x))
+    want = run(loops, x, y)
+    got = run(cpu, x, y)
+    agree(got, want, real)
+    assert np.isnan(got[2][:n]).all()
+    assert np.isfinite(got[2][n + 4 :]).all()
+    same = x.copy()
+    cpu.forward_backward(Problem(same, y=y), same)
+    assert np.array_equal(same, got[1], equal_nan=True)
+
+
+SPIKES = [30.0, 39.0, 41.0, 90.0, 200.0, 271.0, 273.0, 1699.0, 1701.0, 1e5, 3e38]
+
+
+@pytest.mark.parametrize("spike", SPIKES)
+@pytest.mark.parametrize("at", [0, 100, 255, 256, 300, 999])
+def test_a_spike_wherever_it_is(spike, at, real):
+    """The guess from the first 256 entries may be far off: the row is swept again, to the same bits as when it is not."""
+    x = np.random.default_rng(0).normal(size=(4, 1000)).astype(real)
+    x[:, at] = spike
+    x[1, :300] = -np.inf
+    x[2] -= real.type(spike / 2)
+    y = np.full(4, 500)
+    agree(run(cpu, x, y), run(loops, x, y), real)
+
+
+def test_subnormal_results(real):
+    """At most two smallest subnormals off, nothing lost before."""
+    low, high = (86.0, 104.0) if real == np.float32 else (707.0, 746.0)
+    for n in (40, 400):
+        x = np.zeros((1, n), real)
+        x[0, 1:] = -np.linspace(low, high, n - 1)
+        p = np.empty_like(x)
+        cpu.softmax(Problem(x), p)
+        exact = np.exp(x.astype(np.longdouble))
+        exact /= exact.sum()
+        error = np.abs(p.astype(np.longdouble) - exact)
+        assert (error <= np.maximum(2 * np.finfo(real).smallest_subnormal, 4 * np.finfo(real).eps * exact)).all()
+        assert (p[0, 1:] > 0).sum() > n / 2
+
+
+@pytest.mark.parametrize("n", [5, 48, 161, 400])
+def test_loss_gradient_and_backward_are_one(n, real):
+    """Forward, forward-and-backward and backward agree to the bit; in place and streamed too."""
+    rng = np.random.default_rng(n)
+    x = (rng.normal(size=(37, n)) * 5).astype(real)
+    y, w, s = rng.integers(0, n, 37), rng.random(n) + 0.1, rng.random(37)
+    s[3] = 0
+    problem = Problem(x, CrossEntropy(z_loss=0.01), y=y, w=w, s=s, divisor=11.0)
+    grad, again = np.empty_like(x), np.empty_like(x)
+    loss = cpu.forward_backward(problem, grad)
+    first, m, r = cpu.forward(problem)
+    assert np.array_equal(loss, first)
+    assert np.array_equal(cpu.losses(problem), first)
+    cpu.backward(problem, m, r, again)
+    assert np.array_equal(grad, again)
+    assert not grad[3].any()
+    plain = np.empty_like(x)
+    agree((loss, grad), (loops.forward_backward(problem, plain), plain), real, 32)
+    agree((m, r), loops.forward(problem)[1:], real)
+
+
+def test_streamed_outputs_are_the_same(monkeypatch, real):
+    x = np.random.default_rng(1).normal(size=(9, 333)).astype(real)
+    y = np.arange(9)
+    want = run(cpu, x, y)
+    monkeypatch.setattr(cpu, "_STREAMED", 0)
+    for got, expected in zip(run(cpu, x, y), want, strict=True):
+        assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("n", [10, 200])
+def test_places_and_strides(n, real):
+    """Any alignment, row stride and inner stride of input and output; nothing beside the output is written."""
+    rng = np.random.default_rng(n)
+    base = rng.normal(size=(20, n)).astype(real)
+    y = rng.integers(0, n, 20)
+    want = np.empty_like(base)
+    loss = cpu.forward_backward(Problem(base, y=y), want)
+    room = np.zeros(20 * (n + 5) * 2 + 16, real)
+    for offset in range(0, 9, 2):
+        wide = room[offset : offset + 20 * (n + 5)].reshape(20, n + 5)
+        wide[...] = 7
+        wide[:, 2 : 2 + n] = base
+        view, out = wide[:, 2 : 2 + n], np.full((20, n + 3), 5, real)
+        assert np.array_equal(cpu.forward_backward(Problem(view, y=y), out[:, 1 : 1 + n]), loss)
+        assert np.array_equal(out[:, 1 : 1 + n], want)
+        assert (out[:, [0, -2, -1]] == 5).all()
+    for x in (np.asfortranarray(base), np.repeat(base, 2, axis=1)[:, ::2], base[::-1].copy()[::-1]):
+        out = np.asfortranarray(np.empty_like(base))
+        assert np.array_equal(cpu.forward_backward(Problem(x, y=y), out), loss)
+        assert np.array_equal(out, want)
+
+
+def test_both_kinds_of_kernel_agree(monkeypatch, real):
+    rng = np.random.default_rng(3)
+    x, y = (rng.normal(size=(33, 40)) * 5).astype(real), rng.integers(0, 40, 33)
+    tiles = run(cpu, x, y)
+    monkeypatch.setattr(cpu, "_FEW", 0)
+    agree(run(cpu, x, y), tiles, real, 4)
+
+
+@pytest.mark.parametrize("weight", [1e-30, 1e-12, 1e12, 1e30])
+@pytest.mark.parametrize("n", [6, 200])
+def test_extreme_weights(weight, n, real):
+    """Scales that a vector kernel cannot take go to the plain loops."""
+    x = np.zeros((3, n), real)
+    x[:, 0] = 90
+    x[1, 1] = 88
+    y, s = np.array([0, 1, 2]), np.array([weight, 1.0, weight])
+    out, want = np.empty_like(x), np.empty_like(x)
+    got = cpu.forward_backward(Problem(x, y=y, s=s), out)
+    agree((got, out), (loops.forward_backward(Problem(x, y=y, s=s), want), want), real, 16)
+
+
+@pytest.mark.parametrize("n", [5, 200])
+def test_masks_and_temperatures(n, real):
+    rng = np.random.default_rng(n)
+    x, y = (rng.normal(size=(21, n)) * 9).astype(real), rng.integers(0, n, 21)
+    where = rng.random((21, n)) < 0.7
+    where[np.arange(21), y] = True
+    tau = 0.3 + 3 * rng.random(21)
+    for options in ({"where": where}, {"tau": tau}, {"where": where, "tau": tau}):
+        out, want = np.empty_like(x), np.empty_like(x)
+        got = cpu.forward_backward(Problem(x, y=y, **options), out)
+        agree((got, out), (loops.forward_backward(Problem(x, y=y, **options), want), want), real, 16)
+        for name in ("softmax", "log_softmax"):
+            getattr(cpu, name)(Problem(x, **options), out)
+            getattr(loops, name)(Problem(x, **options), want)
+            agree((out,), (want,), real, 16)
