@@ -98,7 +98,7 @@ def test_log1p():
 
 
 @numba.njit(nogil=True)
-def moved(source, target, count, like):
+def moved(source, target, count):
     if count < lanes_of(source.dtype):
         v = simd.load_part(address_of(source), count, simd.zero(source.dtype), source.dtype)
         simd.store_part(address_of(target), count, v, target.dtype)
@@ -118,7 +118,7 @@ def test_loads_and_stores(name):
     x = np.random.default_rng(0).normal(size=16).astype(kind)
     for count in range(1, 17 if name != "float64" else 9):
         out = np.zeros(16, kind)
-        moved(x.view(bits), out.view(bits), count, 0)
+        moved(x.view(bits), out.view(bits), count)
         assert np.array_equal(out[:count], x[:count])
         assert (out[count:] == 0).all()
 

@@ -74,7 +74,7 @@ SPIKES = [30.0, 39.0, 41.0, 90.0, 200.0, 271.0, 273.0, 1699.0, 1701.0, 1e5, 3e38
 @pytest.mark.parametrize("spike", SPIKES)
 @pytest.mark.parametrize("at", [0, 100, 255, 256, 300, 999])
 def test_a_spike_wherever_it_is(spike, at, real):
-    """The guess from the first 256 entries may be far off: the row is swept again, to the same bits as when it is not."""
+    """The guess from the first 256 entries may be far off: the row is swept again."""
     x = np.random.default_rng(0).normal(size=(4, 1000)).astype(real)
     x[:, at] = spike
     x[1, :300] = -np.inf

@@ -44,9 +44,9 @@ def test_every_row_once():
     for n in (1, 15, 16, 17, 1000, 70_001):
         seen, lock = np.zeros(n, int), threading.Lock()
 
-        def work(first, last):
+        def work(first, last, seen=seen, lock=lock):
             with lock:
-                seen[first:last] += 1  # noqa: B023
+                seen[first:last] += 1
 
         for_rows(n, 10**6, work, threads=3)
         assert (seen == 1).all()

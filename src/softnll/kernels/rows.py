@@ -60,6 +60,7 @@ AHEAD = 4096  # bytes: how far ahead of the sweep memory is asked for
 GROUP = 8  # vectors summed before their sum goes to a wider one (4: 1.6 times slower, for want of registers)
 WINDOW = 256  # entries from which the reference is guessed before the sweep
 _f8 = np.float64
+FAR = 1e30  # logits whose differences may overflow
 TINY = 1e-280  # a rest below it has lost digits to subnormals
 LEAST, MOST = 2.0**-34, 2.0**40  # the scales that neither overflow a factor nor bring back what was cut off
 
@@ -369,7 +370,7 @@ def normalise_rows(
         p, o, allowed = address_of(x) + i * x.strides[0], address_of(out) + i * out.strides[0], mask_of(where, i)
         beta, beta_low = inverse(taus, temperature(taus, i), element)
         m, big, rest = swept(p, allowed, n, element, beta, beta_low, w, scratch_type)
-        if not ordinary(m, big, rest):
+        if not ordinary(m, big, rest) or (beta is not None and abs(_f8(m)) > FAR):  # there x − m may overflow, not /τ
             odd[left] = i
             left += 1
         elif prob is None:
