@@ -178,7 +178,7 @@ def test_a_fit_repeats_and_a_warm_start_stays():
     coef = model.coef_
     np.testing.assert_array_equal(fitted(X, y, random_state=2).coef_, coef)
     assert model.fit(X, y).n_iter_ <= 1
-    np.testing.assert_allclose(model.coef_, coef, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(model.coef_, coef, rtol=0, atol=5e-3)  # one step along the flat directions, in float32
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from numba import types
 from numba.core.caching import FunctionCache
 from numba.core.registry import cpu_target
 
-__all__ = ["array", "compiled", "fuses", "output"]
+__all__ = ["array", "compiled", "converts_half", "fuses", "output"]
 
 
 def _fingerprint() -> str:
@@ -58,7 +58,17 @@ def compiled(function: Callable[..., Any], result: Any, *arguments: Any) -> Any:
 
 
 @cache
+def _has(feature: str) -> bool:
+    """Whether the CPU that is compiled for has a feature; all of those asked for here are in every 64-bit ARM."""
+    features = cpu_target.target_context.codegen()._tm_features  # noqa: SLF001 - Numba has no public name for it
+    return f"+{feature}" in features.split(",") or platform.machine().lower() in ("arm64", "aarch64")
+
+
 def fuses() -> bool:
     """Whether the CPU that is compiled for multiplies and adds in one instruction, rounding once."""
-    machine = cpu_target.target_context.codegen()._tm_features  # noqa: SLF001 - Numba has no public name for it
-    return "+fma" in machine.split(",") or platform.machine().lower() in ("arm64", "aarch64")
+    return _has("fma")
+
+
+def converts_half() -> bool:
+    """Whether it has instructions between float16 and float32: LLVM calls functions that are not there for others."""
+    return _has("f16c")

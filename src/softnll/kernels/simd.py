@@ -31,6 +31,8 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+from softnll.kernels.compile import converts_half
+
 __all__ = [
     "DOUBLES",
     "FLOATS",
@@ -185,13 +187,44 @@ def _memory(element: Any, lanes: int) -> tuple[ir.VectorType, int]:
     }[element]
 
 
+def _half_to_float(b: Any, value: Any, floats: ir.VectorType) -> Any:
+    """Return float16 as float32 by integers: its bits moved into place are the number times 2⁻¹¹²."""
+    wide = ir.VectorType(_I32, floats.count)
+    h = b.zext(b.bitcast(value, ir.VectorType(_I16, floats.count)), wide)
+    sign = b.shl(b.and_(h, _constant(wide, 0x8000)), _constant(wide, 16))
+    moved = b.shl(b.and_(h, _constant(wide, 0x7FFF)), _constant(wide, 13))
+    finite = b.bitcast(b.fmul(b.bitcast(moved, floats), _constant(floats, 2.0**112)), wide)
+    infinite = b.icmp_unsigned(">=", moved, _constant(wide, 0x7C00 << 13))
+    return b.bitcast(b.or_(sign, b.select(infinite, b.or_(moved, _constant(wide, 0x7F800000)), finite)), floats)
+
+
+def _float_to_half(b: Any, value: Any, halves: ir.VectorType) -> Any:
+    """Return float32 as float16 by integers, rounded to nearest, ties to even."""
+    wide = ir.VectorType(_I32, halves.count)
+    u = b.bitcast(value, wide)
+    sign = b.and_(b.lshr(u, _constant(wide, 16)), _constant(wide, 0x8000))
+    size = b.and_(u, _constant(wide, 0x7FFFFFFF))
+    odd = b.and_(b.lshr(size, _constant(wide, 13)), _constant(wide, 1))
+    moved = b.sub(b.add(size, b.add(odd, _constant(wide, 0xFFF))), _constant(wide, 112 << 23))
+    normal = b.lshr(moved, _constant(wide, 13))
+    # Beside ½ the last place of a float32 is that of a subnormal float16.
+    small = b.sub(
+        b.bitcast(b.fadd(b.bitcast(size, value.type), _constant(value.type, 0.5)), wide), _constant(wide, 0x3F000000)
+    )
+    bits = b.select(b.icmp_unsigned("<", size, _constant(wide, 0x38800000)), small, normal)
+    bits = b.select(b.icmp_unsigned(">=", size, _constant(wide, 0x47800000)), _constant(wide, 0x7C00), bits)
+    bits = b.select(b.icmp_unsigned(">", size, _constant(wide, 0x7F800000)), _constant(wide, 0x7E00), bits)
+    return b.bitcast(b.trunc(b.or_(sign, bits), ir.VectorType(_I16, halves.count)), halves)
+
+
 def _decode(b: Any, value: Any, element: Any) -> Any:
     """Return what was loaded as float32 or float64."""
     if element == types.uint16:  # bfloat16 is the upper half of a float32
         wide = ir.VectorType(_I32, value.type.count)
         return b.bitcast(b.shl(b.zext(value, wide), _constant(wide, 16)), ir.VectorType(ir.FloatType(), wide.count))
     if element == types.int16:
-        return b.fpext(value, ir.VectorType(ir.FloatType(), value.type.count))
+        floats = ir.VectorType(ir.FloatType(), value.type.count)
+        return b.fpext(value, floats) if converts_half() else _half_to_float(b, value, floats)
     return value
 
 
@@ -204,7 +237,8 @@ def _encode(b: Any, value: Any, element: Any) -> Any:
         rounded = b.add(u, b.add(odd, _constant(wide, 0x7FFF)))
         return b.trunc(b.lshr(rounded, _constant(wide, 16)), ir.VectorType(_I16, wide.count))
     if element == types.int16:
-        return b.fptrunc(value, ir.VectorType(_HALF, value.type.count))
+        halves = ir.VectorType(_HALF, value.type.count)
+        return b.fptrunc(value, halves) if converts_half() else _float_to_half(b, value, halves)
     return value
 
 
