@@ -94,7 +94,7 @@ def test_log1p():
     logarithms(x, out, False)
     assert (np.abs(out - exact) <= np.spacing(exact.astype(np.float64))).all()
     logarithms(x, out, True)
-    assert (np.abs(out - exact) <= 2.0**-29 * exact).all()
+    assert (np.abs(out - exact) <= 2.0**-28 * exact).all()
 
 
 @numba.njit(nogil=True)

@@ -355,7 +355,7 @@ def test_across_lanes(real):
 @numba.njit(nogil=True, error_model="numpy")
 def allowed_ones(x, where, out, count):
     v = simd.load(address_of(x), x.dtype)
-    v = simd.load_allowed(v, address_of(where)) if count < 0 else simd.load_allowed_part(v, address_of(where), count)  # noqa: SIM108 - Numba types the two branches
+    v = simd.load_allowed(v, address_of(where)) if count < 0 else simd.load_allowed_part(v, address_of(where), count)
     simd.store(address_of(out), v, x.dtype)
 
 

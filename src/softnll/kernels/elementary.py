@@ -284,7 +284,7 @@ def log1p(x: Value) -> Value:
 
 @register_jitable
 def _log1p_short(x: Value) -> Value:
-    """Return log(1 + x) of 8 float64 ≥ 0 within 2⁻³⁰: enough for a result in float32, at a third of the cost."""
+    """Return log(1 + x) of 8 float64 ≥ 0 within 2⁻²⁸: enough for a result in float32, at a third of the cost."""
     f, e = logarithm_parts(x + 1.0)
     f = select(equal(e, splat(0.0)), x, f)
     half = f * f * 0.5
