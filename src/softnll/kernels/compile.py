@@ -11,7 +11,7 @@ from typing import Any
 
 import numba
 from numba import types
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.registry import cpu_target
 
 __all__ = ["array", "compiled", "converts_half", "fuses", "output"]
@@ -29,6 +29,16 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
     """Numba's cache on disk, with all of this folder in its key."""
 
     _sources = _fingerprint()
+
+    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+        super().__init__(function)
+        # Files of its own for each signature: processes that compile at once would write over each other's.
+        name = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=f"{self._impl.filename_base}-{name}",
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         return (*super()._index_key(signature, codegen), self._sources)
@@ -48,7 +58,7 @@ def compiled(function: Callable[..., Any], result: Any, *arguments: Any) -> Any:
     """Return a function compiled for these types, from the cache on disk where it is there."""
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     try:
-        dispatcher._cache = _KernelCache(function)  # noqa: SLF001 - what enable_caching() does, with our class
+        dispatcher._cache = _KernelCache(function, arguments)  # noqa: SLF001 - what enable_caching() does, with our class
     except RuntimeError as error:  # neither the package's nor the user's cache folder can be written to
         if "cannot cache" not in str(error):
             raise
