@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from softnll.kernels import elementary, simd
+from softnll.kernels.compile import fuses
 from softnll.kernels.rows import address_of, lanes_of
 
+BOUND = 1.0 if fuses() else 1.25  # in units in the last place: two roundings more where nothing is fused
 STEP = 1 if os.environ.get("SOFTNLL_EXHAUSTIVE") else 211
 
 
@@ -70,13 +72,13 @@ def test_exp_of_float32(m):
             worst = max(
                 worst, relative_errors(padded(bits.view(np.float32), np.float32), np.float32(m), np.float64, 64).max()
             )
-    assert worst <= 1.0
+    assert worst <= BOUND
 
 
 @pytest.mark.parametrize("m", [0.0, 12.3, -700.0])
 def test_exp_of_float64(m):
     x = padded(m - np.random.default_rng(0).random(100_000) * 745, np.float64)
-    assert relative_errors(x, np.float64(m), np.longdouble, 200).max() <= 1.0
+    assert relative_errors(x, np.float64(m), np.longdouble, 200).max() <= BOUND
 
 
 def test_exp_beyond_its_range(real):

@@ -117,7 +117,11 @@ def test_loss_gradient_and_backward_are_one(n, real):
     assert np.array_equal(grad, again)
     assert not grad[3].any()
     plain = np.empty_like(x)
-    agree((loss, grad), (loops.forward_backward(problem, plain), plain), real, 32)
+    agree((loss,), (loops.forward_backward(problem, plain),), real, 32)
+    at = np.arange(37), y  # here the z-loss' part may cancel p − 1: digits of both, not of their sum
+    assert (np.abs(grad[at] - plain[at].astype(np.float64)) <= 8 * np.finfo(real).eps * w[y] * s / 11).all()
+    grad[at] = plain[at] = 0
+    agree((grad,), (plain,), real, 32)
     agree((m, r), loops.forward(problem)[1:], real)
 
 

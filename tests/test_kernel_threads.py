@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -59,6 +60,38 @@ def test_an_error_reaches_the_caller():
 
     with pytest.raises(ValueError, match="from a thread"):
         for_rows(1000, 10**6, work, threads=2)
+
+
+def test_the_error_comes_after_all_have_ended():
+    ended = []
+
+    def work(first, last):
+        if first == 0:
+            raise ValueError("at once")
+        time.sleep(0.01)
+        ended.append((first, last))
+
+    for threads in (2, 7):
+        with pytest.raises(ValueError, match="at once"):
+            for_rows(4000, 10**6, work, threads=threads)
+        so_far = len(ended)
+        time.sleep(0.05)
+        assert len(ended) == so_far
+
+
+def test_calls_inside_of_workers_end(monkeypatch):
+    """Each of three threads calls for three more, of a pool that has no more."""
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
+    x = np.random.default_rng(2).normal(size=(30_000, 10)).astype(np.float32)
+    want, got = sn.softmax(x), []
+    thread = threading.Thread(
+        target=for_rows, args=(600, 10**6, lambda _first, _last: got.append(sn.softmax(x)), 3), daemon=True
+    )
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert len(got) > 3
+    assert all(np.array_equal(each, want) for each in got)
 
 
 def test_thread_count(monkeypatch):

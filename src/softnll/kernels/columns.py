@@ -61,6 +61,7 @@ AHEAD = 2048  # bytes: how far ahead of a tile memory is asked for
 MOST_TILES = 4
 M, BIG, REST, LOST, X_Y, E_Y, WEIGHT, RESULT, FACTOR, LOW = (512 * each for each in range(10))
 NOTES = 512 * 10
+R = LOST  # once the rests are settled
 
 
 @register_jitable
@@ -137,7 +138,7 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int) -> None
 
 @register_jitable
 def settle(notes: int, n_rows: int, work: Any) -> bool:
-    """Add to the rests what their additions lost; return whether this arithmetic serves all rows.
+    """Add to the rests what their additions lost, and note r; return whether this arithmetic serves all rows.
 
     It does not where there is a NaN, an infinite largest entry, or a rest that has lost digits to subnormals.
     """
@@ -147,6 +148,7 @@ def settle(notes: int, n_rows: int, work: Any) -> bool:
         m, big = load(notes + M + h, _f8), load(notes + BIG + h, _f8)
         rest = load(notes + REST + h, _f8) + load(notes + LOST + h, _f8)
         store(notes + REST + h, rest, _f8)
+        store(notes + R + h, rest / big, _f8)
         finite = both(less(maximum(m, 0.0 - m), infinite), both(less(nothing, big), less(rest, infinite)))
         digits = less(big * TINY, select(less(nothing, rest), rest, big))
         fine = fine and every(both(finite, digits))
@@ -164,12 +166,13 @@ def served(notes: int, i: int) -> bool:
 
 
 @register_jitable
-def note_factor(notes: int, h: int, value: Any, divisor: Any) -> None:
-    """Note value / divisor of eight rows, and what its rounding lost."""
+def note_factor(notes: int, h: int, value: Any, big: Any, rest: Any, lost: Any) -> None:
+    """Note value / (big + rest + lost) of eight rows, and what its rounding lost."""
+    divisor, error = two_sum(big, rest)
     inverse = 1.0 / divisor
     quotient = value * inverse
     store(notes + FACTOR + h, quotient, _f8)
-    store(notes + LOW + h, remainder(value, quotient, divisor) * inverse, _f8)
+    store(notes + LOW + h, (remainder(value, quotient, divisor) - quotient * (error + lost)) * inverse, _f8)
 
 
 @register_jitable
@@ -246,7 +249,7 @@ def normalise_columns(x: Array, prob: Any, out: Array, work: Array, first: int, 
             if prob is None:
                 store(notes + FACTOR + h, log_rest(rest / big, kind), _f8)
             else:
-                note_factor(notes, h, splat(1.0), big + rest)
+                note_factor(notes, h, splat(1.0), big, rest, splat(0.0))
         for t in range(full):
             here = es + t * column_bytes(n)
             if prob is None:
@@ -339,8 +342,9 @@ def note_gradients(full: int, zeta: float, divisor: float, work: Any, notes: int
     one, least, most = splat(1.0), splat(LEAST), splat(MOST)
     for h in range(0, 8 * full, 64):
         big, e = load(notes + BIG + h, _f8), load(notes + E_Y + h, _f8)
-        r = load(notes + REST + h, _f8) / big
-        rest = r * big
+        r = load(notes + R + h, _f8)
+        rest = r * big  # as the backward has it, to the bit
+        lost = 0.0 - remainder(rest, r, big)
         scale = load(notes + WEIGHT + h, _f8) / divisor
         targeted = 0.0 - ((big - e) + rest)
         if zeta > 0:
@@ -352,7 +356,7 @@ def note_gradients(full: int, zeta: float, divisor: float, work: Any, notes: int
             fine = fine and every(both(less(least, magnitude), less(magnitude, most)))
         magnitude = maximum(scale, 0.0 - scale)
         fine = fine and every(both(less(least, magnitude), less(magnitude, most)))
-        note_factor(notes, h, scale, big + rest)
+        note_factor(notes, h, scale, big, rest, lost)
         store(notes + RESULT + h, targeted, _f8)
     return fine
 
@@ -525,6 +529,8 @@ def backward_columns(
             store_scalar(notes + REST + 8 * i, rest, _f8)
             store_scalar(notes + LOST + 8 * i, 0.0, _f8)
         fine = settle(notes, lanes, kind)
+        for i in range(lanes):
+            store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
         fine = note_targets(x, y, w, s, start, count, lanes, es, kind, notes) and fine
         fine = note_gradients(lanes, zeta, divisor, kind, notes) and fine
         write_gradients(y, start, count, n, es, element, kind, notes, rows)

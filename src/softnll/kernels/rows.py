@@ -142,6 +142,15 @@ def largest(p: int, allowed: Any, n: int, element: Any) -> Any:
 
 
 @register_jitable
+def gathered(acc: Any, losers: float) -> float:
+    """Return all that was summed, rounded about once: the high digits that the lanes share are added exactly."""
+    high, low = two_sum(acc[0], acc[1])
+    anchor = splat(16.0 * reduce_sum(high))
+    common = (high + anchor) - anchor
+    return reduce_sum(common) + (losers + reduce_sum((high - common) + low))
+
+
+@register_jitable
 def sweep(
     p: int,
     allowed: Any,
@@ -197,7 +206,7 @@ def sweep(
         big = maximum(big, e)
     acc = accumulate(acc, rest)
     top, losers = tournament(big)
-    return reduce_max(m), top, losers + reduce_sum(acc[0] + acc[1])
+    return reduce_max(m), top, gathered(acc, losers)
 
 
 @register_jitable
@@ -237,11 +246,12 @@ def put(address: int, v: Any, element: Any, streamed: bool) -> None:
 
 
 @register_jitable
-def in_two(value: float, divisor: float, element: Any) -> Any:
-    """Return value / divisor as an unevaluated sum, in the type in which an element is computed with."""
+def in_two(value: float, big: float, rest: float, lost: float, element: Any) -> Any:
+    """Return value / (big + rest + lost) as an unevaluated sum, in the type in which an element is computed with."""
+    divisor, error = two_sum(big, rest)
     quotient = value / divisor
     high = rounded(quotient, element)
-    low = (quotient - _f8(high)) + remainder(value, quotient, divisor) / divisor
+    low = (quotient - _f8(high)) + (remainder(value, quotient, divisor) - quotient * (error + lost)) / divisor
     return high, rounded(low, element)
 
 
@@ -376,7 +386,7 @@ def normalise_rows(
         elif prob is None:
             write_logs(p, allowed, n, element, m, beta, rounded(math.log1p(rest / big), element), o, streamed)
         else:
-            write_scaled(w, scratch_type, n, in_two(1.0, big + rest, element), o, element, streamed)
+            write_scaled(w, scratch_type, n, in_two(1.0, big, rest, 0.0, element), o, element, streamed)
     if streamed:
         fence()
     return left
@@ -496,9 +506,10 @@ def loss_rows(
                     continue
                 e = _f8(load_scalar(v + c * size_of(scratch_type), scratch_type))
                 rest = r * big  # as the backward has it, to the bit
+                lost = -remainder(rest, r, big)
                 targeted = (extra * e - ((big - e) + rest)) / (1.0 + extra)
                 store_scalar(v + c * size_of(scratch_type), rounded(targeted, element), scratch_type)
-                write_scaled(v, scratch_type, n, in_two(factor, big + rest, element), out, element, streamed)
+                write_scaled(v, scratch_type, n, in_two(factor, big, rest, lost, element), out, element, streamed)
             note(notes, i - start, _f8(m), r, x_y, tau, weight * mass)
             if ms is not None:
                 ms[i], rs[i] = _f8(m), r
@@ -562,11 +573,12 @@ def backward_rows(
         at, base, magics, cuts = splat(at), splat(c0), splat(magic), splat(cut)
         big = _f8(reduce_max(power(at, base, magics, cuts, beta, beta_low)))
         rest = r * big
+        lost = -remainder(rest, r, big)
         sweep(p, allowed, n, element, c0, magic, cut, beta, beta_low, v, scratch_type)
         e = _f8(load_scalar(v + c * size_of(scratch_type), scratch_type))
         targeted = (extra * e - ((big - e) + rest)) / (1.0 + extra)
         store_scalar(v + c * size_of(scratch_type), rounded(targeted, element), scratch_type)
-        write_scaled(v, scratch_type, n, in_two(factor, big + rest, element), out, element, streamed)
+        write_scaled(v, scratch_type, n, in_two(factor, big, rest, lost, element), out, element, streamed)
     if streamed:
         fence()
     return left
