@@ -5,7 +5,8 @@ taken in two parts, the first so short that ``n`` times it is exact (Cody and Wa
 Elementary Functions*, 1980).
 ``n`` is rounded by adding 1.5·2²³ (float64: 1.5·2⁵²), which leaves it in the lowest bits of the sum: shifted into the
 exponent they are 2ⁿ. ``exp(t) = 1 + t·q(t)``; q's coefficients are minimax for the relative error of exp (Lawson's
-weighted least squares, ``benchmarks/coefficients.py``): 3.1e-9 = 2⁻²⁸ for float32, 3.7e-18 = 2⁻⁵⁸ for float64.
+weighted least squares, ``benchmarks/coefficients.py``): as rounded 3.7e-9 = 2⁻²⁸ for float32, 1.1e-17 = 2⁻⁵⁶ for
+float64. Measured over all float32: 0.88 ulp (1.15 at |m| near 272, 1.21 without fused multiply-add); float64 0.93.
 
 **The reference.** A row needs ``exp(x − m)``, but x − m rounds, and the error of an exponent is an error of the
 result: up to 50 ulp. So exp is taken of x itself, which is exact, and scaled by a power of two, ``2⁻ᴷ ≈ exp(−m)``,
@@ -13,9 +14,9 @@ which costs nothing: the shift that makes 2ⁿ makes 2ⁿ⁻ᴷ as well. Where m
 the difference is taken after all: there x − m is exact for each x that counts (Sterbenz: x and m are within a factor
 of two). Every quantity of a row is a ratio of such numbers, so the scale never has to be undone.
 
-The exponentials are scaled up by 2⁶⁴ (float64: 2²⁰⁰) besides, so that none is a subnormal number, which costs
-processors a hundred cycles and digits: what underflows does so once, in the product that is stored. Below 2⁻¹⁹⁰
-(2⁻¹²²²) times the largest they are 0.
+The exponentials are scaled up by 2⁶⁴ (float64: 2²⁰⁰) besides, so that none that counts is a subnormal number, which
+costs processors a hundred cycles and digits: what underflows does so once, in the product that is stored. Below about
+2⁻¹⁹⁰ (2⁻¹²²²) times the largest they are 0.
 """
 
 from __future__ import annotations
