@@ -193,3 +193,16 @@ def test_masks_and_temperatures(n, real):
             getattr(cpu, name)(Problem(x, **options), out)
             getattr(loops, name)(Problem(x, **options), want)
             agree((out,), (want,), real, 16)
+
+
+def test_what_the_backward_is_given_is_only_read(real):
+    """Also where a row is left to the plain loops; m and r may be read-only."""
+    x = np.zeros((3, 5), real)
+    x[1, 0] = np.nan
+    problem = Problem(x, y=np.array([0, 1, 2]))
+    _, m, r = cpu.forward(problem)
+    m.flags.writeable = r.flags.writeable = False
+    out = np.empty_like(x)
+    cpu.backward(problem, m, r, out)
+    assert np.isnan(out[1]).all()
+    assert np.isfinite(out[[0, 2]]).all()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -118,12 +118,21 @@ def _taus(problem: Problem) -> Vector | None:
 Values = tuple[Vector | None, ...]
 
 
-def _leftovers(part: Problem, out: NDArray[Any] | None, per_row: Values, odd: Any, plain: Callable[..., None]) -> None:
+class _Pair(NamedTuple):
+    """A vector kernel and the plain loops that stand in for it."""
+
+    call: Callable[..., int]
+    plain: Callable[..., None]
+
+
+def _leftovers(
+    part: Problem, out: NDArray[Any] | None, per_row: Values, read: tuple[Vector, ...], odd: Any, pair: _Pair
+) -> None:
     """Let plain loops do the rows that a vector kernel has left, and put the results in their places."""
     rest = part.take(odd, part.x[odd])
     written = None if out is None else np.empty(rest.x.shape, out.dtype)
-    values = tuple(None if each is None else each[odd] for each in per_row)
-    plain(rest, written, values)
+    values = tuple(None if each is None else np.empty(len(odd)) for each in per_row)
+    pair.plain(rest, written, (*values, *(each[odd] for each in read)))
     if out is not None:
         out[odd] = written
     for target, value in zip(per_row, values, strict=True):
@@ -135,16 +144,16 @@ def _some(
     part: Problem,
     out: NDArray[Any] | None,
     per_row: Values,
+    read: tuple[Vector, ...],
     first: int,
     last: int,
-    call: Callable[..., int],
-    plain: Callable[..., None],
+    pair: _Pair,
 ) -> None:
     """Let a vector kernel do some rows, and plain loops those that it leaves."""
     odd = np.empty(last - first, np.int64)
-    left = call(part, out, per_row, first, last, odd)
+    left = pair.call(part, out, (*per_row, *read), first, last, odd)
     if left:
-        _leftovers(part, out, per_row, odd[:left], plain)
+        _leftovers(part, out, per_row, read, odd[:left], pair)
 
 
 def _packed(problem: Problem) -> Problem:
@@ -157,34 +166,35 @@ def _run(
     problem: Problem,
     out: NDArray[Any] | None,
     per_row: Values,
-    call: Callable[..., int],
-    plain: Callable[..., None],
+    pair: _Pair,
+    read: tuple[Vector, ...] = (),
 ) -> None:
     """Let vector kernels do the rows, and plain loops those that they leave.
 
-    ``call(problem, out, per_row, first, last, odd)`` and ``plain(problem, out, per_row)`` write the rows of ``out``
-    and of each ``per_row`` array (or read the latter).
+    ``call(problem, out, values, first, last, odd)`` and ``plain(problem, out, values)`` write the rows of ``out`` and
+    of each ``per_row`` array; the values are those and what is ``read`` of each row.
     """
     n_rows, n_columns = problem.x.shape
     served, direct = _served(problem), _dense(problem.x) and _dense(out) and _dense(problem.where)
     if served and direct and in_one_go(n_rows, n_columns):
-        _some(problem, out, per_row, 0, n_rows, call, plain)
+        _some(problem, out, per_row, read, 0, n_rows, pair)
         return
 
     def work(first: int, last: int) -> None:
         if served and direct:
-            _some(problem, out, per_row, first, last, call, plain)
+            _some(problem, out, per_row, read, first, last, pair)
             return
         for block in blocks((last - first, n_columns), 1 << 16):
             here = slice(first + block.start, first + block.stop)
             part = problem.take(here, problem.x[here])
             result = None if out is None else out[here]
             values = tuple(None if each is None else each[here] for each in per_row)
+            given = tuple(each[here] for each in read)
             if not served:
-                plain(part, result, values)
+                pair.plain(part, result, (*values, *given))
                 continue
             scratch = None if result is None else np.empty(result.shape, result.dtype)
-            _some(_packed(part), scratch, values, 0, len(part.x), call, plain)
+            _some(_packed(part), scratch, values, given, 0, len(part.x), pair)
             if result is not None:
                 result[...] = scratch
 
@@ -218,7 +228,7 @@ def _normalise(problem: Problem, out: NDArray[Any], log: bool) -> None:
     def plain(part: Problem, out: Any, _: Any) -> None:
         (loops.log_softmax if log else loops.softmax)(part, out)
 
-    _run(problem, out, (), call, plain)
+    _run(problem, out, (), _Pair(call, plain))
 
 
 def softmax(problem: Problem, out: NDArray[Any]) -> None:
@@ -249,7 +259,7 @@ def logsumexp(problem: Problem) -> Vector:
     def plain(part: Problem, _: Any, values: Any) -> None:
         values[0][...] = loops.logsumexp(part)
 
-    _run(problem, None, (lse,), call, plain)
+    _run(problem, None, (lse,), _Pair(call, plain))
     return lse
 
 
@@ -290,7 +300,7 @@ def _losses(problem: Problem, out: NDArray[Any] | None, *, notes: bool) -> tuple
             if target is not None:
                 target[...] = value
 
-    _run(problem, out, (loss, m, r), call, plain)
+    _run(problem, out, (loss, m, r), _Pair(call, plain))
     return loss, m, r
 
 
@@ -323,7 +333,7 @@ def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     def plain(part: Problem, out: Any, values: Any) -> None:
         loops.backward(part, values[0], values[1], out)
 
-    _run(problem, out, (m, r), call, plain)
+    _run(problem, out, (), _Pair(call, plain), read=(m, r))
 
 
 def pick(problem: Problem) -> Vector:
