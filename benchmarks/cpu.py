@@ -1,7 +1,7 @@
 """The last layer on a CPU beside its peers and beside what memory allows: one table, csv and markdown.
 
     python benchmarks/cpu.py                                   # everything; hours
-    python benchmarks/cpu.py --quick --out /tmp/quick          # a few small shapes, float32, 3 samples
+    python benchmarks/cpu.py --quick --out quick          # a few small shapes, float32, 3 samples
     python benchmarks/cpu.py --only loss --dtype float32 --shape 8192x1000 --threads 2
 
 Each type, shape and number of threads has a process of its own, on as many cores as threads; in it ours and every

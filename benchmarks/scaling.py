@@ -1,7 +1,7 @@
 """How the time grows: loss, and loss with gradient into a given array, against rows and against classes.
 
     python benchmarks/scaling.py [--threads 2] [--most 1e9]
-    python benchmarks/scaling.py --most 1e6 --out /tmp/scaling --image /tmp/scaling.svg   # seconds
+    python benchmarks/scaling.py --most 1e6 --out scaling --image scaling.svg   # seconds
 
 From 10³ to 10⁹ bytes of float32 logits, with neighbours of 128, 4096 and 65 536 classes. Writes the times, the fitted
 slopes of log time against log bytes, and every cliff (the time of an entry jumps by more than half from one point to

@@ -137,7 +137,7 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int) -> None
 
 
 @register_jitable
-def settle(notes: int, n_rows: int, work: Any) -> bool:
+def settle(notes: int, n_rows: int) -> bool:
     """Add to the rests what their additions lost, and note r; return whether this arithmetic serves all rows.
 
     It does not where there is a NaN, an infinite largest entry, or a rest that has lost digits to subnormals.
@@ -243,12 +243,12 @@ def normalise_columns(x: Array, prob: Any, out: Array, work: Array, first: int, 
                 for k in range(n):  # x − m is kept instead of the exponentials
                     store(here + 64 * k, load(notes + NOTES + 64 * k, kind) - m, kind)
             tournaments(notes + NOTES, n, m, kind, room(prob, here), notes + 8 * lanes * t)
-        fine = settle(notes, full * lanes, kind)
+        fine = settle(notes, full * lanes)
         for h in range(0, 8 * lanes * full, 64):
-            big, rest = load(notes + BIG + h, _f8), load(notes + REST + h, _f8)
             if prob is None:
-                store(notes + FACTOR + h, log_rest(rest / big, kind), _f8)
+                store(notes + FACTOR + h, log_rest(load(notes + R + h, _f8), kind), _f8)
             else:
+                big, rest = load(notes + BIG + h, _f8), load(notes + REST + h, _f8)
                 note_factor(notes, h, splat(1.0), big, rest, splat(0.0))
         for t in range(full):
             here = es + t * column_bytes(n)
@@ -289,9 +289,9 @@ def logsumexp_columns(x: Array, lse: Array, work: Array, first: int, last: int, 
             p = address_of(x) + at * x.strides[0]
             m = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
             tournaments(notes + NOTES, n, m, kind, None, notes + 8 * lanes * t)
-        fine = settle(notes, full * lanes, kind)
+        fine = settle(notes, full * lanes)
         for h in range(0, 8 * lanes * full, 64):
-            log_r = log_rest(load(notes + REST + h, _f8) / load(notes + BIG + h, _f8), kind)
+            log_r = log_rest(load(notes + R + h, _f8), kind)
             store(notes + RESULT + h, load(notes + M + h, _f8) + log_r, _f8)
         for i in range(count):
             if fine or served(notes, i):
@@ -336,7 +336,7 @@ def note_targets(
 
 
 @register_jitable
-def note_gradients(full: int, zeta: float, divisor: float, work: Any, notes: int) -> bool:
+def note_gradients(full: int, zeta: float, divisor: float, notes: int) -> bool:
     """Note each row's factor and, as ``RESULT``, its target's entry; return whether all scales were in range."""
     fine = True
     one, least, most = splat(1.0), splat(LEAST), splat(MOST)
@@ -385,7 +385,7 @@ def note_losses(full: int, zeta: float, work: Any, notes: int) -> bool:
     infinite = splat(np.inf)
     for h in range(0, 8 * full, 64):
         m = load(notes + M + h, _f8)
-        log_r = log_rest(load(notes + REST + h, _f8) / load(notes + BIG + h, _f8), work)
+        log_r = log_rest(load(notes + R + h, _f8), work)
         apart, lost = two_sum(m, 0.0 - load(notes + X_Y + h, _f8))
         fine = fine and every(less(apart, infinite))
         value = (log_r + lost) + apart
@@ -453,10 +453,10 @@ def loss_columns(
             m = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
             here = notes + NOTES + (1 + t) * column_bytes(n)
             tournaments(notes + NOTES, n, m, kind, room(grad, here), notes + 8 * lanes * t)
-        fine = settle(notes, full, kind)
+        fine = settle(notes, full)
         fine = note_targets(x, y, w, s, start, count, full, es, kind, notes) and fine
         if grad is not None:
-            fine = note_gradients(full, zeta, divisor, kind, notes) and fine
+            fine = note_gradients(full, zeta, divisor, notes) and fine
             write_gradients(y, start, count, n, es, element, kind, notes, rows)
         fine = note_losses(full, zeta, kind, notes) and fine
         if fine:
@@ -464,7 +464,7 @@ def loss_columns(
                 loss[start + i] = load_scalar(notes + RESULT + 8 * i, _f8)
                 if ms is not None:
                     ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
-                    rs[start + i] = load_scalar(notes + REST + 8 * i, _f8) / load_scalar(notes + BIG + 8 * i, _f8)
+                    rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
             if grad is not None:
                 copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])
             continue
@@ -477,9 +477,8 @@ def loss_columns(
             taking_part = state == 0
             loss[start + i] = load_scalar(notes + RESULT + 8 * i, _f8) if taking_part else 0.0
             if ms is not None:
-                r = load_scalar(notes + REST + 8 * i, _f8) / load_scalar(notes + BIG + 8 * i, _f8)
                 ms[start + i] = load_scalar(notes + M + 8 * i, _f8) if taking_part else -np.inf
-                rs[start + i] = r if taking_part else -1.0
+                rs[start + i] = load_scalar(notes + R + 8 * i, _f8) if taking_part else -1.0
             if grad is not None:
                 o = out_row(grad, start + i)
                 if taking_part:
@@ -528,11 +527,11 @@ def backward_columns(
             rest = rs[start + min(i, count - 1)] * load_scalar(notes + BIG + 8 * i, _f8)
             store_scalar(notes + REST + 8 * i, rest, _f8)
             store_scalar(notes + LOST + 8 * i, 0.0, _f8)
-        fine = settle(notes, lanes, kind)
+        fine = settle(notes, lanes)
         for i in range(lanes):
             store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
         fine = note_targets(x, y, w, s, start, count, lanes, es, kind, notes) and fine
-        fine = note_gradients(lanes, zeta, divisor, kind, notes) and fine
+        fine = note_gradients(lanes, zeta, divisor, notes) and fine
         write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:
             copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])

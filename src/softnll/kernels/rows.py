@@ -435,6 +435,40 @@ def note(notes: int, k: int, m: float, r: float, x_y: float, tau: float, weight:
     store_scalar(notes + 256 + 8 * k, weight, f8)
 
 
+@register_jitable
+def scales(weight: float, mass: float, divisor: float, tau: float, zeta: float, m: float, r: float) -> Any:
+    """Return the gradient's factor, 2ζ·lse, and whether both are in the range of this arithmetic."""
+    extra = 2.0 * zeta * (m / tau + math.log1p(r)) if zeta > 0 else 0.0
+    scale = weight / divisor * mass / tau if divisor > 0 else 0.0
+    factor = scale * (1.0 + extra)
+    fine = (LEAST < abs(factor) < MOST and LEAST < abs(1.0 + extra) < MOST) or not divisor > 0
+    return factor, extra, fine
+
+
+@register_jitable
+def write_gradient(
+    v: int,
+    work: Any,
+    n: int,
+    c: int,
+    big: float,
+    r: float,
+    factor: float,
+    extra: float,
+    out: int,
+    element: Any,
+    streamed: bool,
+) -> None:
+    """Write a row's gradient from its exponentials in scratch; the rest is made of r, which is all a backward has."""
+    rest = r * big
+    lost = -remainder(rest, r, big)
+    place = v + c * size_of(work)
+    e = _f8(load_scalar(place, work))
+    targeted = (extra * e - ((big - e) + rest)) / (1.0 + extra)
+    store_scalar(place, rounded(targeted, element), work)
+    write_scaled(v, work, n, in_two(factor, big, rest, lost, element), out, element, streamed)
+
+
 def loss_rows(
     x: Array,
     where: Array,
@@ -498,18 +532,11 @@ def loss_rows(
                 left += 1
                 continue
             if grad is not None:
-                extra = 2.0 * zeta * (_f8(m) / tau + math.log1p(r)) if zeta > 0 else 0.0
-                scale = weight / divisor * mass / tau if divisor > 0 else 0.0
-                factor = scale * (1.0 + extra)
-                if not (LEAST < abs(factor) < MOST and LEAST < abs(1.0 + extra) < MOST) and divisor > 0:
+                factor, extra, fine = scales(weight, mass, divisor, tau, zeta, _f8(m), r)
+                if not fine:
                     left += 1
                     continue
-                e = _f8(load_scalar(v + c * size_of(scratch_type), scratch_type))
-                rest = r * big  # as the backward has it, to the bit
-                lost = -remainder(rest, r, big)
-                targeted = (extra * e - ((big - e) + rest)) / (1.0 + extra)
-                store_scalar(v + c * size_of(scratch_type), rounded(targeted, element), scratch_type)
-                write_scaled(v, scratch_type, n, in_two(factor, big, rest, lost, element), out, element, streamed)
+                write_gradient(v, scratch_type, n, c, big, r, factor, extra, out, element, streamed)
             note(notes, i - start, _f8(m), r, x_y, tau, weight * mass)
             if ms is not None:
                 ms[i], rs[i] = _f8(m), r
@@ -561,10 +588,8 @@ def backward_rows(
             left += 1
             continue
         tau = temperature(taus, i)
-        extra = 2.0 * zeta * (m / tau + math.log1p(r)) if zeta > 0 else 0.0
-        scale = weight / divisor * mass / tau if divisor > 0 else 0.0
-        factor = scale * (1.0 + extra)
-        if not (LEAST < abs(factor) < MOST and LEAST < abs(1.0 + extra) < MOST) and divisor > 0:
+        factor, extra, fine = scales(weight, mass, divisor, tau, zeta, m, r)
+        if not fine:
             left += 1
             continue
         beta, beta_low = inverse(taus, tau, element)
@@ -572,13 +597,8 @@ def backward_rows(
         c0, magic, cut = reference(at, beta)
         at, base, magics, cuts = splat(at), splat(c0), splat(magic), splat(cut)
         big = _f8(reduce_max(power(at, base, magics, cuts, beta, beta_low)))
-        rest = r * big
-        lost = -remainder(rest, r, big)
         sweep(p, allowed, n, element, c0, magic, cut, beta, beta_low, v, scratch_type)
-        e = _f8(load_scalar(v + c * size_of(scratch_type), scratch_type))
-        targeted = (extra * e - ((big - e) + rest)) / (1.0 + extra)
-        store_scalar(v + c * size_of(scratch_type), rounded(targeted, element), scratch_type)
-        write_scaled(v, scratch_type, n, in_two(factor, big, rest, lost, element), out, element, streamed)
+        write_gradient(v, scratch_type, n, c, big, r, factor, extra, out, element, streamed)
     if streamed:
         fence()
     return left
