@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import oracle
-from softnll.kernels import cpu
+from softnll.kernels import cpu, running
 from softnll.problem import Problem
 
 wide = np.longdouble
@@ -149,7 +149,7 @@ def test_every_alignment(n, monkeypatch, real):
     y, want = np.arange(18) % n, np.empty_like(base)
     loss = cpu.forward_backward(Problem(base, y=y), want)
     for streamed in (1 << 60, 0):
-        monkeypatch.setattr(cpu, "_STREAMED", streamed)
+        monkeypatch.setattr(running, "_STREAMED", streamed)
         for offset in range(64 // real.itemsize):
             x = np.full(18 * n + 64, 9, real)
             out = np.full(18 * n + 64, 7, real)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softnll.kernels import cpu, loops
+from softnll.kernels import cpu, loops, running
 from softnll.objective import CrossEntropy
 from softnll.problem import Problem
 
@@ -129,7 +129,7 @@ def test_streamed_outputs_are_the_same(monkeypatch, real):
     x = np.random.default_rng(1).normal(size=(9, 333)).astype(real)
     y = np.arange(9)
     want = run(cpu, x, y)
-    monkeypatch.setattr(cpu, "_STREAMED", 0)
+    monkeypatch.setattr(running, "_STREAMED", 0)
     for got, expected in zip(run(cpu, x, y), want, strict=True):
         assert np.array_equal(got, expected)
 
@@ -161,7 +161,7 @@ def test_both_kinds_of_kernel_agree(monkeypatch, real):
     rng = np.random.default_rng(3)
     x, y = (rng.normal(size=(33, 40)) * 5).astype(real), rng.integers(0, 40, 33)
     tiles = run(cpu, x, y)
-    monkeypatch.setattr(cpu, "_FEW", 0)
+    monkeypatch.setattr(running, "_FEW", 0)
     agree(run(cpu, x, y), tiles, real, 4)
 
 

@@ -70,7 +70,7 @@ def softmax(
     Bridle (1990), "Probabilistic interpretation of feedforward classification network outputs".
     """
     problem, layout = _softmax_problem(logits, axis, temperature, where)
-    return write(problem, layout, out, lambda rows: kernels().softmax(problem, rows))[0]
+    return write(problem, layout, out, kernels().softmax)[0]
 
 
 def log_softmax(
@@ -112,7 +112,7 @@ def log_softmax(
     '-8.2799e-08'
     """
     problem, layout = _softmax_problem(logits, axis, temperature, where)
-    return write(problem, layout, out, lambda rows: kernels().log_softmax(problem, rows))[0]
+    return write(problem, layout, out, kernels().log_softmax)[0]
 
 
 def logsumexp(
@@ -327,5 +327,5 @@ def cross_entropy_and_grad(
     array([[-0.294615,  0.259496,  0.035119]])
     """
     problem, layout = loss_problem(logits, targets, **options)
-    grad, losses = write(problem, layout, out, lambda rows: kernels().forward_backward(problem, rows))
+    grad, losses = write(problem, layout, out, kernels().forward_backward)
     return reduce(problem, layout, losses), grad

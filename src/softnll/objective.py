@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
@@ -53,6 +53,7 @@ class CrossEntropy:
     temperature: float = 1.0
     ignore_index: int = -100
     reduction: Reduction = "mean"
+    plain: bool = field(init=False, repr=False, compare=False)  # logits and targets are taken as they are
 
     def __post_init__(self) -> None:
         smoothing = _real("label_smoothing", self.label_smoothing)
@@ -75,6 +76,7 @@ class CrossEntropy:
             ("softcap", softcap),
             ("temperature", temperature),
             ("ignore_index", int(ignore_index)),
+            ("plain", temperature == 1 and softcap is None and smoothing == 0),
         ):
             object.__setattr__(self, name, value)
 

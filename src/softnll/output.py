@@ -24,7 +24,7 @@ def write(
     problem: Problem,
     layout: Layout,
     out: NDArray[Any] | None,
-    fill: Callable[[NDArray[Any]], Result],
+    fill: Callable[[Problem, NDArray[Any]], Result],
 ) -> tuple[NDArray[Any], Result]:
     """Let ``fill`` write rows of the logits' type and return them in the logits' shape, in ``out`` if that is given.
 
@@ -34,7 +34,7 @@ def write(
     dtype = problem.x.dtype
     if out is None:
         fresh = np.empty(problem.x.shape, dtype)
-        result = fill(fresh)
+        result = fill(problem, fresh)
         return layout.restore(fresh), result
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is a {type(out).__name__}; allowed: a NumPy array")
@@ -47,7 +47,7 @@ def write(
     rows = layout.rows(out)
     direct = out.dtype.isnative and np.may_share_memory(rows, out) and not _overlaps(rows, problem)
     target = rows if direct else np.empty(problem.x.shape, dtype)
-    result = fill(target)
+    result = fill(problem, target)
     if not direct:
         out[...] = layout.restore(target)
     return out, result

@@ -1,0 +1,162 @@
+"""How a computation of the CPU kernels is run: all rows at once, in threads, or a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softnll.kernels.compile import fuses
+from softnll.kernels.threads import for_rows
+from softnll.problem import Problem
+from softnll.targets import blocks
+
+__all__ = ["Computation", "few", "run", "run_few"]
+
+Vector = NDArray[np.float64]
+Values = tuple[Vector | None, ...]
+
+_FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
+_STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
+_TINY = 1 << 14  # entries of logits that are not worth a look at how to share them out
+_FIRST = np.zeros(1, np.int64)
+
+
+class Computation(NamedTuple):
+    """One computation on one type of logits, put together once: a tiny call has no time to look for its parts.
+
+    ``call(problem, out, values, streamed, first, last, odd)`` is the vector kernel, which returns how many rows it
+    leaves and notes them in ``odd``; ``plain(problem, out, values)`` are the loops that stand in for it. Both write the
+    rows of ``out`` and of the first ``values``; what they read of each row are the last.
+    """
+
+    call: Callable[[Problem, Any, Any, bool, int, int, Any], int]
+    plain: Callable[[Problem, Any, Any], None]
+
+
+def few(problem: Problem) -> bool:
+    """Whether a problem's rows are taken a tile at a time: few classes, none masked, logits and targets as they are."""
+    if problem.where is not None or problem.tau is not None or problem.q is not None:
+        return False
+    return problem.objective.plain and problem.x.shape[1] <= _FEW
+
+
+def run_few(computation: Computation, problem: Problem, out: NDArray[Any] | None, per_row: Values) -> None:
+    """Run a computation on rows of few classes: if they are few themselves, by the shortest way to the kernel.
+
+    It takes 1 µs where ``run`` takes 3; for a tiny problem that is most of its time.
+    """
+    x = problem.x
+    n_rows, n_columns = x.shape
+    if n_rows * n_columns > _TINY or not x.flags.carray or not (out is None or out.flags.carray):
+        run(computation, problem, out, per_row)
+        return
+    # All that can be noted of a single row is its number, 0, whoever else does so at the same time.
+    odd = _FIRST if n_rows == 1 else np.empty(n_rows, np.int64)
+    left = computation.call(problem, out, per_row, False, 0, n_rows, odd)
+    if left:
+        _leftovers(computation, problem, out, per_row, (), odd[:left])
+
+
+def run(
+    computation: Computation,
+    problem: Problem,
+    out: NDArray[Any] | None,
+    per_row: Values,
+    read: tuple[Vector, ...] = (),
+) -> None:
+    """Run a computation: vector kernels do the rows, and plain loops those that they leave or cannot serve.
+
+    What it writes are the rows of ``out`` and of each ``per_row`` array that is there; it reads ``read`` besides.
+    """
+    served = _served(problem)
+    if not (served and all(each is None or _dense(each) for each in (problem.x, out, problem.where))):
+        _in_blocks(computation, problem, out, per_row, read, served)
+        return
+    values = (*per_row, *read)
+    streamed = out is not None and out.nbytes >= _STREAMED and not np.may_share_memory(out, problem.x)
+
+    def work(first: int, last: int) -> None:
+        odd = np.empty(last - first, np.int64)
+        left = computation.call(problem, out, values, streamed, first, last, odd)
+        if left:
+            _leftovers(computation, problem, out, per_row, read, odd[:left])
+
+    for_rows(*problem.x.shape, work)
+
+
+def _served(problem: Problem) -> bool:
+    """Whether the vector kernels serve this problem: the others go through plain loops."""
+    objective = problem.objective
+    if problem.q is not None or objective.softcap is not None or objective.label_smoothing > 0:
+        return False
+    return fuses() or (problem.tau is None and objective.temperature == 1)
+
+
+def _dense(matrix: NDArray[Any]) -> bool:
+    """Whether each row of a matrix lies in one piece, each entry at a multiple of its size."""
+    return matrix.strides[1] == matrix.itemsize and matrix.flags.aligned
+
+
+def _leftovers(
+    computation: Computation,
+    problem: Problem,
+    out: NDArray[Any] | None,
+    per_row: Values,
+    read: tuple[Vector, ...],
+    odd: Any,
+) -> None:
+    """Let plain loops do the rows that a vector kernel has left, and put the results in their places."""
+    rest = problem.take(odd, problem.x[odd])
+    written = None if out is None else np.empty(rest.x.shape, out.dtype)
+    values = tuple(None if each is None else np.empty(len(odd)) for each in per_row)
+    computation.plain(rest, written, (*values, *(each[odd] for each in read)))
+    if out is not None:
+        out[odd] = written
+    for target, value in zip(per_row, values, strict=True):
+        if target is not None:
+            target[odd] = value
+
+
+def _packed(problem: Problem) -> Problem:
+    """Return a problem whose rows lie in one piece."""
+    where = None if problem.where is None else np.ascontiguousarray(problem.where)
+    return replace(problem, x=np.ascontiguousarray(problem.x), where=where)
+
+
+def _in_blocks(
+    computation: Computation,
+    problem: Problem,
+    out: NDArray[Any] | None,
+    per_row: Values,
+    read: tuple[Vector, ...],
+    served: bool,
+) -> None:
+    """Run a computation a block of rows at a time: rows with gaps are laid out anew, others go through loops."""
+    n_rows, n_columns = problem.x.shape
+
+    def do(here: slice) -> None:
+        part = problem.take(here, problem.x[here])
+        result = None if out is None else out[here]
+        values = tuple(None if each is None else each[here] for each in per_row)
+        given = tuple(each[here] for each in read)
+        if not served:
+            computation.plain(part, result, (*values, *given))
+            return
+        part = _packed(part)
+        scratch = None if result is None else np.empty(result.shape, result.dtype)
+        odd = np.empty(len(part.x), np.int64)
+        left = computation.call(part, scratch, (*values, *given), False, 0, len(part.x), odd)
+        if left:
+            _leftovers(computation, part, scratch, values, given, odd[:left])
+        if result is not None:
+            result[...] = scratch
+
+    def work(first: int, last: int) -> None:
+        for block in blocks((last - first, n_columns), 1 << 16):
+            do(slice(first + block.start, first + block.stop))
+
+    for_rows(n_rows, n_columns, work)
