@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softnll.kernels.choose import kernels
 from softnll.layout import Axis, Layout
-from softnll.objective import Reduction, checked
+from softnll.objective import Reduction, checked, tempered
 from softnll.options import LossOptions, loss_problem
 from softnll.output import reduce, write
 from softnll.problem import Problem, prepare, prepare_targets
@@ -20,7 +20,7 @@ __all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "logsumexp"
 
 def _softmax_problem(logits: Any, axis: Axis, temperature: Any, where: Any) -> tuple[Problem, Layout]:
     """Check what softmax and its logarithm are given."""
-    objective, per_row = checked(0.0, 0.0, None, temperature)
+    objective, per_row = tempered(temperature)
     return prepare(logits, axis, objective, per_row, where, True)
 
 

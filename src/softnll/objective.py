@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-__all__ = ["CrossEntropy", "Reduction", "checked"]
+__all__ = ["DEFAULT", "CrossEntropy", "Reduction", "checked", "tempered"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -81,6 +81,24 @@ class CrossEntropy:
             object.__setattr__(self, name, value)
 
 
+def _real(name: str, value: object) -> float:
+    """Return an option as a float."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; allowed: a real number")
+    return float(value)
+
+
+def _positive(name: str, value: object) -> float:
+    """Return an option that must be finite and above 0 as a float."""
+    number = _real(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {number!r}; allowed: a finite number > 0")
+    return number
+
+
+DEFAULT = CrossEntropy()
+
+
 # Checking takes 15 µs, three times all else that a tiny loss needs; finding what was checked before, 0.3. Types count:
 # True == 1 == 1.0, and the first of them is an error. What raises is not kept, so NaN is told of each time.
 _seen = lru_cache(maxsize=256, typed=True)(CrossEntropy)
@@ -106,23 +124,15 @@ def checked(
     return CrossEntropy(label_smoothing, z_loss, softcap, scalar, ignore_index, reduction), per_row
 
 
+def tempered(temperature: Any) -> tuple[CrossEntropy, Any]:
+    """Return what ``checked`` returns for a temperature alone; 1 as it is by default costs next to nothing."""
+    if type(temperature) is float and temperature == 1:
+        return DEFAULT, None
+    return checked(temperature=temperature)
+
+
 def _split(temperature: Any) -> tuple[Any, Any]:
     """Return a temperature as the objective's number and, if there is one a row, the array of them."""
     if isinstance(temperature, np.ndarray | list | tuple) and np.ndim(temperature) > 0:
         return 1.0, temperature
     return (temperature.item() if isinstance(temperature, np.ndarray) else temperature), None
-
-
-def _real(name: str, value: object) -> float:
-    """Return an option as a float."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} is {value!r}; allowed: a real number")
-    return float(value)
-
-
-def _positive(name: str, value: object) -> float:
-    """Return an option that must be finite and above 0 as a float."""
-    number = _real(name, value)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {number!r}; allowed: a finite number > 0")
-    return number

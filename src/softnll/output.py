@@ -35,17 +35,17 @@ def write(
     if out is None:
         fresh = np.empty(problem.x.shape, dtype)
         result = fill(problem, fresh)
-        return layout.restore(fresh), result
+        return (fresh if layout.is_rows else layout.restore(fresh)), result
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is a {type(out).__name__}; allowed: a NumPy array")
     if out.shape != layout.shape:
         raise ValueError(f"out has shape {out.shape}; allowed: the logits' shape {layout.shape}")
-    if out.dtype.newbyteorder("=") != dtype:
+    if out.dtype != dtype and out.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"out has dtype {out.dtype}; allowed: {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only; allowed: an array that can be written to")
     rows = layout.rows(out)
-    direct = out.dtype.isnative and np.may_share_memory(rows, out) and not _overlaps(rows, problem)
+    direct = out.dtype.isnative and (rows is out or np.may_share_memory(rows, out)) and not _overlaps(rows, problem)
     target = rows if direct else np.empty(problem.x.shape, dtype)
     result = fill(problem, target)
     if not direct:
@@ -56,11 +56,15 @@ def write(
 def _overlaps(rows: NDArray[Any], problem: Problem) -> bool:
     """Whether writing these rows one after another could change what is still to be read."""
     x = problem.x
-    same = rows.__array_interface__["data"] == x.__array_interface__["data"] and rows.strides == x.strides
-    if not same and np.may_share_memory(rows, x):
+    if rows is not x and np.may_share_memory(rows, x) and not _same(rows, x):
         return True
     others = (problem.y, problem.q, problem.w, problem.s, problem.where, problem.tau)
     return any(other is not None and np.may_share_memory(rows, other) for other in others)
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two arrays of one shape and type are the same memory in the same order."""
+    return one.strides == other.strides and one.ctypes.data == other.ctypes.data
 
 
 def reduce(problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype: np.dtype[Any] | None = None) -> Any:
@@ -69,7 +73,7 @@ def reduce(problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype:
     reduction = problem.objective.reduction
     if reduction == "none":
         return _narrowed(losses, dtype).reshape(layout.row_shape)[()]
-    value = kernels().total(losses)
+    value = losses.item() if losses.size == 1 else kernels().total(losses)
     if reduction == "mean":
         value = value / problem.divisor if problem.divisor > 0 else math.nan
     if -_SAFE < value < _SAFE:

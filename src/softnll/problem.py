@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll.layout import Axis, Layout, as_floating, as_real
-from softnll.objective import CrossEntropy
+from softnll.layout import Axis, Layout, as_floating, as_real, layout_of
+from softnll.objective import DEFAULT, CrossEntropy
 from softnll.targets import as_targets, as_weights, check_soft, first_bad, hard_rows
 
 __all__ = ["Problem", "as_temperatures", "prepare", "prepare_targets"]
-
-_DEFAULT = CrossEntropy()
 
 
 @dataclass(slots=True, eq=False)  # frozen would take 1.2 µs more to make, of the 3 that a tiny softmax has
@@ -47,7 +45,7 @@ class Problem:
     """
 
     x: Any
-    objective: CrossEntropy = _DEFAULT
+    objective: CrossEntropy = DEFAULT
     y: Any = None
     q: Any = None
     w: Any = None
@@ -104,7 +102,7 @@ def _as_where(value: Any, layout: Layout) -> NDArray[np.bool_]:
 def prepare(
     logits: Any,
     axis: Axis = -1,
-    objective: CrossEntropy = _DEFAULT,
+    objective: CrossEntropy = DEFAULT,
     temperature: Any = None,
     where: Any = None,
     several: bool = False,
@@ -122,12 +120,13 @@ def prepare(
         If shapes do not fit, a temperature is not positive, or there are no classes (unless ``empty`` allows that).
     """
     array = as_floating(logits, name)
-    layout = Layout.of(array.shape, axis, several)
+    layout = layout_of(array.shape, axis) if type(axis) is int else Layout.of(array.shape, axis, several)
     if layout.n_classes == 0 and not empty:
         raise ValueError(f"{name} of shape {layout.shape} have no classes on axis {axis}; allowed: at least one")
     where = None if where is None else _as_where(where, layout)
     tau = None if temperature is None else as_temperatures(temperature, layout.row_shape)
-    return Problem(layout.rows(array), objective, None, None, None, None, where, tau), layout
+    x = array if layout.is_rows else layout.rows(array)
+    return Problem(x, objective, None, None, None, None, where, tau), layout
 
 
 def prepare_targets(

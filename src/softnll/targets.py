@@ -47,7 +47,12 @@ def as_weights(value: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.floa
 
 def as_targets(targets: Any, layout: Layout) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """Tell hard targets from soft ones by type and shape: return ``(y (N,), None)`` or ``(None, q (N, C))``."""
-    array = targets if type(targets) is np.ndarray else _as_array(targets)
+    if type(targets) is np.ndarray:
+        if targets.dtype == _INT64 and targets.ndim == 1 and targets.shape == layout.row_shape:
+            return targets, None  # by far the most frequent
+        array = targets
+    else:
+        array = _as_array(targets)
     if array.size == 0 and array.shape == layout.row_shape and array.dtype == np.float64:
         array = array.astype(np.int64)  # an empty list has no type of its own
     hard = array.dtype.kind in "iu"
@@ -86,19 +91,26 @@ def hard_rows(
     C = layout.n_classes
     if y.dtype not in (_INT64, _UINT64):
         y = y.astype(_INT64)
-    bits = y.view(_UINT64)  # what is negative is among the largest here: one comparison sees both ends
-    # argmax, as fast as max for many targets, takes 0.2 µs for a few where max takes 1.3.
-    inside = y.size == 0 or bits.item(bits.argmax()) < C
+    inside = _all_inside(y, C)
     ignored = None
     if not inside or 0 <= ignore_index < C:  # else there is nothing to ignore
         ignored = y == ignore_index
         ignored = ignored if ignored.any() else None
     if check and not inside:
-        _check_range(y, bits >= C, layout, ignored, ignore_index)
+        _check_range(y, y.view(_UINT64) >= C, layout, ignored, ignore_index)
     if check and where is not None:
         _check_allowed(y, layout, ignored, where)
     # Of the unsigned: what is out of range remains so, and comes within int64.
     return (y if y.dtype == _INT64 else np.minimum(y, np.uint64(C)).view(_INT64)), ignored
+
+
+def _all_inside(y: NDArray[Any], C: int) -> bool:
+    """Whether all targets, int64 or uint64, are in [0, C)."""
+    if y.size == 1:
+        return 0 <= y.item() < C
+    bits = y.view(_UINT64)  # what is negative is among the largest here: one comparison sees both ends
+    # argmax, as fast as max for many targets, takes 0.2 µs for a few where max takes 1.3.
+    return y.size == 0 or bits.item(bits.argmax()) < C
 
 
 def _check_range(

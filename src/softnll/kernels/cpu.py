@@ -94,19 +94,19 @@ def _options(problem: Problem) -> tuple[bool, bool]:
 
 
 @cache
-def _normalise(dtype: DType, log: bool, rows: tuple[bool, bool] | None) -> Computation:
+def _softmax(dtype: DType, rows: tuple[bool, bool] | None = None, log: bool = False) -> Computation:
     """Return softmax or log_softmax: by tiles or, with these options, by ``rows``."""
     name = "normalise_columns" if rows is None else "normalise_rows"
     kernel = _kernel(name, dtype.name, *(rows or (False, False)), not log, True)
     bits, work, flag = _BITS.get(dtype.name), _SCRATCH[dtype == np.float64], None if log else True
 
-    def call(part: Problem, out: Any, _: Any, streamed: bool, *span: Any) -> Any:
+    def call(part: Problem, out: Any, _: Any, streamed: bool, first: int, last: int, odd: Any) -> Any:
         x = part.x
         if bits is not None:
             x, out = x.view(bits), out.view(bits)
         if rows is None:
-            return kernel(x, flag, out, work, *span)
-        return kernel(x, part.where, _taus(part), flag, out, streamed, work, *span)
+            return kernel(x, flag, out, work, first, last, odd)
+        return kernel(x, part.where, _taus(part), flag, out, streamed, work, first, last, odd)
 
     def plain(part: Problem, out: Any, _: Any) -> None:
         (loops.log_softmax if log else loops.softmax)(part, out)
@@ -117,17 +117,15 @@ def _normalise(dtype: DType, log: bool, rows: tuple[bool, bool] | None) -> Compu
 def softmax(problem: Problem, out: NDArray[Any]) -> None:
     """Write p."""
     if few(problem):
-        run_few(_normalise(problem.x.dtype, False, None), problem, out, ())
+        run_few(_softmax(problem.x.dtype), problem, out, ())
     else:
-        run(_normalise(problem.x.dtype, False, _options(problem)), problem, out, ())
+        run(_softmax(problem.x.dtype, _options(problem)), problem, out, ())
 
 
 def log_softmax(problem: Problem, out: NDArray[Any]) -> None:
     """Write log p."""
-    if few(problem):
-        run_few(_normalise(problem.x.dtype, True, None), problem, out, ())
-    else:
-        run(_normalise(problem.x.dtype, True, _options(problem)), problem, out, ())
+    rows = None if few(problem) else _options(problem)
+    (run_few if rows is None else run)(_softmax(problem.x.dtype, rows, True), problem, out, ())
 
 
 @cache
