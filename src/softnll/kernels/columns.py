@@ -55,7 +55,7 @@ __all__ = ["backward_columns", "logsumexp_columns", "loss_columns", "normalise_c
 
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
-AHEAD = 2048  # bytes: how far ahead of a tile memory is asked for
+AHEAD = 2  # tiles: how far ahead memory is asked for, a line a class
 
 # What is noted of up to 64 rows (a batch of tiles), one float64 a row: where, in bytes.
 MOST_TILES = 4
@@ -88,8 +88,6 @@ def turn(p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: i
     size = size_of(element)
     fill = rounded(-np.inf, element)
     m = splat(fill)
-    for line in range(0, count * stride, 64):
-        prefetch(p + AHEAD + line)
     k = 0
     while k < n:
         if k + 8 > n >= 8:
@@ -104,8 +102,11 @@ def turn(p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: i
 
 
 @register_jitable
-def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int) -> None:
-    """Note m, largest exponential and rest of each row of a tile; write the exponentials to es, unless it is None."""
+def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: int, step: int, out: Any) -> None:
+    """Note m, largest exponential and rest of each row of a tile; write the exponentials to es, unless it is None.
+
+    On the way, ask memory for what is to be read soon, and for where results go, every ``step`` bytes.
+    """
     align_stack()
     c, magic, cut = references(m)
     store_doubles(notes + M, m)
@@ -117,6 +118,9 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int) -> None
     while k + 4 <= n:
         rest = nothing
         for j in range(4):
+            prefetch(soon + step * (k + j))
+            if out is not None:
+                prefetch(out + step * (k + j))
             e = power(load(xs + 64 * (k + j), work), c, magic, cut, None, None)
             if es is not None:
                 store(es + 64 * (k + j), e, work)
@@ -134,6 +138,12 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int) -> None
         k += 1
     add_doubles(notes + REST, notes + LOST, rest)
     store_doubles(notes + BIG, big)
+
+
+@register_jitable
+def upcoming(p: int, tile: int, n: int) -> Any:
+    """Return where the tile lies that comes AHEAD tiles later, and how much of it is asked for with each class."""
+    return p + AHEAD * tile, tile // n
 
 
 @register_jitable
@@ -242,7 +252,9 @@ def normalise_columns(x: Array, prob: Any, out: Array, work: Array, first: int, 
             if prob is None:
                 for k in range(n):  # x − m is kept instead of the exponentials
                     store(here + 64 * k, load(notes + NOTES + 64 * k, kind) - m, kind)
-            tournaments(notes + NOTES, n, m, kind, room(prob, here), notes + 8 * lanes * t)
+            soon, step = upcoming(p, x.strides[0] * lanes, n)
+            note = notes + 8 * lanes * t
+            tournaments(notes + NOTES, n, m, kind, room(prob, here), note, soon, step, out_row(out, at))
         fine = settle(notes, full * lanes)
         for h in range(0, 8 * lanes * full, 64):
             if prob is None:
@@ -288,7 +300,8 @@ def logsumexp_columns(x: Array, lse: Array, work: Array, first: int, last: int, 
             at = start + t * lanes
             p = address_of(x) + at * x.strides[0]
             m = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
-            tournaments(notes + NOTES, n, m, kind, None, notes + 8 * lanes * t)
+            soon, step = upcoming(p, x.strides[0] * lanes, n)
+            tournaments(notes + NOTES, n, m, kind, None, notes + 8 * lanes * t, soon, step, None)
         fine = settle(notes, full * lanes)
         for h in range(0, 8 * lanes * full, 64):
             log_r = log_rest(load(notes + R + h, _f8), kind)
@@ -452,7 +465,9 @@ def loss_columns(
             p = address_of(x) + at * x.strides[0]
             m = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
             here = notes + NOTES + (1 + t) * column_bytes(n)
-            tournaments(notes + NOTES, n, m, kind, room(grad, here), notes + 8 * lanes * t)
+            soon, step = upcoming(p, x.strides[0] * lanes, n)
+            note, target = notes + 8 * lanes * t, room(grad, out_row(grad, at))
+            tournaments(notes + NOTES, n, m, kind, room(grad, here), note, soon, step, target)
         fine = settle(notes, full)
         fine = note_targets(x, y, w, s, start, count, full, es, kind, notes) and fine
         if grad is not None:
@@ -516,11 +531,13 @@ def backward_columns(
     left = 0
     for start in range(first, last, lanes):
         count = min(lanes, last - start)
-        turn(address_of(x) + start * x.strides[0], x.strides[0], count, n, element, kind, xs)
+        p = address_of(x) + start * x.strides[0]
+        turn(p, x.strides[0], count, n, element, kind, xs)
         for i in range(lanes):
             store_scalar(notes + M + 8 * i, ms[start + min(i, count - 1)], _f8)
         m = load_doubles(notes + M, kind)
-        tournaments(xs, n, m, kind, es, notes)
+        soon, step = upcoming(p, x.strides[0] * lanes, n)
+        tournaments(xs, n, m, kind, es, notes, soon, step, out_row(grad, start))
         c, magic, cut = references(m)
         store_doubles(notes + BIG, power(m, c, magic, cut, None, None))
         for i in range(lanes):
