@@ -55,7 +55,7 @@ __all__ = ["backward_columns", "logsumexp_columns", "loss_columns", "normalise_c
 
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
-AHEAD = 2  # tiles: how far ahead memory is asked for, a line a class
+AHEAD = 1  # tiles: how far ahead memory is asked for, a line a class
 
 # What is noted of up to 64 rows (a batch of tiles), one float64 a row: where, in bytes.
 MOST_TILES = 4
