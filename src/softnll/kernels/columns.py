@@ -15,6 +15,7 @@ from numba.extending import register_jitable
 from softnll.kernels.elementary import log1p, log_rest, power, references, two_sum
 from softnll.kernels.plain import remainder
 from softnll.kernels.rows import (
+    GROUP,
     LEAST,
     MOST,
     TINY,
@@ -115,9 +116,9 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: i
     store_doubles(notes + LOST, nothing)
     big = nothing
     k = 0
-    while k + 4 <= n:
+    while k + GROUP <= n:
         rest = nothing
-        for j in range(4):
+        for j in range(GROUP):
             prefetch(soon + step * (k + j))
             if out is not None:
                 prefetch(out + step * (k + j))
@@ -127,7 +128,7 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: i
             rest = rest + minimum(e, big)
             big = maximum(big, e)
         add_doubles(notes + REST, notes + LOST, rest)
-        k += 4
+        k += GROUP
     rest = nothing
     while k < n:
         e = power(load(xs + 64 * k, work), c, magic, cut, None, None)
@@ -306,13 +307,36 @@ def logsumexp_columns(x: Array, lse: Array, work: Array, first: int, last: int, 
         for h in range(0, 8 * lanes * full, 64):
             log_r = log_rest(load(notes + R + h, _f8), kind)
             store(notes + RESULT + h, load(notes + M + h, _f8) + log_r, _f8)
+        if fine:
+            copy(address_of(lse) + 8 * start, notes + RESULT, 8 * count)
+            continue
         for i in range(count):
-            if fine or served(notes, i):
+            if served(notes, i):
                 lse[start + i] = load_scalar(notes + RESULT + 8 * i, _f8)
             else:
                 odd[left] = start + i
                 left += 1
     return left
+
+
+@register_jitable
+def unweighted_targets(x: Array, y: Array, start: int, count: int, es: Any, work: Any, notes: int) -> bool:
+    """Note of each row what ``note_targets`` does, where each weighs 1; return False if a target is no class."""
+    n = x.shape[1]
+    element = x.dtype
+    size, lanes = size_of(element), lanes_of(element)
+    for i in range(count):
+        c = y[start + i]
+        if c < 0 or c >= n:
+            return False
+        x_y = load_scalar(address_of(x) + (start + i) * x.strides[0] + c * size, element)
+        store_scalar(notes + X_Y + 8 * i, _f8(x_y), _f8)
+        if es is not None:
+            place = es + i // lanes * column_bytes(n) + 64 * c + size_of(work) * (i % lanes)
+            store_scalar(notes + E_Y + 8 * i, _f8(load_scalar(place, work)), _f8)
+    for h in range(0, 8 * count, 64):
+        store(notes + WEIGHT + h, splat(1.0), _f8)
+    return True
 
 
 @register_jitable
@@ -324,7 +348,9 @@ def note_targets(
     element = x.dtype
     size, lanes = size_of(element), lanes_of(element)
     usual = True
-    for i in range(count):
+    if s.shape[0] == 0 and w.shape[0] == 0:
+        usual = unweighted_targets(x, y, start, count, es, work, notes)
+    for i in range(0 if usual and s.shape[0] == 0 and w.shape[0] == 0 else count):
         c = y[start + i]
         weight = s[start + i] if s.shape[0] > 0 else 1.0
         if weight == 0.0 or c < 0 or c >= n:
@@ -349,16 +375,19 @@ def note_targets(
 
 
 @register_jitable
-def note_gradients(full: int, zeta: float, divisor: float, notes: int) -> bool:
+def note_gradients(full: int, zeta: float, divisor: float, weighted: bool, notes: int) -> bool:
     """Note each row's factor and, as ``RESULT``, its target's entry; return whether all scales were in range."""
     fine = True
+    share = splat(1.0 / divisor)
     one, least, most = splat(1.0), splat(LEAST), splat(MOST)
     for h in range(0, 8 * full, 64):
         big, e = load(notes + BIG + h, _f8), load(notes + E_Y + h, _f8)
         r = load(notes + R + h, _f8)
         rest = r * big  # as the backward has it, to the bit
         lost = 0.0 - remainder(rest, r, big)
-        scale = load(notes + WEIGHT + h, _f8) / divisor
+        scale = share
+        if weighted:
+            scale = load(notes + WEIGHT + h, _f8) / divisor
         targeted = 0.0 - ((big - e) + rest)
         if zeta > 0:
             extra = (load(notes + M + h, _f8) + log1p(r)) * (2.0 * zeta)
@@ -471,15 +500,14 @@ def loss_columns(
         fine = settle(notes, full)
         fine = note_targets(x, y, w, s, start, count, full, es, kind, notes) and fine
         if grad is not None:
-            fine = note_gradients(full, zeta, divisor, notes) and fine
+            fine = note_gradients(full, zeta, divisor, w.shape[0] + s.shape[0] > 0, notes) and fine
             write_gradients(y, start, count, n, es, element, kind, notes, rows)
         fine = note_losses(full, zeta, kind, notes) and fine
         if fine:
-            for i in range(count):
-                loss[start + i] = load_scalar(notes + RESULT + 8 * i, _f8)
-                if ms is not None:
-                    ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
-                    rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
+            copy(address_of(loss) + 8 * start, notes + RESULT, 8 * count)
+            if ms is not None:
+                copy(address_of(ms) + 8 * start, notes + M, 8 * count)
+                copy(address_of(rs) + 8 * start, notes + R, 8 * count)
             if grad is not None:
                 copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])
             continue
@@ -548,7 +576,7 @@ def backward_columns(
         for i in range(lanes):
             store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
         fine = note_targets(x, y, w, s, start, count, lanes, es, kind, notes) and fine
-        fine = note_gradients(lanes, zeta, divisor, notes) and fine
+        fine = note_gradients(lanes, zeta, divisor, w.shape[0] + s.shape[0] > 0, notes) and fine
         write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:
             copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])

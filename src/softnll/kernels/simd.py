@@ -488,22 +488,23 @@ def load_columns(typing, address, stride, rows, count, fill, element):
 
     def generate(context, b, signature, values):
         memory, size = _memory(kind, 8)
-        whole = b.icmp_signed(">=", values[3], ir.Constant(_I64, 8))
-        filler = _spread(b, values[4], 8)
-        mask = _first_lanes(b, values[3], 8)
-        last = b.sub(values[2], ir.Constant(_I64, 1))
+        numbers = [ir.Constant(_I64, i) for i in range(vec.lanes)]
+        all_rows = b.icmp_signed(">=", values[2], ir.Constant(_I64, vec.lanes))
+        whole = b.and_(all_rows, b.icmp_signed(">=", values[3], ir.Constant(_I64, 8)))
         held = ir.VectorType(_LLVM[vec.scalar], 8)
         slots = [cgutils.alloca_once(b, held) for _ in range(vec.lanes)]
-        numbers = [ir.Constant(_I64, i) for i in range(vec.lanes)]
-        present = [b.select(b.icmp_signed("<", number, last), number, last) for number in numbers]
-        addresses = [b.add(values[0], b.mul(values[1], number)) for number in present]
         with b.if_else(whole) as (then, otherwise):
             with then:
-                for slot, row in zip(slots, addresses, strict=True):
+                for slot, number in zip(slots, numbers, strict=True):
+                    row = b.add(values[0], b.mul(values[1], number))
                     b.store(_decode(b, b.load(_pointer(b, row, memory), align=size), kind), slot)
             with otherwise:
                 bits = ir.VectorType(_I16, 8) if kind == types.int16 else memory
-                for slot, row in zip(slots, addresses, strict=True):
+                filler, mask = _spread(b, values[4], 8), _first_lanes(b, values[3], 8)
+                last = b.sub(values[2], ir.Constant(_I64, 1))
+                for slot, number in zip(slots, numbers, strict=True):
+                    present = b.select(b.icmp_signed("<", number, last), number, last)
+                    row = b.add(values[0], b.mul(values[1], present))
                     loaded = b.bitcast(_masked_load(b, row, mask, _constant(bits, 0), bits, size), memory)
                     b.store(b.select(mask, _decode(b, loaded, kind), filler), slot)
         rows = [b.load(slot) for slot in slots]
