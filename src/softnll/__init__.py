@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from softnll.derivatives import cross_entropy_hvp, softmax_jacobian, softmax_jvp, softmax_vjp
 from softnll.functional import (
     cross_entropy,
     cross_entropy_and_grad,
@@ -18,12 +17,13 @@ from softnll.functional import (
     nll_loss,
     softmax,
 )
-from softnll.linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_and_grad
 
 if TYPE_CHECKING:
     from softnll.calibration import fit_temperature
     from softnll.classifier import SoftmaxClassifier
+    from softnll.derivatives import cross_entropy_hvp, softmax_jacobian, softmax_jvp, softmax_vjp
     from softnll.explanation import Explanation, explain
+    from softnll.linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_and_grad
 
 __version__ = "0.1.0"
 
@@ -50,9 +50,16 @@ __all__ = [
 # Where the names live whose modules are not imported until they are asked for.
 _LAZY = {
     "Explanation": "softnll.explanation",
+    "LinearGradients": "softnll.linear",
     "SoftmaxClassifier": "softnll.classifier",
+    "cross_entropy_hvp": "softnll.derivatives",
     "explain": "softnll.explanation",
     "fit_temperature": "softnll.calibration",
+    "linear_cross_entropy": "softnll.linear",
+    "linear_cross_entropy_and_grad": "softnll.linear",
+    "softmax_jacobian": "softnll.derivatives",
+    "softmax_jvp": "softnll.derivatives",
+    "softmax_vjp": "softnll.derivatives",
 }
 
 
