@@ -107,10 +107,10 @@ def hard_rows(
 def _all_inside(y: NDArray[Any], C: int) -> bool:
     """Whether all targets, int64 or uint64, are in [0, C)."""
     if y.size == 1:
-        return 0 <= y.item() < C
+        return bool(0 <= y.item() < C)
     bits = y.view(_UINT64)  # what is negative is among the largest here: one comparison sees both ends
     # argmax, as fast as max for many targets, takes 0.2 µs for a few where max takes 1.3.
-    return y.size == 0 or bits.item(bits.argmax()) < C
+    return y.size == 0 or bool(bits.item(bits.argmax()) < C)
 
 
 def _check_range(

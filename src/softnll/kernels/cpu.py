@@ -15,9 +15,9 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from softnll.kernels import columns, loops, rows, sums
+from softnll.kernels import columns, dense, loops, rows, sums
 from softnll.kernels.compile import array, compiled, output
-from softnll.kernels.running import Computation, few, run, run_few
+from softnll.kernels.running import Computation, few, run, run_few, soft_type
 from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
 
@@ -27,6 +27,7 @@ Vector = NDArray[np.float64]
 DType = np.dtype[Any]
 
 _NO_WEIGHTS = np.empty(0)
+_NO_TARGETS = np.empty(0, np.int64)
 _ELEMENTS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.int16}
 _BITS = {"bfloat16": np.uint16, "float16": np.int16}  # half types go in as their bits
 _SCRATCH = {True: np.empty(0, np.float64), False: np.empty(0, np.float32)}
@@ -173,18 +174,88 @@ def _losing(kernel: Any, dtype: DType, by_tiles: bool) -> Callable[..., Any]:
     return call
 
 
+def _loss_loops(part: Problem, out: Any, values: Any) -> None:
+    """Write losses, m and r, and the gradient if there is an ``out``, by plain loops."""
+    for target, value in zip(values, loops.losses(part, out), strict=True):
+        if target is not None:
+            target[...] = value
+
+
+def _backward_loops(part: Problem, out: Any, notes: Any) -> None:
+    """Write the gradient from m and r by plain loops."""
+    m, r = notes
+    loops.backward(part, m, r, out)
+
+
 @cache
 def _loss(dtype: DType, notes: bool, written: bool, rows: tuple[bool, bool] | None) -> Computation:
     """Return the loss, with m and r as ``notes`` and with the gradient ``written``: by tiles or by ``rows``."""
     name = "loss_columns" if rows is None else "loss_rows"
     kernel = _kernel(name, dtype.name, *(rows or (False, False)), notes, written)
 
-    def plain(part: Problem, out: Any, values: Any) -> None:
-        for target, value in zip(values, loops.losses(part, out), strict=True):
-            if target is not None:
-                target[...] = value
+    return Computation(_losing(kernel, dtype, rows is None), _loss_loops)
 
-    return Computation(_losing(kernel, dtype, rows is None), plain)
+
+def _padded(w: Vector | None, dtype: DType, n_columns: int) -> NDArray[Any] | None:
+    """Return class weights in the type that is computed in, with room for a vector beyond the last."""
+    if w is None:
+        return None
+    padded = np.zeros(n_columns + 64, dtype)
+    padded[:n_columns] = w
+    return padded
+
+
+@cache
+def _dense(dtype: DType, q: DType | None, weights: bool, taus: bool, notes: bool | None, written: bool) -> Computation:
+    """Return the loss of soft (of a type) or smoothed targets, as ``_loss`` does; ``notes`` None: their gradient."""
+    element, work = _ELEMENTS[dtype.name], _SCRATCH[dtype == np.float64]
+    work_dtype = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    computed = types.float64 if dtype == np.float64 else types.float32
+    matrix, reals, result = array(element, 2), array(types.float64, 1), output(types.float64, 1)
+    per_row = {None: (reals, reals), False: (result, types.none, types.none), True: (result, result, result)}[notes]
+    kernel = compiled(
+        dense.backward_dense if notes is None else dense.loss_dense,
+        types.intp,
+        matrix,
+        types.none if q is None else array(_ELEMENTS[q.name], 2),
+        array(types.int64, 1),
+        array(computed, 1) if weights else types.none,
+        reals,
+        reals if taus else types.none,
+        *[types.float64] * 3,
+        *per_row,
+        output(element, 2) if written else types.none,
+        types.boolean,
+        output(computed, 1),
+        types.intp,
+        types.intp,
+        output(types.int64, 1),
+    )
+    bits, q_bits = _BITS.get(dtype.name), None if q is None else _BITS.get(q.name)
+
+    def call(part: Problem, out: Any, values: Any, streamed: bool, *span: Any) -> Any:
+        x, q, objective = part.x, part.q, part.objective
+        w = _padded(part.w, work_dtype, x.shape[1])
+        if bits is not None:
+            x, out = x.view(bits), None if out is None else out.view(bits)
+        if q_bits is not None:
+            q = q.view(q_bits)
+        y, s = _NO_TARGETS if part.y is None else part.y, _NO_WEIGHTS if part.s is None else part.s
+        scalars = objective.label_smoothing, objective.z_loss, part.divisor
+        return kernel(x, q, y, w, s, _taus(part), *scalars, *values, out, streamed, work, *span)
+
+    return Computation(call, _backward_loops if notes is None else _loss_loops)
+
+
+def _spread(problem: Problem) -> bool:
+    """Whether targets are spread over all classes."""
+    return problem.q is not None or problem.objective.label_smoothing > 0
+
+
+def _dense_of(problem: Problem, notes: bool | None, written: bool) -> Computation:
+    """Return the computation of spread targets for a problem."""
+    q = None if problem.q is None else soft_type(problem)
+    return _dense(problem.x.dtype, q, problem.w is not None, _options(problem)[1], notes, written)
 
 
 def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vector | None) -> Vector:
@@ -192,6 +263,8 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
     loss = np.empty(problem.x.shape[0])
     if few(problem):
         run_few(_loss(problem.x.dtype, m is not None, out is not None, None), problem, out, (loss, m, r))
+    elif _spread(problem):
+        run(_dense_of(problem, m is not None, out is not None), problem, out, (loss, m, r))
     else:
         options = _options(problem)
         run(_loss(problem.x.dtype, m is not None, out is not None, options), problem, out, (loss, m, r))
@@ -219,11 +292,14 @@ def _gradient(dtype: DType, rows: tuple[bool, bool] | None) -> Computation:
     """Return the gradient from m and r: by tiles or, with these options, by ``rows``."""
     name = "backward_columns" if rows is None else "backward_rows"
     kernel = _kernel(name, dtype.name, *(rows or (False, False)), True, True)
-    return Computation(_losing(kernel, dtype, rows is None), lambda part, out, notes: loops.backward(part, *notes, out))
+    return Computation(_losing(kernel, dtype, rows is None), _backward_loops)
 
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
+    if _spread(problem):
+        run(_dense_of(problem, None, True), problem, out, (), read=(m, r))
+        return
     options = None if few(problem) else _options(problem)
     run(_gradient(problem.x.dtype, options), problem, out, (), read=(m, r))
 

@@ -14,7 +14,7 @@ from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
 from softnll.targets import blocks
 
-__all__ = ["Computation", "few", "run", "run_few"]
+__all__ = ["Computation", "few", "run", "run_few", "soft_type"]
 
 Vector = NDArray[np.float64]
 Values = tuple[Vector | None, ...]
@@ -73,7 +73,9 @@ def run(
     What it writes are the rows of ``out`` and of each ``per_row`` array that is there; it reads ``read`` besides.
     """
     served = _served(problem)
-    if not (served and all(each is None or _dense(each) for each in (problem.x, out, problem.where))):
+    matrices = (problem.x, out, problem.where, problem.q)
+    fitting = problem.q is None or soft_type(problem) == problem.q.dtype
+    if not (served and all(each is None or _dense(each) for each in matrices) and fitting):
         _in_blocks(computation, problem, out, per_row, read, served)
         return
     values = (*per_row, *read)
@@ -85,13 +87,15 @@ def run(
         if left:
             _leftovers(computation, problem, out, per_row, read, odd[:left])
 
-    for_rows(*problem.x.shape, work)
+    n_rows, n_columns = problem.x.shape
+    for_rows(n_rows, n_columns, work)
 
 
 def _served(problem: Problem) -> bool:
     """Whether the vector kernels serve this problem: the others go through plain loops."""
     objective = problem.objective
-    if problem.q is not None or objective.softcap is not None or objective.label_smoothing > 0:
+    spread = problem.q is not None or objective.label_smoothing > 0
+    if objective.softcap is not None or (spread and problem.where is not None):
         return False
     return fuses() or (problem.tau is None and objective.temperature == 1)
 
@@ -99,6 +103,12 @@ def _served(problem: Problem) -> bool:
 def _dense(matrix: NDArray[Any]) -> bool:
     """Whether each row of a matrix lies in one piece, each entry at a multiple of its size."""
     return matrix.strides[1] == matrix.itemsize and matrix.flags.aligned
+
+
+def soft_type(problem: Problem) -> np.dtype[Any]:
+    """Return the type in which a kernel takes soft targets: theirs, if it is computed in as the logits' is."""
+    q, wide = problem.q.dtype, problem.x.dtype == np.float64
+    return q if (q == np.float64) == wide else np.dtype(np.float64 if wide else np.float32)
 
 
 def _leftovers(
@@ -122,9 +132,10 @@ def _leftovers(
 
 
 def _packed(problem: Problem) -> Problem:
-    """Return a problem whose rows lie in one piece."""
+    """Return a problem whose rows lie in one piece, its soft targets of a type that goes with the logits'."""
     where = None if problem.where is None else np.ascontiguousarray(problem.where)
-    return replace(problem, x=np.ascontiguousarray(problem.x), where=where)
+    q = None if problem.q is None else np.ascontiguousarray(problem.q, soft_type(problem))
+    return replace(problem, x=np.ascontiguousarray(problem.x), where=where, q=q)
 
 
 def _in_blocks(

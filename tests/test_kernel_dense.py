@@ -1,0 +1,188 @@
+"""The vector kernels of soft and smoothed targets, against their plain twin and against wider arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from softnll.kernels import cpu, loops
+from softnll.objective import CrossEntropy
+from softnll.problem import Problem
+
+LENGTHS = [*range(1, 40), 63, 64, 65, 100, 127, 128, 129, 257, 300, 1000, 4097]
+EPS = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+RARE = {
+    "plain": {},
+    "smoothing": {"label_smoothing": 0.1},
+    "all smoothing": {"label_smoothing": 1.0},
+    "z-loss": {"label_smoothing": 0.1, "z_loss": 1e-2},
+    "temperature": {"label_smoothing": 0.1, "temperature": 0.7},
+}
+
+
+def distributions(rng, n_rows, n, dtype):
+    """Soft targets: some flat, some nearly sure, some with zeros."""
+    q = rng.dirichlet(np.ones(n), n_rows) ** rng.integers(1, 6, (n_rows, 1))
+    q[::3][q[::3] < 0.5 / n] = 0
+    q[:, 0] += 1e-3
+    return (q / q.sum(axis=1, keepdims=True)).astype(dtype)
+
+
+def results(kernels, problem):
+    """Return losses and gradient in one pass, and losses, m, r and gradient in two."""
+    grad, again = np.empty(problem.x.shape, problem.x.dtype), np.empty(problem.x.shape, problem.x.dtype)
+    loss = kernels.forward_backward(problem, grad)
+    alone, m, r = kernels.forward(problem)
+    kernels.backward(problem, m, r, again)
+    return loss, grad, alone, m, r, again
+
+
+def agree(problem, units=6):
+    """Compare with the plain loops, in units of the largest term of a row; return what was computed."""
+    got, want = results(cpu, problem), results(loops, problem)
+    dtype = np.dtype(problem.x.dtype).name
+    eps = EPS[dtype]
+    wide = EPS["float64" if dtype == "float64" else "float32"]
+    for index in (0, 2):
+        size = np.maximum(np.abs(want[index]), 1)
+        with np.errstate(invalid="ignore"):
+            bad = ~(np.abs(got[index] - want[index]) <= units * wide * size)
+        assert (np.isnan(want[index]) == np.isnan(got[index])).all()
+        assert not bad[np.isfinite(want[index])].any()
+        assert (got[index] == want[index])[np.isinf(want[index])].all()
+    scale = np.ones(len(problem.x)) if problem.s is None else problem.s
+    scale = scale * (1 if problem.w is None else max(problem.w.max(), 1)) / problem.objective.temperature
+    for index in (1, 5):
+        a, b = np.asarray(got[index], np.float64), np.asarray(want[index], np.float64)
+        assert (np.isnan(a) == np.isnan(b)).all()
+        with np.errstate(invalid="ignore"):
+            assert (np.nan_to_num(np.abs(a - b)) <= units * eps * scale[:, None] / problem.divisor).all()
+    assert np.array_equal(got[0], got[2], equal_nan=True)
+    return got
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_every_length(n, real):
+    rng = np.random.default_rng(n)
+    N = 9 if n < 300 else 3
+    x, y = (rng.normal(size=(N, n)) * 5).astype(real), rng.integers(0, n, N)
+    agree(Problem(x, q=distributions(rng, N, n, real), divisor=float(N)))
+    agree(Problem(x, CrossEntropy(label_smoothing=0.1), y=y, divisor=float(N)))
+
+
+def test_ordinary_rows_are_not_left_to_the_plain_loops(monkeypatch, dtype):
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(loops, "losses", never)
+    monkeypatch.setattr(loops, "backward", never)
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(20, 50)) * 5).astype(dtype), rng.integers(0, 50, 20)
+    results(cpu, Problem(x, q=distributions(rng, 20, 50, dtype)))
+    results(cpu, Problem(x, CrossEntropy(label_smoothing=0.1, z_loss=1e-3, temperature=2.0), y=y))
+
+
+@pytest.mark.parametrize("options", RARE.values(), ids=RARE)
+@pytest.mark.parametrize("n", [5, 170, 600])
+def test_options(n, options, dtype):
+    rng = np.random.default_rng(n)
+    x, y = (rng.normal(size=(11, n)) * 4).astype(dtype), rng.integers(0, n, 11)
+    w, s = rng.uniform(0, 30, n), rng.uniform(0, 3, 11)
+    w[::3], s[4] = 0, 0
+    w[0] = 1.5
+    q = distributions(rng, 11, n, dtype)
+    objective = CrossEntropy(**options)
+    for weights in ({}, {"w": w}, {"s": s}, {"w": w, "s": s}):
+        agree(Problem(x, objective, q=q, **weights))
+        if objective.label_smoothing > 0:
+            agree(Problem(x, objective, y=y, **weights))
+
+
+def test_a_temperature_a_row(real):
+    rng = np.random.default_rng(0)
+    x, q = rng.normal(size=(9, 77)).astype(real), distributions(rng, 9, 77, real)
+    tau = np.linspace(1.0, 3, 9)
+    agree(Problem(x, q=q, tau=tau))
+
+
+@pytest.mark.parametrize("n", [7, 170])
+def test_odd_rows(n, real):
+    """NaN, infinities with and without mass, no mass, a target that is no class, masses beyond the usual."""
+    rng = np.random.default_rng(n)
+    x, q = rng.normal(size=(12, n)).astype(real), distributions(rng, 12, n, real)
+    x[0, n // 2] = np.nan
+    x[1, 3], q[1, 3] = -np.inf, 0
+    x[2, 3], q[2, 3] = -np.inf, 0.25
+    x[3, 2], x[4], q[5] = np.inf, -np.inf, 0
+    q[6], q[7] = q[6] * real.type(1e-20), q[7] * real.type(1e20)
+    q[8, 1] = np.nan
+    q[9, 1] = -0.5
+    x[10, 0] = 1e30
+    agree(Problem(x, q=q))
+    y = rng.integers(0, n, 12)
+    y[7], y[8], x[1, y[1]] = -1, n, 0
+    x[2:5] = rng.normal(size=(3, n))
+    agree(Problem(x, CrossEntropy(label_smoothing=0.2), y=y))
+
+
+def test_types_that_differ():
+    """Soft targets in any type beside logits in any other: as if they were of the logits'."""
+    rng = np.random.default_rng(1)
+    for one in ("float32", "float64", "float16"):
+        for other in ("float32", "float64", "float16"):
+            x, q = rng.normal(size=(5, 33)).astype(one), distributions(rng, 5, 33, other)
+            agree(Problem(x, q=q))
+
+
+def test_gaps_between_entries_and_in_place(real):
+    rng = np.random.default_rng(2)
+    x, q = rng.normal(size=(6, 80)).astype(real), distributions(rng, 6, 80, real)
+    want = np.empty_like(x)
+    loss = cpu.forward_backward(Problem(x, q=q), want)
+    spread, spread_q = np.repeat(x, 2, axis=1)[:, ::2], np.asfortranarray(q)
+    for problem in (Problem(spread, q=q), Problem(x, q=spread_q), Problem(np.asfortranarray(x), q=spread_q)):
+        out = np.empty_like(x)
+        assert np.array_equal(cpu.forward_backward(problem, out), loss)
+        assert np.array_equal(out, want)
+    same = x.copy()
+    assert np.array_equal(cpu.forward_backward(Problem(same, q=q), same), loss)
+    assert np.array_equal(same, want)
+
+
+def test_masks_go_through_the_plain_loops(real):
+    rng = np.random.default_rng(3)
+    x, where = rng.normal(size=(6, 40)).astype(real), rng.random((6, 40)) < 0.7
+    where[:, 0] = True
+    agree(Problem(x, CrossEntropy(label_smoothing=0.1), y=np.zeros(6, np.int64), where=where))
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 2e-19, reason="no type wider than float64 here")
+@pytest.mark.parametrize("gap", [0.0, 1.0, 12.0, 25.0, 60.0])
+@pytest.mark.parametrize("n", [3, 33, 700])
+def test_digits_of_sure_rows(n, gap, real):
+    """A row sure of its soft target, mass 1 or nearly: loss to 4 units, gradient to 4 of the largest term."""
+    rng = np.random.default_rng(int(gap) + n)
+    x = rng.normal(size=(8, n)).astype(real)
+    x[:, 1] += real.type(gap)
+    for rest in (0.0, 1e-3):
+        q = np.full((8, n), rest / n)
+        q[:, 1] += 1 - rest
+        q = q.astype(real)
+        grad = np.empty_like(x)
+        loss = cpu.forward_backward(Problem(x, q=q), grad)
+        u, t = x.astype(np.longdouble), q.astype(np.longdouble)
+        a = u.argmax(axis=1)[:, None]
+        e = np.exp(u - np.take_along_axis(u, a, axis=1))
+        others = e.copy()
+        np.put_along_axis(others, a, 0, axis=1)
+        r = others.sum(axis=1, keepdims=True)
+        nll = (np.take_along_axis(u, a, axis=1) - u) + np.log1p(r)
+        exact = (t * nll).sum(axis=1)
+        p, T = e / (1 + r), t.sum(axis=1, keepdims=True)
+        eps = EPS[real.name]
+        assert (np.abs(loss - exact) <= 4 * eps * exact).all()
+        absent = ((1 - e) + r) / (1 + r)
+        np.put_along_axis(absent, a, r / (1 + r), axis=1)
+        want = (T - t) * p - t * absent
+        terms = np.maximum((T - t) * p, t * absent) if rest == 0 else np.maximum(T * p, t)
+        assert (np.abs(grad - want) <= 4 * eps * terms + 2 * np.finfo(real).smallest_subnormal).all()
