@@ -127,7 +127,9 @@ def test_cross_entropy(shape, rows, reduction, weighted, kind, label_smoothing):
         assert (ours.grad == 0).all()
     if kind != "soft" and not label_smoothing:
         log_p = F.log_softmax(x, 1 if x.dim() > 1 else 0)
-        torch.testing.assert_close(snt.nll_loss(log_p, y, **without(options, "label_smoothing")), value.detach(), equal_nan=True)
+        torch.testing.assert_close(
+            snt.nll_loss(log_p, y, **without(options, "label_smoothing")), value.detach(), equal_nan=True
+        )
 
 
 def without(options, name):

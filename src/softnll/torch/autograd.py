@@ -6,6 +6,7 @@ Values and gradients are the kernels'; every further derivative is one of ``form
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -14,7 +15,7 @@ from torch.autograd import Function, forward_ad
 
 from softnll.torch import compute, formulas
 from softnll.torch.compute import Loss
-from softnll.torch.function import Rule, batched, records
+from softnll.torch.function import Rule, batched, records, refuse_nested
 from softnll.torch.uncompiled import uncompiled
 
 __all__ = [
@@ -75,7 +76,7 @@ def _reduced(rows: Tensor, target: Tensor, weight: Tensor | None, sample_weight:
         return rows
     value = rows.sum(tuple(range(1, rows.dim())), dtype=torch.float64) if rows.dim() > 1 else rows.double()
     if what.objective.reduction == "mean":
-        _, D = formulas.row_weights(target, weight, sample_weight, what._replace(dim=what.dim + 1), 1)
+        _, D = formulas.row_weights(target, weight, sample_weight, replace(what, dim=what.dim + 1), 1)
         value = torch.where(D > 0, value / D, torch.nan)
     return value.to(rows.dtype)
 
@@ -181,6 +182,7 @@ class CrossEntropyFunction(_CrossEntropy):
 def cross_entropy(*inputs: Any) -> Any:
     """Return the loss of ``(x, target, weight, sample_weight, temperature, Loss)``, differentiable."""
     if torch._C._are_functorch_transforms_active():  # noqa: SLF001
+        refuse_nested()
         return CrossEntropyFunction.apply(*inputs)[0]
     return EagerCrossEntropy.apply(*inputs)
 
@@ -239,7 +241,7 @@ class GradientFunction(Rule):
         if what.objective.reduction != "none":
             upstream = upstream.double()
             if what.objective.reduction == "mean":
-                _, D = formulas.row_weights(target, weight, s, what._replace(dim=what.dim + 1), 1)
+                _, D = formulas.row_weights(target, weight, s, replace(what, dim=what.dim + 1), 1)
                 upstream = torch.where(D > 0, upstream / D, 0.0)
             upstream = upstream.reshape(-1, *[1] * (m.dim() - 1)).expand(m.shape)
         return GradientFunction.apply(upstream, m, r, x, target, weight, s, tau, _as_rows(what)), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 
-class Loss(NamedTuple):
+@dataclass(slots=True)  # no tuple, which torch.func would take apart
+class Loss:
     """What a loss is apart from its tensors.
 
     Attributes
@@ -169,7 +170,7 @@ def notes_as_tensors(notes: Noted) -> tuple[Tensor, Tensor]:
 def backward(upstream: Tensor, m: Tensor, r: Tensor, x: Tensor, target: Tensor, *others: Any) -> Tensor:
     """Return the gradient as ``gradient`` does, from m and r of ``forward``."""
     weight, sample_weight, temperature, what = others
-    problem, layout = _problem(x, target, weight, sample_weight, temperature, what._replace(check=False))
+    problem, layout = _problem(x, target, weight, sample_weight, temperature, replace(what, check=False))
     notes = Noted(problem, layout, as_array(m).reshape(-1), as_array(r).reshape(-1))
     return gradient(upstream, x, target, notes)
 

@@ -11,7 +11,7 @@ from torch.autograd import Function, forward_ad
 
 from softnll.torch.uncompiled import uncompiled
 
-__all__ = ["Rule", "batched", "records"]
+__all__ = ["Rule", "apply", "batched", "records", "refuse_nested"]
 
 
 class Rule(Function):
@@ -24,15 +24,27 @@ class Rule(Function):
     @classmethod
     def apply(cls, *inputs: Any) -> Any:
         """Apply the function, for whoever is to differentiate it."""
-        return _apply(cls, *inputs)
+        if not torch._C._are_functorch_transforms_active():  # noqa: SLF001 - what Function.apply itself asks
+            return _eager(cls).apply(*inputs)
+        refuse_nested()
+        return super().apply(*inputs)
 
 
 @uncompiled
-def _apply(rule: type[Rule], *inputs: Any) -> Any:
-    """Apply a function in the way that is due."""
-    if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - what Function.apply itself asks
-        return super(Rule, rule).apply(*inputs)
-    return _eager(rule).apply(*inputs)
+def apply(rule: type[Rule], *inputs: Any) -> Any:
+    """Apply a function, out of sight of torch.compile."""
+    return rule.apply(*inputs)
+
+
+def refuse_nested() -> None:
+    """Raise in a forward mode within another: torch gives custom functions a second tangent of 0 without a word."""
+    functorch = torch._C._functorch  # noqa: SLF001
+    stack = functorch.get_interpreter_stack() or []
+    if sum(each.key() == functorch.TransformType.Jvp for each in stack) > 1:
+        raise NotImplementedError(
+            "forward mode within forward mode has no derivative of softnll's functions; take one of them in reverse mode "
+            "(torch.func.hessian does)"
+        )
 
 
 @cache

@@ -13,6 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from softnll.objective import checked
 from softnll.torch import autograd, compute, normalise, ops
 from softnll.torch.compute import Loss
+from softnll.torch.function import apply
 from softnll.torch.errors import InputIndexError, InputTypeError, InputValueError, raise_as_torch
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
@@ -224,7 +225,7 @@ def nll_loss(
         objective, _ = checked(0.0, 0.0, None, 1.0, ignore_index, reduction)  # type: ignore[arg-type]
         what = Loss(objective, dim)
         if _tracked(x, None, weight, sample_weight):
-            return autograd.NLLFunction.apply(x, target, weight, sample_weight, what)
+            return apply(autograd.NLLFunction, x, target, weight, sample_weight, what)
         return compute.pick(x, target, weight, sample_weight, what)
     except (TypeError, ValueError) as error:
         raise_as_torch(error)
@@ -376,7 +377,7 @@ def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: 
         return (ops.softmax if name == "softmax" else ops.log_softmax)(x, dim)
     if _tracked(x):
         function = normalise.Softmax if name == "softmax" else normalise.LogSoftmax
-        return function.apply(x, dim)
+        return apply(function, x, dim)
     return (compute.softmax if name == "softmax" else compute.log_softmax)(x, dim)
 
 
@@ -384,7 +385,7 @@ def _lse(x: Tensor, dim: int) -> Tensor:
     """Return logsumexp over one dimension."""
     if _compiling():
         return ops.logsumexp(x, dim)
-    return normalise.LogSumExp.apply(x, dim) if _tracked(x) else compute.logsumexp(x, dim)
+    return apply(normalise.LogSumExp, x, dim) if _tracked(x) else compute.logsumexp(x, dim)
 
 
 def _logits(input: Any) -> Tensor:  # noqa: A002
