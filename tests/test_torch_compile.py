@@ -1,4 +1,4 @@
-"""softnll.torch in compiled code: one graph, dynamic shapes, the same bits, and no derivative that is silently missing."""
+"""softnll.torch in compiled code: one graph, dynamic shapes, the same bits, no derivative silently missing."""
 
 from __future__ import annotations
 
@@ -146,9 +146,14 @@ def jvp_of(function, x, v):
     return torch.func.jvp(function, (x,), (v,))[1]
 
 
+@torch.compiler.disable  # compiled apart from the level, torch's own unpacking finds nothing, also of torch.softmax
+def unpacked(values):
+    return [forward_ad.unpack_dual(each).tangent for each in values]
+
+
 def tangents_of(function, x, v):
     with forward_ad.dual_level():
-        return [forward_ad.unpack_dual(each).tangent for each in function(forward_ad.make_dual(x, v))]
+        return unpacked(function(forward_ad.make_dual(x, v)))
 
 
 def uncertain(function):
@@ -225,7 +230,7 @@ def test_constants_refuse_a_gradient(name):
 
 
 def test_bad_targets_are_found():
-    run = compiled(lambda x, y: snt.cross_entropy(x, y))
+    run = compiled(snt.cross_entropy)
     with pytest.raises(IndexError, match=r"target\[1\] is 7"):
         run(float64(3, 4), torch.tensor([0, 7, 1]))
 

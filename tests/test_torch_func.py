@@ -95,7 +95,7 @@ def test_maps_of_normalised(name, dim, at):
     x = float64(*[3, 4][: at % 3], BATCH, *[3, 4][at % 3 :])
     function = getattr(snt, name)
     check_map(lambda x: function(x, dim), (at,), (x,))
-    check_map(lambda x: grad(lambda x: function(x, dim).square().sum())(x), (at,), (x,))
+    check_map(grad(lambda x: function(x, dim).square().sum()), (at,), (x,))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -135,7 +135,7 @@ def test_maps_over_constants(name):
             return snt.cross_entropy(x, HARD, **{name: each})
 
         check_map(loss, (at, 0), (here, given))
-        check_map(lambda x, each: grad(loss)(x, each), (at, 0), (here, given))
+        check_map(grad(loss), (at, 0), (here, given))
         if name != "temperature":
             check_map(lambda x, each: snt.nll_loss(x, HARD, **{name: each}), (at, 0), (here, given))
 

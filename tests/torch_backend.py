@@ -10,7 +10,6 @@ import softnll.torch as snt
 from softnll.kernels import cpu
 from softnll.torch.views import as_array, as_tensor
 
-
 NOBODY = -(2**40)  # a Problem's row weights are 0 for what is ignored; what its targets hold there is no matter
 
 

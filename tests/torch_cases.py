@@ -1,4 +1,4 @@
-"""What the tests of softnll.torch share: every function with every option, as functions of tensors that are in float64."""
+"""What the tests of softnll.torch share: every function with every option, as functions of float64 tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import softnll.torch as snt
 
 with warnings.catch_warnings():  # torch's own, on the first use of forward mode
     warnings.simplefilter("ignore")
-    import torch._decomp.decompositions_for_jvp  # noqa: F401
+    import torch._decomp.decompositions_for_jvp
 
 ROWS, CLASSES = 3, 4
 

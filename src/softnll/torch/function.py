@@ -42,8 +42,8 @@ def refuse_nested() -> None:
     stack = functorch.get_interpreter_stack() or []
     if sum(each.key() == functorch.TransformType.Jvp for each in stack) > 1:
         raise NotImplementedError(
-            "forward mode within forward mode has no derivative of softnll's functions; take one of them in reverse mode "
-            "(torch.func.hessian does)"
+            "forward mode within forward mode has no derivative of softnll's functions; take one of them in reverse "
+            "mode (torch.func.hessian does)"
         )
 
 

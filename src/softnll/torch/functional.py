@@ -13,8 +13,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 from softnll.objective import checked
 from softnll.torch import autograd, compute, normalise, ops
 from softnll.torch.compute import Loss
-from softnll.torch.function import apply
 from softnll.torch.errors import InputIndexError, InputTypeError, InputValueError, raise_as_torch
+from softnll.torch.function import apply
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
