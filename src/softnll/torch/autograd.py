@@ -102,7 +102,8 @@ class EagerCrossEntropy(_CrossEntropy):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         """Return the loss."""
-        refuse_constants(ctx.needs_input_grad[2:5])
+        if True in ctx.needs_input_grad[2:5]:
+            refuse_constants(ctx.needs_input_grad[2:5])
         ctx.what = inputs[5]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[:5])

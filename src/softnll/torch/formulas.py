@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from softnll.torch.compute import Loss
-from softnll.torch.normalise import Dot, LogSoftmax, LogSumExp
+from softnll.torch.normalise import LogSoftmax, LogSumExp
 
 __all__ = ["gradient", "loss", "pullback", "push", "row_weights", "target_gradient"]
 
@@ -63,7 +63,10 @@ def loss(
     temperature: Tensor | None,
     what: Loss,
 ) -> Tensor:
-    """Return the reduced loss as an expression of logits and soft targets."""
+    """Return the reduced loss as an expression of logits and soft targets, for the sake of its derivatives.
+
+    Its value may be NaN where the kernels' is not (0·∞ for a target of 0 at an impossible class); nobody asks for it.
+    """
     objective, dim = what.objective, what.dim
     shape = [1] * x.dim()
     shape[dim] = C = x.shape[dim]
@@ -79,7 +82,7 @@ def loss(
     if objective.softcap is not None:
         u = objective.softcap * torch.tanh(u / objective.softcap)
     u = u / (objective.temperature if temperature is None else temperature.double().unsqueeze(dim))
-    rows = -Dot.apply(t, LogSoftmax.apply(u, dim), dim)
+    rows = -(t * LogSoftmax.apply(u, dim)).sum(dim)
     if objective.z_loss > 0:
         rows = rows + objective.z_loss * t.sum(dim) * LogSumExp.apply(u, dim).square()
     rows = torch.where(valid, torch.where(silent, 0.0, s * rows), torch.nan)

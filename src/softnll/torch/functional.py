@@ -418,23 +418,29 @@ def _loss_input(tensors: tuple[Any, ...], size_average: Any, reduce: Any) -> tup
     """Return logits and their class dimension; raise for what is no tensor and for parameters of before."""
     if size_average is not None or reduce is not None:
         raise TypeError("size_average and reduce are not accepted; say reduction='mean', 'sum' or 'none'")
-    x = _logits(tensors[0])
-    for name, each in zip(("target", "weight", "sample_weight"), tensors[1:], strict=True):
-        if each is None and name != "target":
-            continue
-        if not isinstance(each, Tensor):
-            raise TypeError(f"{name} is a {type(each).__name__}; allowed: a tensor")
-        if not each.is_cpu:
-            raise _not_here(each)
+    x, target, weight, sample_weight = tensors
+    x = _logits(x)
+    _named("target", target)
+    if weight is not None:
+        _named("weight", weight)
+    if sample_weight is not None:
+        _named("sample_weight", sample_weight)
     if x.dim() == 0:
         raise InputValueError("input has no dimensions; allowed: (C,), (N, C) or (N, C, d1, ...)")
     return x, 1 if x.dim() > 1 else 0
 
 
+def _named(name: str, tensor: Any) -> None:
+    """Raise unless this is a tensor on the CPU."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; allowed: a tensor")
+    if not tensor.is_cpu:
+        raise _not_here(tensor)
+
+
 def _temperatures(temperature: Tensor, x: Tensor, dim: int) -> Tensor:
     """Return one temperature a row."""
-    if not temperature.is_cpu:
-        raise _not_here(temperature)
+    _named("temperature", temperature)
     return temperature.expand([*x.shape[:dim], *x.shape[dim + 1 :]]) if temperature.dim() == 0 else temperature
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from softnll.torch import compute
-from softnll.torch.function import Rule, batched
+from softnll.torch.function import Rule
 
-__all__ = ["Dot", "LogSoftmax", "LogSumExp", "Softmax", "log_softmax_product", "softmax_product", "wide"]
+__all__ = ["LogSoftmax", "LogSumExp", "Softmax", "log_softmax_product", "softmax_product", "wide"]
 
 
 def wide(x: Tensor) -> Tensor:
@@ -150,41 +150,3 @@ def _probabilities(x: Tensor, dim: int) -> Tensor:
 def logsumexp_product(x: Tensor, v: Tensor, dim: int) -> Tensor:
     """Return p times v, one v a row."""
     return (_probabilities(x, dim) * wide(v).unsqueeze(dim)).to(x.dtype)
-
-
-class Dot(Rule):
-    """⟨t, x⟩ along a dimension, where 0·∞ is 0 but the derivative with respect to that 0 is ∞ all the same."""
-
-    @staticmethod
-    def forward(t: Tensor, x: Tensor, dim: int) -> Tensor:
-        """Return the sum of the products of t that are not 0."""
-        return torch.where(t == 0, 0.0, t * x).sum(dim)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - both factors are needed
-        """Keep the factors."""
-        t, x, ctx.dim = inputs
-        ctx.save_for_backward(t, x)
-        ctx.save_for_forward(t, x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Return the other factor, each times the upstream gradient."""
-        t, x = ctx.saved_tensors
-        grad = grad.unsqueeze(ctx.dim)
-        return grad * x, grad * t, None
-
-    @staticmethod
-    def jvp(ctx: Any, t_tangent: Tensor | None, x_tangent: Tensor | None, _: None) -> Tensor:
-        """Return the product rule's sum."""
-        t, x = ctx.saved_tensors
-        value = torch.zeros_like(t.select(ctx.dim, 0))
-        if t_tangent is not None:
-            value = value + Dot.apply(t_tangent, x, ctx.dim)
-        return value if x_tangent is None else value + Dot.apply(t, x_tangent, ctx.dim)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], t: Tensor, x: Tensor, dim: int) -> tuple[Tensor, int]:
-        """Return the products of a batch."""
-        t, x = (batched(each, at, info.batch_size) for each, at in zip((t, x), in_dims, strict=False))
-        return Dot.apply(t, x, dim + 1), 0

@@ -103,7 +103,8 @@ def _log_softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 def _logsumexp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     (x,) = ctx.saved_tensors
-    return (softmax(normalise.wide(x), ctx.dim) * normalise.wide(grad).unsqueeze(ctx.dim)).to(x.dtype), None
+    p = softmax(normalise.wide(x), ctx.dim) if x.shape[ctx.dim] else normalise.wide(x)
+    return (p * normalise.wide(grad).unsqueeze(ctx.dim)).to(x.dtype), None
 
 
 softmax.register_autograd(_softmax_backward, setup_context=_keep_input)
