@@ -120,7 +120,9 @@ class EagerCrossEntropy(_CrossEntropy):
         x, target, weight, s, tau = ctx.saved_tensors
         to_x = to_target = None
         if ctx.needs_input_grad[0]:
-            if records():
+            if torch._C._functorch.is_legacy_batchedtensor(grad):  # noqa: SLF001 - is_grads_batched=True
+                to_x = formulas.gradient(grad, x, target, weight, s, tau, ctx.what).to(x.dtype)
+            elif records():
                 m, r = compute.notes_as_tensors(ctx.notes)
                 to_x = GradientFunction.apply(grad, m, r, x, target, weight, s, tau, ctx.what)
             else:

@@ -136,7 +136,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
     --------
     >>> import torch
     >>> logsumexp(torch.tensor([[1000.0, 1000.0]]), dim=1)
-    tensor([1000.6931])
+    tensor([1000.6932])
     """
     if has_torch_function((input,)):
         return handle_torch_function(logsumexp, (input,), input, dim, keepdim)
