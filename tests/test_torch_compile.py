@@ -7,7 +7,9 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import softnll.torch as snt
 from torch_cases import FUNCTIONS, HARD, SAMPLES, WEIGHT, float64
@@ -233,6 +235,31 @@ def test_bad_targets_are_found():
     run = compiled(snt.cross_entropy)
     with pytest.raises(IndexError, match=r"target\[1\] is 7"):
         run(float64(3, 4), torch.tensor([0, 7, 1]))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_traces_hold_operators_and_not_the_values_of_the_day(mode):
+    def gradient(x):
+        return torch.autograd.grad(snt.cross_entropy(x.requires_grad_(), HARD), x)[0]
+
+    for function in (everything, gradient):
+        graph = make_fx(function, tracing_mode=mode, _allow_non_fake_inputs=True)(float64(3, 4))
+        other = float64(3, 4, seed=9)
+        torch.testing.assert_close(graph(other), function(other.clone()))
+    with pytest.raises(NotImplementedError, match="cannot be traced"):
+        make_fx(torch.func.grad(lambda x: snt.cross_entropy(x, HARD)), tracing_mode=mode, _allow_non_fake_inputs=True)(
+            float64(3, 4)
+        )
+
+
+def test_fake_tensors():
+    with FakeTensorMode():
+        x = torch.randn(3, 4, dtype=torch.bfloat16, requires_grad=True)
+        loss = snt.cross_entropy(x, torch.zeros(3, dtype=torch.int64), reduction="none")
+        assert loss.shape == (3,)
+        assert loss.dtype == torch.float32
+        loss.sum().backward()
+        assert x.grad.dtype == torch.bfloat16
 
 
 def test_export():

@@ -39,7 +39,6 @@ def layouts():
         "sliced": wide[::2, 1::2],
         "offset": torch.cat([torch.zeros(1, dtype=torch.float64), x.flatten()])[1:].reshape(6, 4),
         "negated": torch.view_as_complex(torch.stack([torch.zeros_like(x), -x], -1)).conj().imag,
-        "inference": x,
     }
 
 
@@ -51,6 +50,13 @@ def test_layouts(function, name):
     upstream = float64(*value.shape, seed=3)
     (grad,), (wanted,) = torch.autograd.grad(value, given, upstream), torch.autograd.grad(expected, plain, upstream)
     assert torch.equal(grad, wanted)
+
+
+def test_inference_mode(function):
+    with torch.inference_mode():
+        value = function(float64(6, 4))
+        assert value.is_inference()
+    assert torch.equal(value, function(float64(6, 4)))
 
 
 def test_expanded_logits(function):

@@ -27,7 +27,7 @@ def raise_as_torch(error: Exception) -> NoReturn:
     """Raise what the checks of the NumPy side found, with the type and the names that torch's users know."""
     message = _NAME.sub(lambda found: _NAMES[found[0]], str(error))
     if isinstance(error, IndexError):  # of a target or a dimension; those are ValueErrors as well
-        raise InputIndexError(message) from None
+        raise InputIndexError(message) from error
     if isinstance(error, TypeError):
-        raise InputTypeError(message) from None
-    raise InputValueError(message) from None
+        raise InputTypeError(message) from error
+    raise InputValueError(message) from error

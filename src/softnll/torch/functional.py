@@ -445,17 +445,32 @@ def _temperatures(temperature: Tensor, x: Tensor, dim: int) -> Tensor:
 
 
 def _compiling() -> bool:
-    """Whether an operator is to go into a compiled graph.
+    """Whether an operator is to go into a graph: of torch.compile, torch.export, make_fx, or of fake tensors.
 
     Not under torch.func and forward mode, of which operators know nothing: there the graph ends, what follows runs
     uncompiled, and with fullgraph=True torch says why it cannot.
     """
     if not torch.compiler.is_compiling():
-        return False
-    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():  # noqa: SLF001
-        torch._dynamo.graph_break(msg="softnll under torch.func or forward-mode differentiation")  # noqa: SLF001
+        return torch._C._len_torch_dispatch_stack() > 0 and _traced()  # noqa: SLF001
+    if _transformed():
+        torch._dynamo.graph_break()  # noqa: SLF001
         return False
     return True
+
+
+def _traced() -> bool:
+    """Whether tensors are stand-ins, of which kernels would make constants."""
+    keys = torch._C._TorchDispatchModeKey  # noqa: SLF001
+    if all(torch._C._get_dispatch_mode(key) is None for key in (keys.PROXY, keys.FAKE)):  # noqa: SLF001
+        return False
+    if _transformed():
+        raise NotImplementedError("softnll's functions cannot be traced under torch.func or forward mode")
+    return True
+
+
+def _transformed() -> bool:
+    """Whether a transform of torch.func or forward mode is at work."""
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
 
 
 def _tracked(*tensors: Tensor | None) -> bool:
@@ -464,4 +479,4 @@ def _tracked(*tensors: Tensor | None) -> bool:
         for each in tensors:
             if each is not None and each.requires_grad:
                 return True
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+    return _transformed()
