@@ -43,13 +43,10 @@ def test_jacobians_agree(name):
     )
 
 
-@pytest.mark.parametrize("outer", [jacfwd, jacrev])
-@pytest.mark.parametrize("inner", [jacfwd, jacrev])
+@pytest.mark.parametrize(("outer", "inner"), [(jacfwd, jacrev), (jacrev, jacfwd), (jacrev, jacrev)])
 @pytest.mark.parametrize("target", [HARD, float64(3, 4, seed=1, positive=True)])
 def test_hessians_are_torchs(outer, inner, target):
     x = float64(3, 4)
-    if outer is inner is jacfwd:
-        pytest.skip("refused: below")
     got = outer(inner(lambda x: snt.cross_entropy(x, target, WEIGHT, label_smoothing=0.1)))(x)
     expected = hessian(lambda x: F.cross_entropy(x, target, WEIGHT, label_smoothing=0.1))(x)
     torch.testing.assert_close(got, expected)
