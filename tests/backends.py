@@ -11,7 +11,7 @@ import numpy as np
 from softnll.kernels import fallback
 from softnll.objective import CrossEntropy
 
-NAMES = ("compiled", "equation", "strict")
+NAMES = ("compiled", "equation", "strict", "torch")
 USERS = ("functional", "output", "linear", "head", "calibration")  # the modules that ask for kernels
 
 
@@ -40,6 +40,8 @@ def get(name):
     """Return a kernels module or what stands for one."""
     if name == "compiled":
         return importlib.import_module("softnll.kernels.cpu")
+    if name == "torch":
+        return importlib.import_module("torch_backend").TorchKernels()
     return fallback if name == "equation" else StrictKernels()
 
 

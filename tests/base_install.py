@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -39,6 +40,12 @@ def main():
         assert "softnll[app]" in str(error)  # noqa: PT017 - pytest is not installed here
     else:
         raise AssertionError("SoftmaxClassifier without scikit-learn")
+    try:
+        importlib.import_module("softnll.torch")
+    except ImportError as error:
+        assert "softnll[torch]" in str(error)  # noqa: PT017
+    else:
+        raise AssertionError("softnll.torch without PyTorch")
     done = subprocess.run([sys.executable, "-m", "softnll.cli", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done
     assert "softnll[app]" in done.stderr

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import softnll as sn
+import softnll.torch as snt
 
 HEAVY = ("numba", "scipy", "torch", "matplotlib", "sklearn", "rich", "typer", "jinja2", "pandas", "PIL", "ml_dtypes")
 
@@ -68,10 +69,11 @@ def test_doctests(name):
     assert failed == 0
 
 
-def test_public_functions_are_documented():
-    for name in sn.__all__:
-        text = getattr(sn, name).__doc__
-        if callable(getattr(sn, name)) and not isinstance(getattr(sn, name), type):
+@pytest.mark.parametrize("package", [sn, snt])
+def test_public_functions_are_documented(package):
+    for name in package.__all__:
+        text = getattr(package, name).__doc__
+        if callable(getattr(package, name)) and not isinstance(getattr(package, name), type):
             for part in ("Parameters", "Returns", "Raises", "Examples"):
                 assert part in text, f"{name} has no section {part}"
 

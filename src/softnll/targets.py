@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from softnll.layout import Layout, as_real, is_floating, native
 
-__all__ = ["as_targets", "as_weights", "blocks", "check_soft", "first_bad", "hard_rows"]
+__all__ = ["TargetIndexError", "as_targets", "as_weights", "blocks", "check_soft", "first_bad", "hard_rows"]
 
 _INT64, _UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 _BLOCK = 1 << 15  # entries looked at together when soft targets are checked: 256 KiB of float64
+
+
+class TargetIndexError(ValueError, IndexError):
+    """A hard target that is no class: a value that is not allowed, and an index out of range, as torch has it."""
 
 
 def blocks(shape: tuple[int, ...], entries: int = _BLOCK) -> list[slice]:
@@ -123,7 +127,7 @@ def _check_range(
     """Raise if a target that is not ignored is outside [0, C)."""
     bad = outside if ignored is None else outside & ~ignored
     if bad.any():
-        raise ValueError(
+        raise TargetIndexError(
             f"targets{first_bad(bad, layout.row_shape)} is {y[np.argmax(bad)]}; "
             f"allowed: 0 <= target < {layout.n_classes} classes, or ignore_index={ignore_index}"
         )

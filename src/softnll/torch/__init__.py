@@ -1,0 +1,17 @@
+"""The last layer of a classifier on PyTorch tensors: the names and signatures of torch.nn.functional and torch.nn.
+
+Change one import: values and gradients come from softnll's kernels, under autograd to any order, forward mode,
+torch.func and torch.compile. What is the same as torch and what differs on purpose: docs/torch.md.
+"""
+
+from __future__ import annotations
+
+try:
+    import torch as _torch  # noqa: F401 - to say what to install
+except ImportError as error:
+    raise ImportError("softnll.torch needs PyTorch: pip install 'softnll[torch]'") from error
+
+from softnll.torch.functional import cross_entropy, log_softmax, logsumexp, nll_loss, softmax
+from softnll.torch.modules import CrossEntropyLoss, NLLLoss
+
+__all__ = ["CrossEntropyLoss", "NLLLoss", "cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]

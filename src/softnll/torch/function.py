@@ -1,0 +1,70 @@
+"""What every autograd function here is made from."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+
+from softnll.torch.uncompiled import uncompiled
+
+__all__ = ["Rule", "apply", "batched", "records", "refuse_nested"]
+
+
+class Rule(Function):
+    """An autograd function with ``setup_context``, as torch.func wants it, that costs little where that is not at work.
+
+    torch binds the arguments to the signature of such a function at each call, which takes 50 µs: as long as the whole
+    loss of a small batch. A forward that takes ctx is spared that.
+    """
+
+    @classmethod
+    def apply(cls, *inputs: Any) -> Any:
+        """Apply the function, for whoever is to differentiate it."""
+        if not torch._C._are_functorch_transforms_active():  # noqa: SLF001 - what Function.apply itself asks
+            return _eager(cls).apply(*inputs)
+        refuse_nested()
+        return super().apply(*inputs)
+
+
+@uncompiled
+def apply(rule: type[Rule], *inputs: Any) -> Any:
+    """Apply a function, out of sight of torch.compile."""
+    return rule.apply(*inputs)
+
+
+def refuse_nested() -> None:
+    """Raise in a forward mode within another: torch gives custom functions a second tangent of 0 without a word."""
+    functorch = torch._C._functorch  # noqa: SLF001
+    stack = functorch.get_interpreter_stack() or []
+    if sum(each.key() == functorch.TransformType.Jvp for each in stack) > 1:
+        raise NotImplementedError(
+            "forward mode within forward mode has no derivative of softnll's functions; take one of them in reverse "
+            "mode (torch.func.hessian does)"
+        )
+
+
+@cache
+def _eager(rule: type[Rule]) -> type[Function]:
+    """Return the same function with a forward that takes ctx."""
+
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = rule.forward(*inputs)
+        rule.setup_context(ctx, inputs, output)
+        return output
+
+    methods = {"forward": forward, "backward": rule.backward, "jvp": rule.jvp}
+    return type(rule.__name__, (Function,), {name: staticmethod(method) for name, method in methods.items()})
+
+
+def records() -> bool:
+    """Whether what is done now may be differentiated later."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+
+
+def batched(x: Tensor, at: int | None, size: int) -> Tensor:
+    """Return a tensor with the dimension that is mapped over in front, repeated if it has none."""
+    return x.movedim(at, 0) if at is not None else x.expand(size, *x.shape)

@@ -1,0 +1,482 @@
+"""The public functions on tensors, with the names and signatures of torch.nn.functional."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function
+
+from softnll.objective import checked
+from softnll.torch import autograd, compute, normalise, ops
+from softnll.torch.compute import Loss
+from softnll.torch.errors import InputIndexError, InputTypeError, InputValueError, raise_as_torch
+from softnll.torch.function import apply
+
+__all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
+
+_implied_dim = getattr(torch.nn.functional, "_get_softmax_dim")  # noqa: B009 - of which its types do not tell
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:  # noqa: A002 - torch's name
+    """Return the probabilities that scores stand for: ``p_k = exp(x_k) / Σ_j exp(x_j)``.
+
+    As :func:`torch.nn.functional.softmax`, within 4 units in the last place (half types: 0.51).
+
+    Parameters
+    ----------
+    input
+        Scores of any shape: float16, bfloat16, float32, float64; integers become the default type.
+    dim
+        The class dimension. None chooses one as torch does, which warns of it.
+    _stacklevel
+        Of that warning.
+    dtype
+        The type that ``input`` is cast to first.
+
+    Returns
+    -------
+    Tensor
+        Probabilities of the input's shape and type.
+
+    Raises
+    ------
+    TypeError, RuntimeError
+        For bool or complex input, and what is no tensor.
+    IndexError
+        If there is no such dimension.
+    ValueError
+        If there are no classes, where torch returns an empty tensor.
+    NotImplementedError
+        For tensors that are not on the CPU.
+
+    Examples
+    --------
+    >>> import torch
+    >>> softmax(torch.tensor([5.0, 4.0, 2.0]), dim=0)
+    tensor([0.7054, 0.2595, 0.0351])
+
+    Notes
+    -----
+    Bridle (1990), "Probabilistic interpretation of feedforward classification network outputs".
+    """
+    if has_torch_function((input,)):
+        return handle_torch_function(softmax, (input,), input, dim, _stacklevel, dtype)
+    return _normalised("softmax", input, dim, _stacklevel, dtype)
+
+
+def log_softmax(
+    input: Tensor,  # noqa: A002
+    dim: int | None = None,
+    _stacklevel: int = 3,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return the logarithms of softmax's probabilities, in nats, also where those underflow to 0 or round to 1.
+
+    ``log p_k = (x_k − m) − log1p(r)``, with the largest entry m and the rest r. As
+    :func:`torch.nn.functional.log_softmax`; the gradient has 1 − p from log p, which does not round to 0.
+
+    Parameters
+    ----------
+    input, dim, _stacklevel, dtype
+        As in :func:`softmax`.
+
+    Returns
+    -------
+    Tensor
+        Log-probabilities ≤ 0 of the input's shape and type.
+
+    Raises
+    ------
+    TypeError, RuntimeError, IndexError, ValueError, NotImplementedError
+        As in :func:`softmax`.
+
+    Examples
+    --------
+    A prediction 17 ahead of two others is not certain, also in float32:
+
+    >>> import torch
+    >>> log_softmax(torch.tensor([17.0, 0.0, 0.0]), dim=0)[0]
+    tensor(-8.2799e-08)
+    """
+    if has_torch_function((input,)):
+        return handle_torch_function(log_softmax, (input,), input, dim, _stacklevel, dtype)
+    return _normalised("log_softmax", input, dim, _stacklevel, dtype)
+
+
+def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:  # noqa: A002
+    """Return the logarithm of the sum of exponentials: ``log Σ_j exp(x_j) = m + log1p(r)``.
+
+    As :func:`torch.logsumexp`.
+
+    Parameters
+    ----------
+    input
+        As in :func:`softmax`.
+    dim
+        The dimension, or several that are taken together; an empty tuple stands for all of them.
+    keepdim
+        Keep those dimensions, as 1.
+
+    Returns
+    -------
+    Tensor
+        One value a row in the input's type; −∞ for a row without entries.
+
+    Raises
+    ------
+    TypeError, RuntimeError, IndexError, NotImplementedError
+        As in :func:`softmax`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> logsumexp(torch.tensor([[1000.0, 1000.0]]), dim=1)
+    tensor([1000.6932])
+    """
+    if has_torch_function((input,)):
+        return handle_torch_function(logsumexp, (input,), input, dim, keepdim)
+    x = _logits(input)
+    given = (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = sorted({_dim(x, each) for each in given}) or list(range(x.dim()))
+    if len(dims) < len(given):
+        raise InputValueError(f"dim is {dim}; allowed: each dimension once")
+    if x.dim() == 0:
+        lse = _lse(x.reshape(1), 0)
+    elif len(dims) == 1:
+        lse = _lse(x, dims[0])
+    else:
+        others = [each for each in range(x.dim()) if each not in dims]
+        lse = _lse(x.permute(*others, *dims).flatten(len(others)), len(others))
+    for each in dims if keepdim and x.dim() else ():
+        lse = lse.unsqueeze(each)
+    return lse
+
+
+def nll_loss(
+    input: Tensor,  # noqa: A002
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    *,
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    """Return the negative log-likelihood of targets under given log-probabilities: ``−s_n·w_y·log p_ny``.
+
+    As :func:`torch.nn.functional.nll_loss`; differences are those of :func:`cross_entropy`.
+
+    Parameters
+    ----------
+    input
+        Log-probabilities, as :func:`log_softmax` returns them: ``(C,)``, ``(N, C)`` or ``(N, C, d1, …)``. With logits
+        at hand, use :func:`cross_entropy`.
+    target
+        Integers in [0, C) of any integer type: ``()``, ``(N,)`` or ``(N, d1, …)``.
+    weight, ignore_index, reduction, sample_weight
+        As in :func:`cross_entropy`.
+    size_average, reduce
+        None: torch's names of before, which ``reduction`` has replaced.
+
+    Returns
+    -------
+    Tensor
+        The loss in nats, float32 or wider.
+
+    Raises
+    ------
+    TypeError, RuntimeError, ValueError, IndexError, NotImplementedError
+        As in :func:`cross_entropy`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> nll_loss(torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1]]).log(), torch.tensor([0, 1]))
+    tensor(0.3567)
+    """
+    tensors = (input, target, weight, sample_weight)
+    if has_torch_function(tensors):
+        return handle_torch_function(
+            nll_loss,
+            tensors,
+            input,
+            target,
+            weight,
+            size_average,
+            ignore_index,
+            reduce,
+            reduction,
+            sample_weight=sample_weight,
+        )
+    x, dim = _loss_input(tensors, size_average, reduce)
+    if target.is_floating_point():
+        raise InputTypeError(
+            f"target has dtype {target.dtype}; allowed: integers, of the input's shape without classes"
+        )
+    if _compiling():
+        return ops.nll_loss(x, target, weight, sample_weight, ignore_index, reduction, dim)
+    try:
+        objective, _ = checked(0.0, 0.0, None, 1.0, ignore_index, reduction)  # type: ignore[arg-type]
+        what = Loss(objective, dim)
+        if _tracked(x, None, weight, sample_weight):
+            return apply(autograd.NLLFunction, x, target, weight, sample_weight, what)
+        return compute.pick(x, target, weight, sample_weight, what)
+    except (TypeError, ValueError) as error:
+        raise_as_torch(error)
+
+
+def cross_entropy(
+    input: Tensor,  # noqa: A002
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    sample_weight: Tensor | None = None,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float | Tensor = 1.0,
+    check: bool | None = None,
+) -> Tensor:
+    """Return the cross-entropy of targets and the softmax of logits: how unhappy the classifier is, in nats.
+
+    ``loss_n = s_n·( T·(lse(u) + ζ·lse(u)²) − ⟨t, u⟩ )``, with effective logits
+    ``u = softcap·tanh(x/softcap)/temperature`` and target measure ``t_c = w_c·[(1 − ε)·q_c + ε/C]`` of mass T.
+    For a hard target y without options: ``−log p_y``.
+
+    As :func:`torch.nn.functional.cross_entropy`, but a confident row's small loss and gradient are not rounded away,
+    the loss is float32 or wider also for half types, and an ignored row's gradient is 0 whatever it holds.
+
+    Parameters
+    ----------
+    input
+        Logits ``(C,)``, ``(N, C)`` or ``(N, C, d1, …)``: float16, bfloat16, float32, float64; integers become the
+        default type.
+    target
+        Hard: integers in [0, C) of any integer type, of the input's shape without the class dimension. Soft: floats of
+        the input's shape, of any mass; they may require a gradient.
+    weight
+        ``(C,)`` class weights w ≥ 0.
+    size_average, reduce
+        None: torch's names of before, which ``reduction`` has replaced.
+    ignore_index
+        Rows with this hard target contribute exactly 0 and are not counted.
+    reduction
+        ``"mean"``: Σ loss / D with ``D = Σ s_n·w_{y_n}`` (hard) or ``Σ s_n`` (soft) over the rows not ignored;
+        ``"sum"``; ``"none"``: one loss a row.
+    label_smoothing
+        ε in [0, 1]: spreads that share of each target over all classes.
+    sample_weight
+        Weights s ≥ 0 of the input's shape without the class dimension. A row of weight 0 contributes exactly 0.
+    z_loss
+        ζ ≥ 0: adds ζ·lse² to each row.
+    softcap
+        Cap > 0 of the logits' size.
+    temperature
+        A number > 0, or a tensor of one a row.
+    check
+        None: hard targets must be in range. True: soft ones must be distributions as well. False: neither is looked
+        at; a hard target out of range makes its row NaN.
+
+    Returns
+    -------
+    Tensor
+        The loss: float64 for float64 logits, else float32. NaN where nothing is left to average.
+
+    Raises
+    ------
+    TypeError
+        For ``size_average`` and ``reduce``, and what is no tensor.
+    RuntimeError, TypeError
+        For dtypes without a meaning.
+    RuntimeError, ValueError
+        For shapes that do not fit and options out of range.
+    IndexError
+        For a hard target that is no class and not ``ignore_index``.
+    NotImplementedError
+        For tensors that are not on the CPU, and where a derivative with respect to ``weight``, ``sample_weight`` or
+        ``temperature`` is asked for.
+
+    Examples
+    --------
+    >>> import torch
+    >>> scores = torch.tensor([[5.0, 4.0, 2.0], [4.0, 2.0, 8.0], [4.0, 4.0, 1.0]])  # cat, horse, dog
+    >>> cross_entropy(scores, torch.tensor([0, 2, 1]), reduction="none")
+    tensor([0.3490, 0.0206, 0.7177])
+    >>> confident = torch.tensor([[17.0, 0.0, 0.0]], requires_grad=True)
+    >>> cross_entropy(confident, torch.tensor([0])).backward()
+    >>> confident.grad
+    tensor([[-8.2799e-08,  4.1399e-08,  4.1399e-08]])
+
+    Notes
+    -----
+    Smoothing: Szegedy et al. (2016). z-loss: Chowdhery et al. (2022), PaLM. Soft cap: Gemma Team (2024).
+    """
+    tensors = (input, target, weight, sample_weight, temperature)
+    if has_torch_function(tensors):
+        return handle_torch_function(
+            cross_entropy,
+            tensors,
+            input,
+            target,
+            weight,
+            size_average,
+            ignore_index,
+            reduce,
+            reduction,
+            label_smoothing,
+            sample_weight=sample_weight,
+            z_loss=z_loss,
+            softcap=softcap,
+            temperature=temperature,
+            check=check,
+        )
+    x, dim = _loss_input(tensors[:4], size_average, reduce)
+    if ignore_index >= 0 and target.is_floating_point():
+        raise InputValueError(f"ignore_index is {ignore_index}; allowed: >= 0 only with hard targets")
+    tau = None
+    if isinstance(temperature, Tensor):
+        tau, temperature = _temperatures(temperature, x, dim), 1.0
+    if _compiling():
+        options = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction, dim, check)
+        return ops.cross_entropy(x, target, weight, sample_weight, tau, *options)[0]
+    try:
+        objective, _ = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)  # type: ignore[arg-type]
+        what = Loss(objective, dim, check)
+        if _tracked(x, target, weight, sample_weight, tau):
+            return autograd.cross_entropy(x, target, weight, sample_weight, tau, what)
+        return compute.losses(x, target, weight, sample_weight, tau, what)
+    except (TypeError, ValueError) as error:
+        raise_as_torch(error)
+
+
+def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> Tensor:  # noqa: A002
+    """Return softmax or log_softmax."""
+    if dtype is not None and isinstance(input, Tensor):
+        input = input.to(dtype)  # noqa: A001
+    x = _logits(input)
+    if dim is None:
+        dim = _implied_dim(name, x.dim(), stacklevel + 1)  # torch's rule, and its warning
+    dim = _dim(x, dim)
+    if x.dim() == 0:
+        return _normalised(name, x.reshape(1), 0, stacklevel, None).reshape(())
+    if not x.shape[dim]:
+        raise InputValueError(
+            f"input of shape {tuple(x.shape)} has no classes in dimension {dim}; allowed: at least one"
+        )
+    if _compiling():
+        return (ops.softmax if name == "softmax" else ops.log_softmax)(x, dim)
+    if _tracked(x):
+        function = normalise.Softmax if name == "softmax" else normalise.LogSoftmax
+        return apply(function, x, dim)
+    return (compute.softmax if name == "softmax" else compute.log_softmax)(x, dim)
+
+
+def _lse(x: Tensor, dim: int) -> Tensor:
+    """Return logsumexp over one dimension."""
+    if _compiling():
+        return ops.logsumexp(x, dim)
+    return apply(normalise.LogSumExp, x, dim) if _tracked(x) else compute.logsumexp(x, dim)
+
+
+def _logits(input: Any) -> Tensor:  # noqa: A002
+    """Return input as floating-point numbers on the CPU."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input is a {type(input).__name__}; allowed: a tensor")
+    if not input.is_cpu:
+        raise _not_here(input)
+    if input.dtype in _FLOATS:
+        return input
+    if input.dtype is torch.bool or input.is_complex() or input.is_floating_point():
+        raise InputTypeError(f"input has dtype {input.dtype}; allowed: {', '.join(map(str, _FLOATS))} and integers")
+    return input.to(torch.get_default_dtype())
+
+
+def _not_here(tensor: Tensor) -> NotImplementedError:
+    """Return the error for a tensor that no kernel here can read."""
+    return NotImplementedError(f"a tensor is on {tensor.device}; allowed: cpu. CUDA kernels are not there yet")
+
+
+def _dim(x: Tensor, dim: int) -> int:
+    """Return a dimension counted from the front."""
+    n = max(x.dim(), 1)
+    if not -n <= dim < n:
+        raise InputIndexError(f"dim is {dim}; allowed: from {-n} to {n - 1}, for input of shape {tuple(x.shape)}")
+    return dim % n
+
+
+def _loss_input(tensors: tuple[Any, ...], size_average: Any, reduce: Any) -> tuple[Tensor, int]:
+    """Return logits and their class dimension; raise for what is no tensor and for parameters of before."""
+    if size_average is not None or reduce is not None:
+        raise TypeError("size_average and reduce are not accepted; say reduction='mean', 'sum' or 'none'")
+    x, target, weight, sample_weight = tensors
+    x = _logits(x)
+    _named("target", target)
+    if weight is not None:
+        _named("weight", weight)
+    if sample_weight is not None:
+        _named("sample_weight", sample_weight)
+    if x.dim() == 0:
+        raise InputValueError("input has no dimensions; allowed: (C,), (N, C) or (N, C, d1, ...)")
+    return x, 1 if x.dim() > 1 else 0
+
+
+def _named(name: str, tensor: Any) -> None:
+    """Raise unless this is a tensor on the CPU."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; allowed: a tensor")
+    if not tensor.is_cpu:
+        raise _not_here(tensor)
+
+
+def _temperatures(temperature: Tensor, x: Tensor, dim: int) -> Tensor:
+    """Return one temperature a row."""
+    _named("temperature", temperature)
+    return temperature.expand([*x.shape[:dim], *x.shape[dim + 1 :]]) if temperature.dim() == 0 else temperature
+
+
+def _compiling() -> bool:
+    """Whether an operator is to go into a graph: of torch.compile, torch.export, make_fx, or of fake tensors.
+
+    Not under torch.func and forward mode, of which operators know nothing: there the graph ends, what follows runs
+    uncompiled, and with fullgraph=True torch says why it cannot.
+    """
+    if not torch.compiler.is_compiling():
+        return torch._C._len_torch_dispatch_stack() > 0 and _traced()  # noqa: SLF001
+    if _transformed():
+        torch._dynamo.graph_break()  # noqa: SLF001
+        return False
+    return True
+
+
+def _traced() -> bool:
+    """Whether tensors are stand-ins, of which kernels would make constants."""
+    keys = torch._C._TorchDispatchModeKey  # noqa: SLF001
+    if all(torch._C._get_dispatch_mode(key) is None for key in (keys.PROXY, keys.FAKE)):  # noqa: SLF001
+        return False
+    if _transformed():
+        raise NotImplementedError("softnll's functions cannot be traced under torch.func or forward mode")
+    return True
+
+
+def _transformed() -> bool:
+    """Whether a transform of torch.func or forward mode is at work."""
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+
+
+def _tracked(*tensors: Tensor | None) -> bool:
+    """Whether somebody may ask for a derivative, or maps over a dimension that is not to be seen."""
+    if torch.is_grad_enabled():
+        for each in tensors:
+            if each is not None and each.requires_grad:
+                return True
+    return _transformed()

@@ -1,0 +1,34 @@
+"""What torch.compile is not to look into."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+
+__all__ = ["uncompiled"]
+
+Returned = TypeVar("Returned")
+Parameters = ParamSpec("Parameters")
+
+
+def uncompiled(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Keep torch.compile from looking inside a function, where it would take NumPy for its own.
+
+    torch.compiler.disable takes two seconds to import and some microseconds a call: not before somebody compiles.
+    """
+    disabled: Callable[Parameters, Returned] | None = None
+
+    @wraps(function)
+    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Returned:
+        nonlocal disabled
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **options)
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **options)
+
+    return call
