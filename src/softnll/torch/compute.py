@@ -78,14 +78,14 @@ class Noted(NamedTuple):
 def softmax(x: Tensor, dim: int) -> Tensor:
     """Return p."""
     problem, layout = prepare(as_array(x), dim, name="input")
-    return laid_out_like(x, write(problem, layout, None, lambda rows: kernels().softmax(problem, rows))[0])
+    return laid_out_like(x, write(problem, layout, None, kernels().softmax)[0])
 
 
 @uncompiled
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """Return log p."""
     problem, layout = prepare(as_array(x), dim, name="input")
-    return laid_out_like(x, write(problem, layout, None, lambda rows: kernels().log_softmax(problem, rows))[0])
+    return laid_out_like(x, write(problem, layout, None, kernels().log_softmax)[0])
 
 
 @uncompiled
@@ -150,7 +150,7 @@ def gradient(upstream: Tensor, x: Tensor, target: Tensor, notes: Noted) -> Tenso
     rows = layout.rows(as_array(x))
     problem = Problem(rows, known.objective, known.y, q, known.w, known.s, None, known.tau, known.divisor)
     _scale(problem, upstream)
-    grad, _ = write(problem, layout, None, lambda out: kernels().backward(problem, m, r, out))
+    grad, _ = write(problem, layout, None, lambda part, out: kernels().backward(part, m, r, out))
     return laid_out_like(x, grad)
 
 
