@@ -186,3 +186,60 @@ def test_digits_of_sure_rows(n, gap, real):
         want = (T - t) * p - t * absent
         terms = np.maximum((T - t) * p, t * absent) if rest == 0 else np.maximum(T * p, t)
         assert (np.abs(grad - want) <= 4 * eps * terms + 2 * np.finfo(real).smallest_subnormal).all()
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 2e-19, reason="no type wider than float64 here")
+@pytest.mark.parametrize("n", [3, 129, 1000])
+def test_digits_of_ordinary_rows(n, real):
+    """Masses and losses are sums too: within 4 units, also where every addition would round the same way."""
+    rng = np.random.default_rng(n)
+    N = 200
+    x, q = rng.normal(size=(N, n)).astype(real), rng.dirichlet(np.ones(n), N)
+    q[0], q[0, :: max(n // 16, 1)] = 2.0**-23 * 0.4999 / 16, 1 / 16
+    x[0], x[0, -1] = -1, 0
+    q = q.astype(real)
+    grad = np.empty_like(x)
+    loss = cpu.forward_backward(Problem(x, q=q), grad)
+    u, t = x.astype(np.longdouble), q.astype(np.longdouble)
+    lse = np.log(np.exp(u).sum(axis=1, keepdims=True))
+    p, T = np.exp(u - lse), t.sum(axis=1, keepdims=True)
+    eps = EPS[real.name]
+    exact = (t * (lse - u)).sum(axis=1)
+    assert (np.abs(loss - exact) <= 4 * eps * exact).all()
+    assert (np.abs(grad - (T * p - t)) <= 4 * eps * np.maximum(T * p, t)).all()
+
+
+def test_scales_beyond_float32():
+    """The largest entry after the guess and a small scale; weights, masses and shares that float32 does not hold."""
+    x, q = np.zeros((2, 400), np.float32), np.zeros((2, 400), np.float32)
+    x[:, 300] = [38, 39.9]
+    q[:, 0] = q[:, 300] = 0.5
+    got, want = np.empty_like(x), np.empty(x.shape)
+    cpu.forward_backward(Problem(x, q=q, divisor=65536.0), got)
+    loops.forward_backward(Problem(x.astype(np.float64), q=q, divisor=65536.0), want)
+    assert np.allclose(got, want, rtol=1e-6, atol=0)
+    x, q = np.array([[0, 1], [2, 0]], np.float32), np.array([[0.5, 0.5], [1e39, 1e39]])
+    with np.errstate(all="raise"):
+        agree(Problem(x[:1], q=np.array([[1, 1e-50]])))
+        cpu.forward_backward(Problem(x, q=q, w=np.array([1e39, 1])), np.empty_like(x))
+        loss = cpu.losses(Problem(x, q=q, s=np.array([1, 1e-30])))
+        impossible = np.array([[0, -np.inf]], np.float32)
+        assert cpu.losses(Problem(impossible, CrossEntropy(label_smoothing=1e-46), y=np.array([0])))[0] == np.inf
+        assert cpu.losses(Problem(impossible, q=np.ones((1, 2)) / 2, w=np.array([1, 1e-46])))[0] == np.inf
+    assert np.isclose(loss[1], loops.losses(Problem(x, q=q, s=np.array([1, 1e-30])), None)[0][1], rtol=1e-12)
+
+
+def test_a_normaliser_beyond_float64():
+    for size, tau in ((1.7e308, 0.5), (1e300, 1e-9)):
+        x, q = np.array([[size, size]]), np.array([[0.5, 0.5]])
+        for targets in ({"q": q}, {"y": np.array([0])}):
+            objective = CrossEntropy(label_smoothing=0.1, temperature=tau)
+            assert np.isclose(cpu.losses(Problem(x, objective, **targets))[0], np.log(2))
+
+
+def test_one_class_has_no_gradient(real):
+    for smoothing in np.random.default_rng(0).random(200):
+        grad = np.ones((1, 1), real)
+        problem = Problem(np.full((1, 1), 3.5, real), CrossEntropy(label_smoothing=smoothing), y=np.zeros(1, np.int64))
+        cpu.forward_backward(problem, grad)
+        assert grad[0, 0] == 0

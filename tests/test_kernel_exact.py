@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import oracle
-from softnll.kernels import cpu, running
+from softnll.kernels import cpu, loops, running
 from softnll.problem import Problem
 
 wide = np.longdouble
@@ -102,6 +102,38 @@ def test_ordinary_rows(n, scale, real):
     """Roundings of the row's sum are errors of each of its entries: many rows, so that the worst comes up."""
     x = (np.random.default_rng(n).normal(size=(300, n)) * scale).astype(real)
     assert max(measured(x)) <= 4
+
+
+@pytest.mark.parametrize("n", [57, 100, 121, 129, 160, 161, 500, 1921])
+def test_sums_that_always_round_the_same_way(n, real):
+    """Few large entries and many of just under half a unit of their sum: each addition one by one would lose them."""
+    eps = np.finfo(real).eps
+    rows = []
+    for step in (2, 3, 4, 7, 8, 9, 16, 64, 128):
+        for tail in (0.499, 0.4999, 0.7, 1.2):
+            for top in (0.0, 1.0):
+                row = np.full(n, np.log(eps * tail))
+                row[::step] = 0
+                row[-1] = top
+                rows.append(row)
+    assert max(measured(np.array(rows).astype(real))) <= 4
+
+
+@pytest.mark.parametrize("place", [255, 256, 300, 399])
+@pytest.mark.parametrize("gap", [15.0, 30.0, 38.0, 39.9, 60.0])
+def test_a_largest_entry_after_the_guess_and_a_small_scale(place, gap):
+    """The gradient's factor is of float32's range however far the guess of the largest entry was off."""
+    x = np.zeros((3, 400), np.float32)
+    x[:, place] = gap
+    y, s = np.array([0, place, 1]), np.array([1e-9, 1.0, 1e-6])
+    grad, want = np.empty_like(x), np.empty(x.shape)
+    problem = Problem(x, y=y, s=s, divisor=65536.0)
+    cpu.forward_backward(problem, grad)
+    loops.forward_backward(Problem(x.astype(np.float64), y=y, s=s, divisor=65536.0), want)
+    assert np.allclose(grad, want, rtol=1e-6, atol=1e-44)
+    _, m, r = cpu.forward(problem)
+    cpu.backward(problem, m, r, grad)
+    assert np.allclose(grad, want, rtol=1e-6, atol=1e-44)
 
 
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])

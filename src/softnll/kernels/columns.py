@@ -118,26 +118,33 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: i
     k = 0
     while k + GROUP <= n:
         rest = nothing
-        for j in range(GROUP):
+        for j in range(0, GROUP, 2):  # in pairs: a sum of eight then rounds five times, not eight
             prefetch(soon + step * (k + j))
+            prefetch(soon + step * (k + j + 1))
             if out is not None:
                 prefetch(out + step * (k + j))
+                prefetch(out + step * (k + j + 1))
             e = power(load(xs + 64 * (k + j), work), c, magic, cut, None, None)
+            f = power(load(xs + 64 * (k + j + 1), work), c, magic, cut, None, None)
             if es is not None:
                 store(es + 64 * (k + j), e, work)
-            rest = rest + minimum(e, big)
+                store(es + 64 * (k + j + 1), f, work)
+            losers = minimum(e, big)
             big = maximum(big, e)
+            rest = rest + (losers + minimum(f, big))
+            big = maximum(big, f)
         add_doubles(notes + REST, notes + LOST, rest)
         k += GROUP
     rest = nothing
+    other = nothing
     while k < n:
         e = power(load(xs + 64 * k, work), c, magic, cut, None, None)
         if es is not None:
             store(es + 64 * k, e, work)
-        rest = rest + minimum(e, big)
+        rest, other = other, rest + minimum(e, big)
         big = maximum(big, e)
         k += 1
-    add_doubles(notes + REST, notes + LOST, rest)
+    add_doubles(notes + REST, notes + LOST, rest + other)
     store_doubles(notes + BIG, big)
 
 
@@ -348,9 +355,8 @@ def note_targets(
     element = x.dtype
     size, lanes = size_of(element), lanes_of(element)
     usual = True
-    if s.shape[0] == 0 and w.shape[0] == 0:
-        usual = unweighted_targets(x, y, start, count, es, work, notes)
-    for i in range(0 if usual and s.shape[0] == 0 and w.shape[0] == 0 else count):
+    plain = s.shape[0] + w.shape[0] == 0 and unweighted_targets(x, y, start, count, es, work, notes)
+    for i in range(0 if plain else count):
         c = y[start + i]
         weight = s[start + i] if s.shape[0] > 0 else 1.0
         if weight == 0.0 or c < 0 or c >= n:

@@ -201,7 +201,8 @@ def _padded(w: Vector | None, dtype: DType, n_columns: int) -> NDArray[Any] | No
     if w is None:
         return None
     padded = np.zeros(n_columns + 64, dtype)
-    padded[:n_columns] = w
+    with np.errstate(all="ignore"):  # a weight beyond float32 is inf, and its rows are left to the plain loops
+        padded[:n_columns] = w
     return padded
 
 

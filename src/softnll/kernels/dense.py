@@ -8,7 +8,8 @@ others sum to R,
     gradient  = [ (T − t_j + 2ζ·lse·T)·e_j − t_j·((B − e_j) + R) ] / (B + R)
 
 times the row's scale: terms of one sign in the loss, and in the gradient none that rounds a certain row to 0.
-Measures are scaled by a power of two, so that no product of them leaves float32's range.
+Measures are held in the type that the logits are computed in; in the gradient they are scaled by a power of two, so
+that a large mass does not overflow.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from softnll.kernels.rows import (
     GROUP,
     LEAST,
     MOST,
+    SMALLEST,
     TINY,
     address_of,
     aligned,
@@ -33,6 +35,7 @@ from softnll.kernels.rows import (
     in_two,
     inverse,
     lanes_of,
+    narrow,
     ordinary,
     out_row,
     product,
@@ -92,26 +95,16 @@ def write_measure(q: int, kq: Any, w: Any, n: int, keep: float, share: float, t:
     kept, shared = splat(rounded(keep, work)), splat(rounded(share, work))
     acc = no_sum()
     k = 0
-    while k + GROUP * lanes <= n:
-        mass = splat(zero(work))
-        for _ in range(GROUP):
-            v = measure(q, kq, w, k, kept, shared, work)
-            store(t + k * size, v, work)
-            mass = mass + v
-            k += lanes
-        acc = accumulate(acc, mass)
-    mass = splat(zero(work))
     while k + lanes <= n:
         v = measure(q, kq, w, k, kept, shared, work)
         store(t + k * size, v, work)
-        mass = mass + v
+        acc = accumulate(acc, v)
         k += lanes
     if k < n:
         store(t + k * size, last_measure(q, kq, w, k, n - k, kept, shared, work), work)
         v = load_part(t + k * size, n - k, zero(work), work)
         store(t + k * size, v, work)
-        mass = mass + v
-    acc = accumulate(acc, mass)
+        acc = accumulate(acc, v)
     return gathered(acc, 0.0)
 
 
@@ -131,18 +124,22 @@ def apart(p: int, n: int, element: Any, m: Any, t: int, work: Any) -> float:
     k = 0
     while k + GROUP * lanes <= n:
         total = nothing
-        for _ in range(GROUP):
-            total = total + term(load(p + k * size, element), at, load(t + k * wide, work), nothing)
+        for _ in range(GROUP // 2):
+            one = term(load(p + k * size, element), at, load(t + k * wide, work), nothing)
+            k += lanes
+            total = total + (one + term(load(p + k * size, element), at, load(t + k * wide, work), nothing))
             k += lanes
         acc = accumulate(acc, total)
     total = nothing
+    other = nothing
     while k + lanes <= n:
-        total = total + term(load(p + k * size, element), at, load(t + k * wide, work), nothing)
+        one = term(load(p + k * size, element), at, load(t + k * wide, work), nothing)
+        total, other = other, total + one
         k += lanes
     if k < n:
         v = load_part(p + k * size, n - k, zero(element), element)
         total = total + term(v, at, load(t + k * wide, work), nothing)
-    acc = accumulate(acc, total)
+    acc = accumulate(acc, total + other)
     return gathered(acc, 0.0)
 
 
@@ -214,7 +211,7 @@ def graded(
     if not (
         abs(extra) < EXTRA
         and big + rest < (ROOM[1] if size_of(work) == 8 else ROOM[0])
-        and (LEAST < abs(scale) < MOST or not divisor > 0)
+        and ((LEAST < abs(scale) < MOST and abs(scale) > SMALLEST * narrow(big + rest, work)) or not divisor > 0)
     ):
         return False
     whole = mass * unit
@@ -266,7 +263,8 @@ def soft_or_hard(
     c = y[i]
     if c < 0 or c >= n:
         return np.nan
-    return shares + put_target(w, c, keep + share, t, work) - _f8(share_of(w, c, share, work))
+    target = put_target(w, c, keep + share, t, work)
+    return target if n == 1 else shares + target - _f8(share_of(w, c, share, work))
 
 
 @register_jitable
@@ -338,7 +336,7 @@ def loss_dense(
         if fine:
             log_r = math.log1p(r)
             lse = _f8(m) / tau + log_r
-            loss[i] = weight * (far + mass * (log_r + zeta * lse * lse))
+            loss[i] = weight * (far + mass * (log_r + zeta * lse * lse if zeta > 0 else log_r))
             if ms is not None:
                 ms[i], rs[i] = _f8(m), r
         else:

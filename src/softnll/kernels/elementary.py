@@ -235,7 +235,7 @@ def _reference(m: Value, beta: Value) -> Value:
 @register_jitable
 def _within_reach_float32(m: Value, guess: Value, beta: Value) -> Value:
     factor = _ONE_4 if beta is None else beta
-    return abs(m * factor) < _LIMIT_4 and abs(guess * factor) < _LIMIT_4 and -16.0 <= (m - guess) * factor <= 40.0
+    return abs(m * factor) < _LIMIT_4 and abs(guess * factor) < _LIMIT_4 and -16.0 <= (m - guess) * factor <= 16.0
 
 
 @register_jitable

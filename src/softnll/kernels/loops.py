@@ -1,6 +1,6 @@
 """The plain kernels behind the kernels' interface: every option, any strides, one row at a time in float64.
 
-The vector kernels (``cpu.py``) give them what they do not serve: rows that hold NaN or an infinity, soft targets and
+The vector kernels (``cpu.py``) give them what they do not serve: rows that hold NaN or an infinity, the soft cap and
 the like; the tests compare the two.
 """
 

@@ -22,6 +22,7 @@ Values = tuple[Vector | None, ...]
 _FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
 _STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
 _TINY = 1 << 14  # entries of logits that are not worth a look at how to share them out
+_SMALL = 1e-15  # weights and shares so small that float32 might lose a product of them
 _FIRST = np.zeros(1, np.int64)
 
 
@@ -75,7 +76,7 @@ def run(
     served = _served(problem)
     matrices = (problem.x, out, problem.where, problem.q)
     fitting = problem.q is None or soft_type(problem) == problem.q.dtype
-    if not (served and all(each is None or _dense(each) for each in matrices) and fitting):
+    if not (served and all(each is None or _in_one_piece(each) for each in matrices) and fitting):
         _in_blocks(computation, problem, out, per_row, read, served)
         return
     values = (*per_row, *read)
@@ -95,12 +96,22 @@ def _served(problem: Problem) -> bool:
     """Whether the vector kernels serve this problem: the others go through plain loops."""
     objective = problem.objective
     spread = problem.q is not None or objective.label_smoothing > 0
-    if objective.softcap is not None or (spread and problem.where is not None):
+    if objective.softcap is not None or (spread and not _spread_served(problem)):
         return False
     return fuses() or (problem.tau is None and objective.temperature == 1)
 
 
-def _dense(matrix: NDArray[Any]) -> bool:
+def _spread_served(problem: Problem) -> bool:
+    """Whether the vector kernels serve soft or smoothed targets: no masks, and nothing below float32's range."""
+    if problem.where is not None:
+        return False
+    smoothing, w = problem.objective.label_smoothing, problem.w
+    if w is not None and not (w[w != 0] > _SMALL).all():
+        return False
+    return smoothing == 0 or smoothing / problem.x.shape[1] > _SMALL
+
+
+def _in_one_piece(matrix: NDArray[Any]) -> bool:
     """Whether each row of a matrix lies in one piece, each entry at a multiple of its size."""
     return matrix.strides[1] == matrix.itemsize and matrix.flags.aligned
 
@@ -134,7 +145,8 @@ def _leftovers(
 def _packed(problem: Problem) -> Problem:
     """Return a problem whose rows lie in one piece, its soft targets of a type that goes with the logits'."""
     where = None if problem.where is None else np.ascontiguousarray(problem.where)
-    q = None if problem.q is None else np.ascontiguousarray(problem.q, soft_type(problem))
+    with np.errstate(all="ignore"):  # what float32 cannot hold is left to the plain loops, or counts as 0
+        q = None if problem.q is None else np.ascontiguousarray(problem.q, soft_type(problem))
     return replace(problem, x=np.ascontiguousarray(problem.x), where=where, q=q)
 
 
@@ -157,10 +169,9 @@ def _in_blocks(
         if not served:
             computation.plain(part, result, (*values, *given))
             return
-        part = _packed(part)
         scratch = None if result is None else np.empty(result.shape, result.dtype)
         odd = np.empty(len(part.x), np.int64)
-        left = computation.call(part, scratch, (*values, *given), False, 0, len(part.x), odd)
+        left = computation.call(_packed(part), scratch, (*values, *given), False, 0, len(part.x), odd)
         if left:
             _leftovers(computation, part, scratch, values, given, odd[:left])
         if result is not None:
