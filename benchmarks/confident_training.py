@@ -210,8 +210,8 @@ def write(table: list[dict], folder: Path, arguments, machine: str) -> None:
         f"a + b mod {MODULUS}, seed {arguments.seed}, {arguments.steps} full-batch steps of AdamW: learning rate "
         f"{arguments.lr:g}, betas 0.9 and\n{arguments.beta2:g}, eps {arguments.eps:g}, no weight decay; two hidden "
         f"layers of {WIDTH}, no biases.\nA line for each training, at its last step; looked at every {arguments.every} "
-        "steps. `loss` is what the way reports,\n`exact loss` that of the same logits by a formula that rounds no small "
-        "loss to 0.\nWritten by `benchmarks/confident_training.py`; every look is in the csv.\n\n"
+        "steps. `loss` is what the way reports,\n`exact loss` that of the same logits by a formula that rounds no "
+        "small loss to 0.\nWritten by `benchmarks/confident_training.py`; every look is in the csv.\n\n"
         f"{ways}\n"
     )
     (folder / f"{NAME}.md").write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
