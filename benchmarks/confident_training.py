@@ -133,6 +133,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--beta2", type=float, default=0.99)
     parser.add_argument("--eps", type=float, default=1e-25, help="torch's own 1e-8 ends training before the loss does")
     parser.add_argument("--out", type=Path, help="folder of csv, markdown and figure (default: the repository's)")
+    parser.add_argument(
+        "--add", action="store_true", help="to what the csv holds, which was run with the same settings"
+    )
     parser.add_argument("--draw", action="store_true", help="train nothing: draw what the csv holds")
     arguments = parser.parse_args()
     arguments.steps = arguments.steps or (40 if arguments.quick else 3000)
@@ -151,6 +154,9 @@ def main() -> None:
     torch.set_num_threads(1)  # the same sums in the same order on every machine
     torch.use_deterministic_algorithms(True)
     machine, table, begin = describe("torch", "numpy", "numba"), [], time.perf_counter()
+    if arguments.add:
+        new = {(share, way) for share in arguments.share for way in arguments.way}
+        table = [line for line in read(folder) if (line["share"], line["way"]) not in new]
     for share in arguments.share:
         for way in arguments.way:
             for line in trained(way, share, arguments):
@@ -168,7 +174,8 @@ def image(folder: Path) -> Path:
 def read(folder: Path) -> list[dict]:
     """Return the lines of a csv that was written."""
     with (folder / f"{NAME}.csv").open(newline="", encoding="utf-8") as file:
-        return [{k: v if k == "way" else float(v) for k, v in line.items()} for line in csv.DictReader(file)]
+        lines = [{k: v if k == "way" else float(v) for k, v in line.items()} for line in csv.DictReader(file)]
+    return [line | {"step": int(line["step"])} for line in lines]
 
 
 def told(value) -> str:
@@ -194,17 +201,19 @@ def summary(lines: list[dict]) -> dict[str, str]:
 def write(table: list[dict], folder: Path, arguments, machine: str) -> None:
     """Write the csv, the markdown and the figure."""
     folder.mkdir(parents=True, exist_ok=True)
+    table = sorted(table, key=lambda line: (line["share"], list(WAYS).index(line["way"]), line["step"]))
     with (folder / f"{NAME}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, table[0])
         writer.writeheader()
         writer.writerows({k: told(v) for k, v in line.items()} for line in table)
-    trainings = {(line["share"], line["way"]): [] for line in table}
+    trainings = {}
     for line in table:
-        trainings[line["share"], line["way"]].append(line)
-    shown = [summary(trainings[key]) for key in sorted(trainings, key=lambda key: key[0])]
+        trainings.setdefault((line["share"], line["way"]), []).append(line)
+    shown = [summary(lines) for lines in trainings.values()]
     lines = ["| " + " | ".join(shown[0]) + " |", "|" + " --- |" * len(shown[0])]
     lines += ["| " + " | ".join(line.values()) + " |" for line in shown]
-    ways = "".join(f"- {way}: {WAYS[way][0]}\n" for way in arguments.way)
+    done = {line["way"] for line in table}
+    ways = "".join(f"- {way}: {text}\n" for way, (text, *_) in WAYS.items() if way in done)
     text = (
         f"# Training past certainty\n\n{machine}\n\n"
         f"a + b mod {MODULUS}, seed {arguments.seed}, {arguments.steps} full-batch steps of AdamW: learning rate "
