@@ -123,7 +123,7 @@ def trained(way: str, share: float, arguments):
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="40 steps, one share; nothing is written without --out")
+    parser.add_argument("--quick", action="store_true", help="10 steps, one share; nothing is written without --out")
     parser.add_argument("--steps", type=int, help="(default: 3000)")
     parser.add_argument("--every", type=int, help="steps from one line of the table to the next (default: 50)")
     parser.add_argument("--seed", type=int, default=42, help="of the weights and of the split")
@@ -138,8 +138,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--draw", action="store_true", help="train nothing: draw what the csv holds")
     arguments = parser.parse_args()
-    arguments.steps = arguments.steps or (40 if arguments.quick else 3000)
-    arguments.every = arguments.every or (20 if arguments.quick else 50)
+    arguments.steps = arguments.steps or (10 if arguments.quick else 3000)
+    arguments.every = arguments.every or (5 if arguments.quick else 50)
     arguments.share = arguments.share or ([0.4] if arguments.quick else [0.4, 0.6])
     arguments.way = arguments.way or list(WAYS)
     return arguments
