@@ -131,7 +131,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--way", action="append", choices=WAYS, help="may be repeated (default: all)")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--beta2", type=float, default=0.99)
-    parser.add_argument("--eps", type=float, default=1e-25, help="torch's own 1e-8 ends training before the loss does")
+    parser.add_argument("--eps", type=float, default=1e-25, help="(default: the authors' 1e-25; torch's own is 1e-8)")
     parser.add_argument("--out", type=Path, help="folder of csv, markdown and figure (default: the repository's)")
     parser.add_argument(
         "--add", action="store_true", help="to what the csv holds, which was run with the same settings"
