@@ -17,7 +17,7 @@ from softnll.output import reduce
 from softnll.plan import NO_GRADIENTS, Plan, Sizes, Wanted, default_max_bytes, make_plan
 from softnll.problem import Problem, as_temperatures, prepare_targets
 
-__all__ = ["Head", "LinearGradients", "check_shapes", "silent_rows"]
+__all__ = ["Head", "LinearGradients", "Outputs", "check_shapes"]
 
 
 class LinearGradients(NamedTuple):
@@ -95,7 +95,7 @@ class Head:
         """
         arrays = (features, weight) if bias is None else (features, weight, bias)
         wide = any(each.dtype.kind in "iu" or each.dtype == np.float64 for each in arrays)
-        silent = silent_rows(problem)
+        silent = _silent_rows(problem)
         silent = silent if silent is not None and silent.any() else None
         active = np.flatnonzero(~silent) if silent is not None and compact else None
         blank = None if compact else silent
@@ -184,6 +184,14 @@ class Head:
             block = self.weight[classes]
             yield classes, np.ascontiguousarray(block, self.dtype) if self.converts else block
 
+    @np.errstate(all="ignore")  # logits that overflow are inf
+    def losses(self, plan: Plan) -> Any:
+        """Return the reduced loss."""
+        losses = np.zeros(self.problem_rows)
+        for rows, part, _ in self.chunks(plan):
+            losses[rows] = kernels().losses(part)
+        return self.reduce(losses)
+
     def empty_gradients(self) -> Outputs:
         """Return arrays for all gradients there are."""
         return Outputs(
@@ -266,7 +274,7 @@ class Head:
         return reduce(self.problem, self.layout, losses, loss_dtype(self.dtype) if dtype is None else dtype)
 
 
-def silent_rows(problem: Problem) -> NDArray[np.bool_] | None:
+def _silent_rows(problem: Problem) -> NDArray[np.bool_] | None:
     """Return which rows have weight 0, or a hard target whose mass is 0; None if there can be none."""
     silent: NDArray[np.bool_] | None = None if problem.s is None else problem.s == 0
     if problem.y is None or problem.w is None or problem.objective.label_smoothing > 0:
