@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import softnll as sn
 import softnll.torch as snt
 from softnll.plan import Plan
 from torch_cases import HARD, OPTIONS, REDUCTIONS, SAMPLES, WEIGHT, float64
-from torch_linear_cases import Options, layer, soft, through_logits
+from torch_linear_cases import Options, Ran, layer, soft, through_logits
 
 EXTRAS = ("sample_weight", "z_loss", "softcap", "temperature", "max_bytes", "compact", "check")
 
@@ -151,22 +150,6 @@ def test_leading_dimensions_and_strides():
     torch.testing.assert_close(
         snt.linear_cross_entropy(swapped, W, y.reshape(4, 6)), F.cross_entropy((swapped @ W.T).reshape(24, 4), y)
     )
-
-
-class Ran(TorchDispatchMode):
-    """Record what torch's operations make, and how many matrix products there are."""
-
-    def __init__(self):
-        super().__init__()
-        self.shapes, self.products = [], 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.products += function._schema.name in {"aten::mm", "aten::addmm_", "aten::addmm"}
-        viewed = {"aten::detach", "aten::lift_fresh", "aten::t", "aten::alias", "aten::view"}
-        if isinstance(result, torch.Tensor) and function._schema.name not in viewed:
-            self.shapes.append(tuple(result.shape))
-        return result
 
 
 @pytest.mark.parametrize("which", list(itertools.product([False, True], repeat=3)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import softnll.torch as snt
 from torch_cases import HARD, OPTIONS, REDUCTIONS, ROWS, float64
@@ -16,6 +17,22 @@ class Options:
 
     def __init__(self, batch_chunk_size=None, chunking_method="auto", acc_dtype=None):
         self.batch_chunk_size, self.chunking_method, self.acc_dtype = batch_chunk_size, chunking_method, acc_dtype
+
+
+class Ran(TorchDispatchMode):
+    """Record what torch's operations make, and how many matrix products there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes, self.products = [], 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.products += function._schema.name in {"aten::mm", "aten::addmm_", "aten::addmm"}
+        viewed = {"aten::detach", "aten::lift_fresh", "aten::t", "aten::alias", "aten::view"}
+        if isinstance(result, torch.Tensor) and function._schema.name not in viewed:
+            self.shapes.append(tuple(result.shape))
+        return result
 
 
 ONE_BY_ONE = Options(1)

@@ -13,10 +13,11 @@ except ImportError as error:
 
 from softnll.torch.functional import cross_entropy, log_softmax, logsumexp, nll_loss, softmax
 from softnll.torch.linear import linear_cross_entropy, plan
-from softnll.torch.modules import CrossEntropyLoss, NLLLoss
+from softnll.torch.modules import CrossEntropyLoss, LinearCrossEntropyLoss, NLLLoss
 
 __all__ = [
     "CrossEntropyLoss",
+    "LinearCrossEntropyLoss",
     "NLLLoss",
     "cross_entropy",
     "linear_cross_entropy",

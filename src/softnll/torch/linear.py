@@ -12,6 +12,7 @@ from softnll.plan import Plan
 from softnll.torch import linear_autograd, linear_compute, linear_ops
 from softnll.torch.errors import raise_as_torch
 from softnll.torch.functional import _compiling, _tracked
+from softnll.torch.linear_compute import LinearLoss
 from softnll.torch.linear_inputs import NAMES, prepare
 
 __all__ = ["linear_cross_entropy", "plan"]
@@ -111,10 +112,11 @@ def linear_cross_entropy(
         return handle_torch_function(
             linear_cross_entropy, tensors, input, linear_weight, target, **dict(zip(_KEYWORDS, given, strict=True))
         )
-    inputs, what = prepare(input, linear_weight, target, *given)
+    inputs, options = prepare(input, linear_weight, target, *given)
     if _compiling():
-        return linear_ops.linear_cross_entropy(inputs, what)
+        return linear_ops.linear_cross_entropy(inputs, options)
     try:
+        what = LinearLoss.of(*options)
         if _tracked(*inputs):
             return linear_autograd.linear_cross_entropy(*inputs, what)
         return linear_compute.losses(*inputs, what)
@@ -190,7 +192,7 @@ def plan(
     gradients         8.8 MiB
     peak             41.0 MiB
     """
-    inputs, what = prepare(
+    inputs, options = prepare(
         input,
         linear_weight,
         target,
@@ -209,6 +211,6 @@ def plan(
         check,
     )
     try:
-        return linear_compute.planned(inputs, what, torch.is_grad_enabled())
+        return linear_compute.planned(inputs, LinearLoss.of(*options), torch.is_grad_enabled())
     except (TypeError, ValueError) as error:
         raise_as_torch(error, NAMES)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from softnll.head import Head, Outputs, check_shapes
 from softnll.layout import Layout
+from softnll.objective import checked
 from softnll.plan import NO_GRADIENTS, Plan, Wanted
 from softnll.problem import Problem, as_temperatures, prepare_targets
 from softnll.torch.compute import Loss, scale
@@ -42,6 +43,24 @@ class LinearLoss:
     max_bytes: int | None = None
     at_most: int | None = None
     compact: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        label_smoothing: float,
+        z_loss: float,
+        softcap: float | None,
+        temperature: float,
+        ignore_index: int,
+        reduction: Any,
+        check: bool | None,
+        max_bytes: int | None,
+        at_most: int | None,
+        compact: bool,
+    ) -> LinearLoss:
+        """Return options as a value, checked."""
+        objective, _ = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
+        return cls(Loss(objective, 1, check), max_bytes, at_most, compact)
 
 
 class Gradients(NamedTuple):

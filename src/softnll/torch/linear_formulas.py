@@ -209,7 +209,7 @@ def gradient_pullback(
 
 def _push(function: Callable[..., Any], inputs: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return the derivatives of a function of several results along tangents, as ``formulas.push``."""
-    value, pull = torch.func.vjp(function, *inputs)
+    value, pull = torch.func.vjp(function, *inputs)[:2]
     return formulas.pullback(lambda *each: pull(each), *(torch.zeros_like(each) for each in value))(tuple(tangents))
 
 

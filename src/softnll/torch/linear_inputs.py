@@ -7,17 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll.objective import checked
-from softnll.torch.compute import Loss
 from softnll.torch.errors import NAMES as OTHERS
-from softnll.torch.errors import InputTypeError, InputValueError, raise_as_torch
+from softnll.torch.errors import InputTypeError, InputValueError
 from softnll.torch.functional import _FLOATS, _named
-from softnll.torch.linear_compute import LinearLoss
 
-__all__ = ["NAMES", "Inputs", "layer", "prepare"]
+__all__ = ["NAMES", "Inputs", "Options", "layer", "prepare"]
 
 NAMES = OTHERS | {"features": "input", "weight": "linear_weight", "bias": "linear_bias"}
 Inputs = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None, Tensor | None]
+Options = tuple[Any, ...]  # those of LinearLoss.of; checked there, as torch.compile cannot look into that
 
 
 def _floating(name: str, tensor: Any) -> None:
@@ -57,8 +55,8 @@ def prepare(
     max_bytes: Any,
     compact: Any,
     check: Any,
-) -> tuple[Inputs, LinearLoss]:
-    """Return the tensors, in the order in which everything here takes them, and the checked options."""
+) -> tuple[Inputs, Options]:
+    """Return the tensors and the options in the order in which everything here takes them."""
     layer(input, linear_weight, linear_bias)
     _named("target", target)
     for name, each in (("weight", weight), ("sample_weight", sample_weight)):
@@ -71,12 +69,9 @@ def prepare(
     if compact is not None and not isinstance(compact, bool):
         raise InputTypeError(f"compact is {compact!r}; allowed: True, False or None")
     ignored = -100 if ignore_index is None else ignore_index
-    try:
-        objective, _ = checked(label_smoothing, z_loss, softcap, number, ignored, reduction)
-    except (TypeError, ValueError) as error:
-        raise_as_torch(error, NAMES)
-    what = LinearLoss(Loss(objective, 1, check), max_bytes, at_most, compact is not False)
-    return (input, linear_weight, linear_bias, target, weight, sample_weight, tau), what
+    scalars = (label_smoothing, z_loss, softcap, number, ignored, reduction)
+    settings = (check, max_bytes, at_most, compact is not False)
+    return (input, linear_weight, linear_bias, target, weight, sample_weight, tau), (*scalars, *settings)
 
 
 def temperatures(temperature: Any, input: Tensor) -> tuple[Tensor | None, Any]:  # noqa: A002

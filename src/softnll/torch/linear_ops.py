@@ -7,14 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll.objective import checked
 from softnll.plan import Wanted
 from softnll.torch import linear_compute, linear_formulas
 from softnll.torch.autograd import refuse_constants
-from softnll.torch.compute import Loss
 from softnll.torch.errors import raise_as_torch
 from softnll.torch.linear_compute import LinearLoss
-from softnll.torch.linear_inputs import NAMES, Inputs
+from softnll.torch.linear_inputs import NAMES, Inputs, Options
 from softnll.torch.ops import _refuse_tangents
 
 __all__ = ["linear_cross_entropy"]
@@ -30,35 +28,11 @@ _OPTIONS = (
 _WANTED = "bool to_input, bool to_weight, bool to_bias"
 
 
-def _options(what: LinearLoss) -> tuple[Any, ...]:
-    """Return options as an operator takes them."""
-    of = what.loss.objective
-    scalars = (of.label_smoothing, of.z_loss, of.softcap, of.temperature, of.ignore_index, of.reduction)
-    return *scalars, what.loss.check, what.max_bytes, what.at_most, what.compact
-
-
-def _what(
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    temperature: float,
-    ignore_index: int,
-    reduction: str,
-    check: bool | None,
-    max_bytes: int | None,
-    at_most: int | None,
-    compact: bool,
-) -> LinearLoss:
-    """Return options as everything else takes them."""
-    objective, _ = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)  # type: ignore[arg-type]
-    return LinearLoss(Loss(objective, 1, check), max_bytes, at_most, compact)
-
-
-def linear_cross_entropy(inputs: Inputs, what: LinearLoss) -> Tensor:
+def linear_cross_entropy(inputs: Inputs, options: Options) -> Tensor:
     """Return the loss, as an operator in a graph; it makes the gradients of what requires one."""
-    recording = torch.is_grad_enabled() and what.loss.objective.reduction != "none"
-    wanted = (recording and each is not None and each.requires_grad for each in inputs[:3])
-    loss: Tensor = _linear_cross_entropy(*inputs, *_options(what), *wanted)[0]
+    ahead = torch.is_grad_enabled() and options[5] != "none"
+    wanted = [ahead and each is not None and each.requires_grad for each in inputs[:3]]
+    loss: Tensor = _linear_cross_entropy(*inputs, *options, *wanted)[0]
     return loss
 
 
@@ -80,7 +54,7 @@ def _linear_cross_entropy(
     """Return the loss, and the gradients that are wanted for an upstream gradient of 1; else empty tensors."""
     given = (input, linear_weight, linear_bias, target, weight, sample_weight, temperature)
     _refuse_tangents(*given)
-    what, wanted = _what(*others[:-3]), Wanted(*others[-3:])
+    what, wanted = LinearLoss.of(*others[:-3]), Wanted(*others[-3:])
     try:
         if any(wanted):
             loss, made = linear_compute.with_gradients(wanted, *given, what)
@@ -110,7 +84,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients that are wanted; else empty tensors."""
     given = (input, linear_weight, linear_bias, target, weight, sample_weight, temperature)
-    made = linear_compute.gradients(Wanted(*others[-3:]), upstream, *given, _what(*others[:-3]))
+    made = linear_compute.gradients(Wanted(*others[-3:]), upstream, *given, LinearLoss.of(*others[:-3]))
     first, second, third = (input.new_empty(0) if each is None else each for each in made)
     return first, second, third
 
@@ -132,8 +106,35 @@ def _target_backward(
     *others: Any,
 ) -> Tensor:
     """Return the gradient with respect to soft targets."""
-    given = (input, linear_weight, linear_bias, target, weight, sample_weight, temperature, _what(*others))
+    given = (input, linear_weight, linear_bias, target, weight, sample_weight, temperature, LinearLoss.of(*others))
     return linear_formulas.gradient(upstream, given, (3,))[0].contiguous()
+
+
+@torch.library.custom_op(
+    "softnll::linear_cross_entropy_scale",
+    mutates_args=(),
+    schema="(Tensor upstream, Tensor gradient, Tensor input) -> Tensor",
+)
+def _scale(upstream: Tensor, gradient: Tensor, input: Tensor) -> Tensor:  # noqa: A002
+    """Return a gradient that the forward has made, times the upstream gradient, in its input's type.
+
+    It takes the input so that a graph that is compiled saves that: only then does torch notice a second derivative.
+    """
+    return (upstream * gradient).to(input.dtype, copy=True)
+
+
+@_scale.register_fake
+def _(upstream: Any, gradient: Tensor, input: Tensor) -> Tensor:  # noqa: A002, ARG001
+    return torch.empty_like(gradient, dtype=input.dtype)
+
+
+def _no_second_derivative(*_: Any) -> Any:
+    raise NotImplementedError(
+        "compiled code has no second derivative of softnll's linear_cross_entropy; call it uncompiled"
+    )
+
+
+_scale.register_autograd(_no_second_derivative)
 
 
 def _made(each: Tensor | None, asked: bool, other: Tensor, held: bool) -> Tensor:
@@ -148,7 +149,7 @@ def _made(each: Tensor | None, asked: bool, other: Tensor, held: bool) -> Tensor
 def _(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, *others: Any) -> Any:  # noqa: A002
     inputs = (input, linear_weight, linear_bias)
     wide = any(each is not None and each.dtype == torch.float64 for each in inputs)
-    what, wanted = _what(*others[4:-3]), others[-3:]
+    what, wanted = LinearLoss.of(*others[4:-3]), others[-3:]
     shape = input.shape[:-1] if what.loss.objective.reduction == "none" else ()
     loss = input.new_empty(shape, dtype=torch.float64 if wide else torch.float32)
     return loss, *(_made(each, asked, input, True) for each, asked in zip(inputs, wanted, strict=True))
@@ -175,15 +176,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _gradients(ctx: Any, grad: Tensor | None, *others: Any) -> tuple[Any, ...]:
     if any(each is not None for each in others):
-        raise NotImplementedError(
-            "compiled code has no second derivative of softnll's linear_cross_entropy; call it uncompiled"
-        )
+        _no_second_derivative()
     if grad is None:
         return (None,) * 20
     *given, d_input, d_weight, d_bias = ctx.saved_tensors
     needed = ctx.needs_input_grad
     made = [
-        (grad * each).to(like.dtype) if here and asked else None
+        _scale(grad, each, like) if here and asked else None
         for each, here, asked, like in zip((d_input, d_weight, d_bias), ctx.made, needed[:3], given[:3], strict=True)
     ]
     rest = [asked and not here for asked, here in zip(needed[:3], ctx.made, strict=True)]
