@@ -125,8 +125,11 @@ class Head:
         *,
         at_most: int | None = None,
         widens: bool | None = None,
+        blockwise: bool = False,
     ) -> Plan:
         """Return how the work is cut, for these gradients, with at most so many rows at a time.
+
+        ``blockwise`` says that each chunk is gone through in blocks besides, as soft targets are.
 
         ``widens`` says whether the weight's gradient is summed in a wider type than it is given in; by default, that is
         the weight's own.
@@ -137,7 +140,16 @@ class Head:
             widens = _gradient_dtype(self.weight) != self.dtype
         q = self.problem.q
         sizes = Sizes(
-            N, C, H, self.dtype.itemsize, self.gathers, self.converts, widens, q is not None, wanted, _gathered_row(q)
+            N,
+            C,
+            H,
+            self.dtype.itemsize,
+            self.gathers,
+            self.converts,
+            widens,
+            blockwise or q is not None,
+            wanted,
+            _gathered_row(q),
         )
         if max_bytes is None:
             held = self.features.nbytes * (1 + wanted.features) + self.weight.nbytes * (1 + wanted.weight)

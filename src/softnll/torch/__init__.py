@@ -14,11 +14,13 @@ except ImportError as error:
 from softnll.torch.functional import cross_entropy, log_softmax, logsumexp, nll_loss, softmax
 from softnll.torch.linear import linear_cross_entropy, plan
 from softnll.torch.modules import CrossEntropyLoss, LinearCrossEntropyLoss, NLLLoss
+from softnll.torch.tokens import TokenStats, token_stats
 
 __all__ = [
     "CrossEntropyLoss",
     "LinearCrossEntropyLoss",
     "NLLLoss",
+    "TokenStats",
     "cross_entropy",
     "linear_cross_entropy",
     "log_softmax",
@@ -26,4 +28,5 @@ __all__ = [
     "nll_loss",
     "plan",
     "softmax",
+    "token_stats",
 ]

@@ -184,13 +184,13 @@ def plan(
     >>> import torch
     >>> features, head = torch.zeros(4096, 64, requires_grad=True), torch.zeros(32_000, 64, requires_grad=True)
     >>> print(plan(features, head, torch.zeros(4096, dtype=torch.int64)))
-    rows a chunk          257
-    chunks                 16
+    rows a chunk          241
+    chunks                 17
     GEMMs                   3
-    working memory   32.2 MiB
+    working memory   30.5 MiB
     accumulator         0 MiB
     gradients         8.8 MiB
-    peak             41.0 MiB
+    peak             39.3 MiB
     """
     inputs, options = prepare(
         input,

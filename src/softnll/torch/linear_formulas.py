@@ -19,7 +19,7 @@ from softnll.torch import formulas
 from softnll.torch.compute import Loss, unreduced
 from softnll.torch.linear_compute import LinearLoss
 
-__all__ = ["by_rows", "gradient", "gradient_pullback", "gradient_push", "logits", "loss_push", "pick", "rows_at_once"]
+__all__ = ["gradient", "gradient_pullback", "gradient_push", "logits", "loss_push", "pull_rows", "push_rows"]
 
 Given = tuple[Any, ...]
 Parameters = ParamSpec("Parameters")
@@ -41,7 +41,7 @@ def _exact(function: Callable[Parameters, Returned]) -> Callable[Parameters, Ret
     return call
 
 
-def rows_at_once(n_classes: int, width: int, n_rows: int, what: LinearLoss) -> int:
+def _rows_at_once(n_classes: int, width: int, n_rows: int, what: LinearLoss) -> int:
     """Return how many rows of logits the memory allows here."""
     allowed = what.max_bytes
     if allowed is None:
@@ -50,7 +50,7 @@ def rows_at_once(n_classes: int, width: int, n_rows: int, what: LinearLoss) -> i
     return rows if what.at_most is None else min(rows, what.at_most)
 
 
-def pick(inputs: Sequence[Any], at: Sequence[int], given: Sequence[Any]) -> list[Any]:
+def _pick(inputs: Sequence[Any], at: Sequence[int], given: Sequence[Any]) -> list[Any]:
     """Return the inputs with others in some places."""
     return [given[at.index(i)] if i in at else each for i, each in enumerate(inputs)]
 
@@ -117,7 +117,7 @@ class _Pieces:
         # Of a mean of nothing the value is NaN, and all its derivatives are 0.
         mean = torch.where(D > 0, 1.0 / torch.where(D > 0, D, 1.0), 0.0)
         self.factor = mean if self.reduction == "mean" else torch.ones_like(D)
-        self.step = rows_at_once(W.shape[0], W.shape[1], rows.shape[0], what)
+        self.step = _rows_at_once(W.shape[0], W.shape[1], rows.shape[0], what)
 
     def __iter__(self) -> Iterator[tuple[slice, tuple[Any, ...], tuple[Any, ...]]]:
         """Yield which rows, their features, weight, bias and targets, and what the derivative is not with respect to.
@@ -172,7 +172,7 @@ def _gradients(up: Tensor, inputs: Given, at: Sequence[int], others: Given) -> t
     """Return the gradients of some rows' losses with respect to some inputs."""
 
     def of(*given: Tensor) -> Tensor:
-        return _losses(*pick(inputs, at, given), *others)
+        return _losses(*_pick(inputs, at, given), *others)
 
     return formulas.pullback(of, *(inputs[i] for i in at))(up)
 
@@ -197,7 +197,7 @@ def gradient_pullback(
     for rows, inputs, others in pieces:
 
         def of(up: Tensor, *given: Tensor, inputs: Given = inputs, others: Given = others) -> tuple[Tensor, ...]:
-            return _gradients(up, tuple(pick(inputs, wanted, given)), at, others)
+            return _gradients(up, tuple(_pick(inputs, wanted, given)), at, others)
 
         pulled = formulas.pullback(of, up[rows], *(inputs[i] for i in wanted))(_cut(cotangents, at, rows))
         first, *rest = pulled
@@ -213,28 +213,45 @@ def _push(function: Callable[..., Any], inputs: Sequence[Tensor], tangents: Sequ
     return formulas.pullback(lambda *each: pull(each), *(torch.zeros_like(each) for each in value))(tuple(tangents))
 
 
-def by_rows(
-    pieces: _Pieces, function: Callable[..., tuple[Tensor, ...]], tangents: Sequence[Tensor], at: Sequence[int]
-) -> Any:
-    """Return a function's derivatives along tangents of some inputs, piece by piece; its results are one a row."""
+@_exact
+def push_rows(function: Callable[..., tuple[Tensor, ...]], given: Given, tangents: Sequence[Any]) -> tuple[Tensor, ...]:
+    """Return the derivatives of a function with several results a row, along those tangents that are there."""
+    at = [i for i, each in enumerate(tangents) if each is not None]
+    pieces = _Pieces(given)
+    moved = pieces.flatten([tangents[i] for i in at], at)
     results = []
     for rows, inputs, others in pieces:
 
         def of(*given: Tensor, inputs: Given = inputs, others: Given = others) -> tuple[Tensor, ...]:
-            return function(*pick(inputs, at, given), *others)
+            return function(*_pick(inputs, at, given), *others)
 
-        results.append(_push(of, [inputs[i] for i in at], _cut(tangents, at, rows)))
-    return tuple(torch.cat(each) for each in zip(*results, strict=True))
+        results.append(_push(of, [inputs[i] for i in at], _cut(moved, at, rows)))
+    return tuple(torch.cat(each).reshape(given[0].shape[:-1]) for each in zip(*results, strict=True))
 
 
 @_exact
+def pull_rows(
+    function: Callable[..., tuple[Tensor, ...]], given: Given, cotangents: Sequence[Any], at: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """Return the gradients of a function with several results a row; no cotangent is one of 0."""
+    pieces = _Pieces(given)
+    n = pieces.s.shape[0]
+    full = [pieces.s.new_zeros(n) if each is None else each.reshape(n).double() for each in cotangents]
+    results = []
+    for rows, inputs, others in pieces:
+
+        def of(*given: Tensor, inputs: Given = inputs, others: Given = others) -> tuple[Tensor, ...]:
+            return function(*_pick(inputs, at, given), *others)
+
+        pull = formulas.pullback(of, *(inputs[i] for i in at))
+        results.append(pull(tuple(each[rows] for each in full)))
+    return pieces.gather(results, at)
+
+
 def loss_push(given: Given, tangents: Sequence[Any]) -> Tensor:
     """Return the loss's derivative along those tangents of features, weight, bias and target that are there."""
-    at = [i for i, each in enumerate(tangents) if each is not None]
-    pieces = _Pieces(given)
-    moved = pieces.flatten([tangents[i] for i in at], at)
-    (rows,) = by_rows(pieces, lambda *each: (_losses(*each),), moved, at)
-    return pieces.reduce(rows, given[0].shape[:-1])
+    (rows,) = push_rows(lambda *each: (_losses(*each),), given, tangents)
+    return _Pieces(given).reduce(rows, rows.shape)
 
 
 @_exact
@@ -251,7 +268,7 @@ def gradient_push(
     for rows, inputs, others in pieces:
 
         def of(up: Tensor, *given: Tensor, inputs: Given = inputs, others: Given = others) -> tuple[Tensor, ...]:
-            return _gradients(up, tuple(pick(inputs, moved, given)), at, others)
+            return _gradients(up, tuple(_pick(inputs, moved, given)), at, others)
 
         start = [up[rows], *(inputs[i] for i in moved)]
         results.append(_push(of, start, (up_tangent[rows], *_cut(moving, moved, rows))))
