@@ -113,7 +113,7 @@ OPTIONS = (0.1, 0.01, 2.0, 1.5, -100)
 
 def test_operators_are_what_torch_asks_of_them():
     f, W, b = layer()
-    tensors = (f, W, b, HARD, WEIGHT, SAMPLES, None)
+    tensors = (f, W, b, HARD, WEIGHT, SAMPLES, None, None)
     operator = torch.ops.softnll.linear_cross_entropy.default
     # Without aot_dispatch, which asks for derivatives of the gradients: those are refused.
     some = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -132,7 +132,7 @@ def test_operators_are_what_torch_asks_of_them():
 def test_derivatives_that_compiled_code_has_not_are_refused():
     f, W, b = layer()
     operator = torch.ops.softnll.linear_cross_entropy
-    arguments = (W.detach(), b.detach(), HARD, None, None, None, *OPTIONS, "mean", None, None, None, True)
+    arguments = (W.detach(), b.detach(), HARD, None, None, None, None, *OPTIONS, "mean", None, None, None, True)
     loss = operator(f, *arguments, True, False, False)[0]
     (first,) = torch.autograd.grad(loss, f, create_graph=True)
     with pytest.raises(NotImplementedError, match="no second derivative"):

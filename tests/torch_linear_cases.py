@@ -10,6 +10,7 @@ import softnll.torch as snt
 from torch_cases import HARD, OPTIONS, REDUCTIONS, ROWS, float64
 
 WIDTH, CLASSES = 2, 4
+INDICES = torch.tensor([[0, 3], [2, 1], [3, 3]])  # of sparse targets; a class may come twice
 
 
 class Options:
@@ -65,7 +66,8 @@ def cases():
                 return snt.linear_cross_entropy(f, W, q, linear_bias=b, **o)
 
             yield f"hard-{name}-{reduction}", hard, given
-            yield f"soft-{name}-{reduction}", with_soft, (*given, soft())
+            if name in {"plain", "z_loss", "all"}:
+                yield f"soft-{name}-{reduction}", with_soft, (*given, soft())
     for reduction in REDUCTIONS:
         yield (
             f"ignored-{reduction}",
@@ -74,6 +76,13 @@ def cases():
             ),
             given,
         )
+    for reduction in ("mean", "none"):
+        every = OPTIONS["all"] | {"reduction": reduction, "options": Options(2)}
+
+        def sparse(f, W, b, q, o=every):
+            return snt.linear_cross_entropy(f, W, snt.SparseTargets(INDICES, q), linear_bias=b, **o)
+
+        yield f"sparse-{reduction}", sparse, (*given, float64(ROWS, 2, seed=1, positive=True))
     yield "without bias", lambda f, W: snt.linear_cross_entropy(f, W, HARD), given[:2]
     yield "one row", lambda f, W: snt.linear_cross_entropy(f, W, HARD[0]), (given[0][0], given[1])
     yield (
@@ -90,6 +99,8 @@ FEW = (
     "soft-plain-none",
     "soft-all-mean",
     "ignored-mean",
+    "sparse-mean",
+    "sparse-none",
     "without bias",
     "leading",
 )

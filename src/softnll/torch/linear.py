@@ -14,6 +14,7 @@ from softnll.torch.errors import raise_as_torch
 from softnll.torch.functional import _compiling, _tracked
 from softnll.torch.linear_compute import LinearLoss
 from softnll.torch.linear_inputs import NAMES, prepare
+from softnll.torch.sparse import SparseTargets
 
 __all__ = ["linear_cross_entropy", "plan"]
 
@@ -21,7 +22,7 @@ __all__ = ["linear_cross_entropy", "plan"]
 def linear_cross_entropy(
     input: Tensor,  # noqa: A002 - torch's name
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | SparseTargets,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -54,7 +55,7 @@ def linear_cross_entropy(
         ``(C, H)``, one row a class; it may be of another type than the input, and the bias of a third.
     target
         Hard: integers in [0, C) of shape ``(...)``. Soft: floats of shape ``(..., C)``, of any mass; they may require a
-        gradient.
+        gradient. :class:`SparseTargets` are soft targets of a few classes a row.
     linear_bias
         ``(C,)``.
     weight, reduction, label_smoothing, z_loss, softcap, check
@@ -105,7 +106,7 @@ def linear_cross_entropy(
     Wijmans et al. (2025), "Cut your losses in large-vocabulary language models", ICLR. Gradients in the forward: Hsu et
     al. (2024), "Liger Kernel".
     """
-    tensors = (input, linear_weight, target, linear_bias, weight, sample_weight, temperature)
+    tensors = (input, linear_weight, *_each(target), linear_bias, weight, sample_weight, temperature)
     scalars = (reduction, ignore_index, label_smoothing, options)
     given = (linear_bias, weight, *scalars, sample_weight, z_loss, softcap, temperature, max_bytes, compact, check)
     if has_torch_function(tensors):
@@ -141,10 +142,15 @@ _KEYWORDS = (
 )
 
 
+def _each(target: Any) -> tuple[Any, ...]:
+    """Return the tensors of targets."""
+    return tuple(target) if isinstance(target, SparseTargets) else (target,)
+
+
 def plan(
     input: Tensor,  # noqa: A002
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | SparseTargets,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,

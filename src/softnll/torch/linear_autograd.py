@@ -67,7 +67,7 @@ def _spread(at: tuple[int, ...], values: Any, n: int) -> tuple[Any, ...]:
 
 
 class _Linear(Function):
-    """The derivatives of the loss of ``(f, W, b, target, weight, sample_weight, temperature, LinearLoss)``."""
+    """The derivatives of the loss of ``(f, W, b, target, weight, sample_weight, temperature, indices, LinearLoss)``."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -87,11 +87,11 @@ class EagerLinear(_Linear):
         """Return the loss; ``ahead``: and make the gradients that the backward will want."""
         needed = ctx.needs_input_grad[1:]
         refuse_constants(needed[4:7])
-        ctx.what = inputs[7]
+        ctx.what = inputs[8]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:7])
+        ctx.save_for_backward(*inputs[:8])
         if forward_ad._current_level >= 0:  # noqa: SLF001
-            ctx.save_for_forward(*inputs[:7])
+            ctx.save_for_forward(*inputs[:8])
         ctx.held = {}
         wanted = Wanted(*needed[:3])
         if not ahead or not any(wanted) or ctx.what.loss.objective.reduction == "none":
@@ -106,14 +106,14 @@ class EagerLinear(_Linear):
         """Return the gradients with respect to features, weight, bias and soft targets."""
         at = _places(ctx.needs_input_grad[1:5])
         if grad is None or not at:
-            return (None,) * 9
+            return (None,) * 10
         if torch._C._functorch.is_legacy_batchedtensor(grad):  # noqa: SLF001 - is_grads_batched=True
             values: Any = linear_formulas.gradient(grad, (*ctx.saved_tensors, ctx.what), at)
         elif records():
             values = GradientFunction.apply(grad, *ctx.saved_tensors, ctx.what, _Derivative(at, ctx.held))
         else:
             values = _handed_out(ctx, grad, at)
-        return (None, *_spread(at, values, 8))
+        return (None, *_spread(at, values, 9))
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *tangents: Any) -> Tensor:
@@ -149,18 +149,18 @@ class LinearFunction(_Linear):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - made anew
         """Keep the inputs."""
         refuse_constants(ctx.needs_input_grad[4:7])
-        ctx.what = inputs[7]
+        ctx.what = inputs[8]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:7])
-        ctx.save_for_forward(*inputs[:7])
+        ctx.save_for_backward(*inputs[:8])
+        ctx.save_for_forward(*inputs[:8])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients with respect to features, weight, bias and soft targets."""
         at = _places(ctx.needs_input_grad[:4])
         if grad is None or not at:
-            return (None,) * 8
-        return _spread(at, GradientFunction.apply(grad, *ctx.saved_tensors, ctx.what, _Derivative(at, {})), 8)
+            return (None,) * 9
+        return _spread(at, GradientFunction.apply(grad, *ctx.saved_tensors, ctx.what, _Derivative(at, {})), 9)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
@@ -170,7 +170,7 @@ class LinearFunction(_Linear):
 
 @uncompiled
 def linear_cross_entropy(*inputs: Any) -> Tensor:
-    """Return the loss of ``(f, W, b, target, weight, sample_weight, temperature, LinearLoss)``, differentiable."""
+    """Return the loss of what ``EagerLinear`` takes, differentiable."""
     if torch._C._are_functorch_transforms_active():  # noqa: SLF001
         refuse_nested()
         return LinearFunction.apply(*inputs)
@@ -180,8 +180,8 @@ def linear_cross_entropy(*inputs: Any) -> Tensor:
 class GradientFunction(Rule):
     """The gradients of the loss, themselves differentiable.
 
-    ``(upstream, f, W, b, target, weight, sample_weight, temperature, LinearLoss, _Derivative)`` to a tuple of those
-    that are meant.
+    The upstream gradient, ``(f, W, b, target, weight, sample_weight, temperature, indices, LinearLoss)`` and a
+    ``_Derivative`` to a tuple of those that are meant.
     """
 
     @staticmethod
@@ -201,23 +201,23 @@ class GradientFunction(Rule):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004 - made anew
         """Keep the inputs."""
         refuse_constants(ctx.needs_input_grad[5:8])
-        ctx.what, ctx.at = inputs[8], inputs[9].at
+        ctx.what, ctx.at = inputs[9], inputs[10].at
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:8])
-        ctx.save_for_forward(*inputs[:8])
+        ctx.save_for_backward(*inputs[:9])
+        ctx.save_for_forward(*inputs[:9])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients' gradients with respect to the upstream gradient and the layer's inputs."""
         if all(each is None for each in grads):
-            return (None,) * 10
+            return (None,) * 11
         upstream, *given = ctx.saved_tensors
         pairs = zip(grads, ctx.at, strict=True)
         cotangents = [torch.zeros_like(given[i]) if each is None else each for each, i in pairs]
         wanted = _places(ctx.needs_input_grad[1:5])
         inputs = (*given, ctx.what)
         to_upstream, values = linear_formulas.gradient_pullback(cotangents, upstream, inputs, ctx.at, wanted)
-        return (to_upstream, *_spread(wanted, values, 9))
+        return (to_upstream, *_spread(wanted, values, 10))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:

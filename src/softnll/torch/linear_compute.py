@@ -17,6 +17,7 @@ from softnll.plan import NO_GRADIENTS, Plan, Wanted
 from softnll.problem import Problem, as_temperatures, prepare_targets
 from softnll.torch.compute import Loss, scale
 from softnll.torch.gemm import multiply
+from softnll.torch.sparse import sparse_problem
 from softnll.torch.uncompiled import uncompiled
 from softnll.torch.views import as_array
 
@@ -72,23 +73,22 @@ class Gradients(NamedTuple):
 
 
 def head_of(*given: Any, upstream: Tensor | None = None) -> Head:
-    """Check ``(f, W, b, target, weight, sample_weight, temperature, LinearLoss)`` and return them as a Head.
+    """Check ``(f, W, b, target, weight, sample_weight, temperature, indices, LinearLoss)`` and return them as a Head.
 
     With an upstream gradient, it is the Head of the loss times that.
     """
-    f, W, b, target, weight, sample_weight, temperature, what = given
+    f, W, b, target, weight, sample_weight, temperature, indices, what = given
     check_shapes(f, W, b)
     layout = Layout((*f.shape[:-1], W.shape[0]), (f.dim() - 1,))
     tau = None if temperature is None else as_temperatures(as_array(temperature), layout.row_shape)
     check = what.loss.check
-    problem = prepare_targets(
-        Problem(None, what.loss.objective, tau=tau),
-        layout,
-        as_array(target),
-        None if weight is None else as_array(weight),
-        None if sample_weight is None else as_array(sample_weight),
-        bool(check) if target.is_floating_point() else check is None or check,
-    )
+    check = bool(check) if target.is_floating_point() else check is None or check
+    w, s = (None if each is None else as_array(each) for each in (weight, sample_weight))
+    problem = Problem(None, what.loss.objective, tau=tau)
+    if indices is None:
+        problem = prepare_targets(problem, layout, as_array(target), w, s, check)
+    else:
+        problem = sparse_problem(problem, layout, indices, target, w, s, check)
     if upstream is not None:
         scale(problem, upstream, layout.n_rows)
     bias = None if b is None else as_array(b)
@@ -97,7 +97,7 @@ def head_of(*given: Any, upstream: Tensor | None = None) -> Head:
 
 @uncompiled
 def losses(*given: Any) -> Tensor:
-    """Return the loss of ``(f, W, b, target, weight, sample_weight, temperature, LinearLoss)``."""
+    """Return the loss of ``(f, W, b, target, weight, sample_weight, temperature, indices, LinearLoss)``."""
     head, what = head_of(*given), given[-1]
     return torch.from_numpy(np.asarray(head.losses(head.plan(what.max_bytes, at_most=what.at_most))))
 

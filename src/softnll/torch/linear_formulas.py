@@ -67,6 +67,11 @@ def logits(f: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
     return z if b is None else z + b
 
 
+def _dense(q: Tensor, indices: Tensor, n_classes: int) -> Tensor:
+    """Return sparse soft targets with all their classes."""
+    return torch.zeros(q.shape[0], n_classes, dtype=torch.float64).scatter_add(1, indices, q.double())
+
+
 def _silent(target: Tensor, s: Tensor, weight: Tensor | None, what: Loss) -> Tensor:
     """Return which rows take no part: their features may be anything."""
     if weight is None or target.is_floating_point() or what.objective.label_smoothing > 0:
@@ -83,9 +88,12 @@ def _losses(
     weight: Tensor | None,
     s: Tensor,
     temperature: Tensor | None,
+    indices: Tensor | None,
     what: Loss,
 ) -> Tensor:
     """Return the losses of some rows, in float64."""
+    if indices is not None:  # sparse soft targets
+        target = _dense(target, indices, W.shape[0])
     silent = _silent(target, s, weight, what)
     z = logits(torch.where(silent.unsqueeze(1), 0.0, f), W, b)
     return formulas.loss(z, target, weight, s, temperature, what)
@@ -102,13 +110,14 @@ class _Pieces:
     """A loss and its inputs as rows, cut into pieces."""
 
     def __init__(self, given: Given) -> None:
-        f, W, b, target, weight, sample_weight, temperature, what = given
+        f, W, b, target, weight, sample_weight, temperature, indices, what = given
         self.shapes: tuple[Any, ...] = (f.shape, W.shape, None if b is None else b.shape, target.shape)
         self.types: tuple[Any, ...] = (f.dtype, W.dtype, None if b is None else b.dtype, target.dtype)
         dtype = _product_type(f, W, b)
         rows, target, self.temperature = _rows(f, target, temperature)
         self.inputs: tuple[Any, ...] = (rows.to(dtype), W.to(dtype), None if b is None else b.to(dtype), target)
         self.weight = weight
+        self.indices = None if indices is None else indices.reshape(-1, indices.shape[-1]).long()
         whole = Loss(what.loss.objective, 1, check=False)
         s = None if sample_weight is None else sample_weight.reshape(-1)
         self.s, D = formulas.row_weights(target, weight, s, whole)
@@ -128,7 +137,8 @@ class _Pieces:
         for start in range(0, max(1, f.shape[0]), self.step):
             rows = slice(start, start + self.step)
             tau = None if self.temperature is None else self.temperature[rows]
-            yield rows, (f[rows], W, b, target[rows]), (self.weight, self.s[rows], tau, self.loss)
+            at = None if self.indices is None else self.indices[rows]
+            yield rows, (f[rows], W, b, target[rows]), (self.weight, self.s[rows], tau, at, self.loss)
 
     def spread(self, upstream: Tensor) -> Tensor:
         """Return the upstream gradient of each row's loss."""

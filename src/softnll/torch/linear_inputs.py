@@ -10,11 +10,12 @@ from torch import Tensor
 from softnll.torch.errors import NAMES as OTHERS
 from softnll.torch.errors import InputTypeError, InputValueError
 from softnll.torch.functional import _FLOATS, _named
+from softnll.torch.sparse import SparseTargets
 
 __all__ = ["NAMES", "Inputs", "Options", "layer", "prepare"]
 
 NAMES = OTHERS | {"features": "input", "weight": "linear_weight", "bias": "linear_bias"}
-Inputs = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None, Tensor | None]
+Inputs = tuple[Any, ...]  # input, linear_weight, linear_bias, target, weight, sample_weight, temperature, indices
 Options = tuple[Any, ...]  # those of LinearLoss.of; checked there, as torch.compile cannot look into that
 
 
@@ -23,6 +24,13 @@ def _floating(name: str, tensor: Any) -> None:
     _named(name, tensor)
     if tensor.dtype not in _FLOATS:
         raise InputTypeError(f"{name} has dtype {tensor.dtype}; allowed: {', '.join(map(str, _FLOATS))}")
+
+
+def _integers(indices: Any) -> None:
+    """Raise unless these may be classes."""
+    _named("target.indices", indices)
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise InputTypeError(f"target.indices has dtype {indices.dtype}; allowed: integers")
 
 
 def layer(input: Any, linear_weight: Any, linear_bias: Any) -> None:  # noqa: A002 - torch's name
@@ -58,6 +66,11 @@ def prepare(
 ) -> tuple[Inputs, Options]:
     """Return the tensors and the options in the order in which everything here takes them."""
     layer(input, linear_weight, linear_bias)
+    indices = None
+    if isinstance(target, SparseTargets):
+        indices, target = target
+        _integers(indices)
+        _floating("target.probabilities", target)
     _named("target", target)
     for name, each in (("weight", weight), ("sample_weight", sample_weight)):
         if each is not None:
@@ -71,7 +84,7 @@ def prepare(
     ignored = -100 if ignore_index is None else ignore_index
     scalars = (label_smoothing, z_loss, softcap, number, ignored, reduction)
     settings = (check, max_bytes, at_most, compact is not False)
-    return (input, linear_weight, linear_bias, target, weight, sample_weight, tau), (*scalars, *settings)
+    return (input, linear_weight, linear_bias, target, weight, sample_weight, tau, indices), (*scalars, *settings)
 
 
 def temperatures(temperature: Any, input: Tensor) -> tuple[Tensor | None, Any]:  # noqa: A002

@@ -19,7 +19,7 @@ __all__ = ["linear_cross_entropy"]
 
 _TENSORS = (
     "Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor target, Tensor? weight, Tensor? sample_weight, "
-    "Tensor? temperature"
+    "Tensor? temperature, Tensor? indices"
 )
 _OPTIONS = (
     "float label_smoothing, float z_loss, float? softcap, float temperature_number, int ignore_index, "
@@ -42,19 +42,11 @@ def linear_cross_entropy(inputs: Inputs, options: Options) -> Tensor:
     schema=f"({_TENSORS}, {_OPTIONS}, {_WANTED}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def _linear_cross_entropy(
-    input: Tensor,  # noqa: A002 - torch's name
-    linear_weight: Tensor,
-    linear_bias: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    temperature: Tensor | None,
-    *others: Any,
+    *arguments: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the loss, and the gradients that are wanted for an upstream gradient of 1; else empty tensors."""
-    given = (input, linear_weight, linear_bias, target, weight, sample_weight, temperature)
+    given, what, wanted = arguments[:8], LinearLoss.of(*arguments[8:-3]), Wanted(*arguments[-3:])
     _refuse_tangents(*given)
-    what, wanted = LinearLoss.of(*others[:-3]), Wanted(*others[-3:])
     try:
         if any(wanted):
             loss, made = linear_compute.with_gradients(wanted, *given, what)
@@ -62,7 +54,7 @@ def _linear_cross_entropy(
             loss, made = linear_compute.losses(*given, what), linear_compute.Gradients(None, None, None)
     except (TypeError, ValueError) as error:
         raise_as_torch(error, NAMES)
-    first, second, third = (input.new_empty(0) if each is None else each for each in made)
+    first, second, third = (arguments[0].new_empty(0) if each is None else each for each in made)
     return loss, first, second, third
 
 
@@ -73,19 +65,12 @@ def _linear_cross_entropy(
 )
 def _backward(
     upstream: Tensor,
-    input: Tensor,  # noqa: A002
-    linear_weight: Tensor,
-    linear_bias: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    temperature: Tensor | None,
-    *others: Any,
+    *arguments: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients that are wanted; else empty tensors."""
-    given = (input, linear_weight, linear_bias, target, weight, sample_weight, temperature)
-    made = linear_compute.gradients(Wanted(*others[-3:]), upstream, *given, LinearLoss.of(*others[:-3]))
-    first, second, third = (input.new_empty(0) if each is None else each for each in made)
+    what, wanted = LinearLoss.of(*arguments[8:-3]), Wanted(*arguments[-3:])
+    made = linear_compute.gradients(wanted, upstream, *arguments[:8], what)
+    first, second, third = (arguments[0].new_empty(0) if each is None else each for each in made)
     return first, second, third
 
 
@@ -96,17 +81,10 @@ def _backward(
 )
 def _target_backward(
     upstream: Tensor,
-    input: Tensor,  # noqa: A002
-    linear_weight: Tensor,
-    linear_bias: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    temperature: Tensor | None,
-    *others: Any,
+    *arguments: Any,
 ) -> Tensor:
     """Return the gradient with respect to soft targets."""
-    given = (input, linear_weight, linear_bias, target, weight, sample_weight, temperature, LinearLoss.of(*others))
+    given = (*arguments[:8], LinearLoss.of(*arguments[8:]))
     return linear_formulas.gradient(upstream, given, (3,))[0].contiguous()
 
 
@@ -149,7 +127,7 @@ def _made(each: Tensor | None, asked: bool, other: Tensor, held: bool) -> Tensor
 def _(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, *others: Any) -> Any:  # noqa: A002
     inputs = (input, linear_weight, linear_bias)
     wide = any(each is not None and each.dtype == torch.float64 for each in inputs)
-    what, wanted = LinearLoss.of(*others[4:-3]), others[-3:]
+    what, wanted = LinearLoss.of(*others[5:-3]), others[-3:]
     shape = input.shape[:-1] if what.loss.objective.reduction == "none" else ()
     loss = input.new_empty(shape, dtype=torch.float64 if wide else torch.float32)
     return loss, *(_made(each, asked, input, True) for each, asked in zip(inputs, wanted, strict=True))
@@ -169,16 +147,16 @@ def _(upstream: Any, input: Any, linear_weight: Any, linear_bias: Any, target: T
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep what the backward reads."""
     refuse_constants(ctx.needs_input_grad[4:7])
-    ctx.options, ctx.made = inputs[7:-3], inputs[-3:]
+    ctx.options, ctx.made = inputs[8:-3], inputs[-3:]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:7], *output[1:])
+    ctx.save_for_backward(*inputs[:8], *output[1:])
 
 
 def _gradients(ctx: Any, grad: Tensor | None, *others: Any) -> tuple[Any, ...]:
     if any(each is not None for each in others):
         _no_second_derivative()
     if grad is None:
-        return (None,) * 20
+        return (None,) * 21
     *given, d_input, d_weight, d_bias = ctx.saved_tensors
     needed = ctx.needs_input_grad
     made = [
@@ -190,7 +168,7 @@ def _gradients(ctx: Any, grad: Tensor | None, *others: Any) -> tuple[Any, ...]:
         again = _backward(grad, *given, *ctx.options, *rest)
         made = [new if asked else each for new, asked, each in zip(again, rest, made, strict=True)]
     to_target = _target_backward(grad, *given, *ctx.options) if needed[3] else None
-    return *made, to_target, *[None] * 16
+    return *made, to_target, *[None] * 17
 
 
 _linear_cross_entropy.register_autograd(_gradients, setup_context=_keep)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from softnll.torch import functional
 from softnll.torch.linear import linear_cross_entropy
+from softnll.torch.sparse import SparseTargets
 
 __all__ = ["CrossEntropyLoss", "LinearCrossEntropyLoss", "NLLLoss"]
 
@@ -195,7 +196,13 @@ class LinearCrossEntropyLoss(_Loss):
         self.compact = compact
         self.check = check
 
-    def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:  # noqa: A002
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002
+        target: Tensor | SparseTargets,
+        *,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
         """Return the loss of the layer's scores and targets."""
         return linear_cross_entropy(
             input,

@@ -17,7 +17,7 @@ __all__ = ["TokenStatsFunction", "pullback"]
 
 def _rows(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return the stats of some rows but the argmax, as an expression of features, weight and bias."""
-    f, W, b, target, _, s, temperature, what = given
+    f, W, b, target, _, s, temperature, _, what = given
     silent = s == 0
     z = linear_formulas.logits(torch.where(silent.unsqueeze(1), 0.0, f), W, b).double()
     softcap = what.objective.softcap
@@ -39,7 +39,7 @@ def pullback(given: tuple[Any, ...], cotangents: tuple[Tensor | None, ...], at: 
 
 
 class TokenStatsFunction(Rule):
-    """``(f, W, b, target, None, None, temperature, LinearLoss)`` to the stats."""
+    """``(f, W, b, target, None, None, temperature, None, LinearLoss)`` to the stats."""
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
@@ -50,18 +50,18 @@ class TokenStatsFunction(Rule):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep the inputs."""
         refuse_constants((None, None, ctx.needs_input_grad[6]))
-        ctx.what = inputs[7]
+        ctx.what = inputs[8]
         ctx.mark_non_differentiable(output[2])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:7])
-        ctx.save_for_forward(*inputs[:7])
+        ctx.save_for_backward(*inputs[:8])
+        ctx.save_for_forward(*inputs[:8])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients with respect to features, weight and bias."""
         at = tuple(i for i in range(3) if ctx.needs_input_grad[i])
         cotangents = (grads[0], grads[1], grads[3])
-        placed: list[Any] = [None] * 8
+        placed: list[Any] = [None] * 9
         if at and any(each is not None for each in cotangents):
             for i, value in zip(at, pullback((*ctx.saved_tensors, ctx.what), cotangents, at), strict=True):
                 placed[i] = value

@@ -43,7 +43,7 @@ class TokenStats(NamedTuple):
 @uncompiled
 @np.errstate(all="ignore")  # logits that overflow are inf
 def token_stats(*given: Any) -> TokenStats:
-    """Return the stats of ``(f, W, b, target, None, None, temperature, LinearLoss)``."""
+    """Return the stats of ``(f, W, b, target, None, None, temperature, None, LinearLoss)``."""
     head, what = head_of(*given), given[-1]
     N = head.problem_rows
     stats = np.zeros((3, N))

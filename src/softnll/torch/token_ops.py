@@ -36,7 +36,7 @@ def _given(
 ) -> tuple[Any, ...]:
     """Return an operator's arguments as everything else takes them."""
     what = LinearLoss.of(0.0, 0.0, softcap, number, ignore_index, "none", check, max_bytes, None, True)
-    return input, linear_weight, linear_bias, target, None, None, temperature, what
+    return input, linear_weight, linear_bias, target, None, None, temperature, None, what
 
 
 def token_stats(inputs: Inputs, options: Options) -> token_compute.TokenStats:

@@ -97,6 +97,8 @@ def token_stats(
         None,
         check,
     )
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target is a {type(target).__name__}; allowed: a tensor of integers")
     inputs, options = prepare(input, linear_weight, target, *given)
     if target.is_floating_point():
         raise InputTypeError(
