@@ -6,6 +6,7 @@ import inspect
 import itertools
 import subprocess
 import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -484,3 +485,41 @@ def test_subclasses_see_the_call():
     loss = snt.linear_cross_entropy(f.as_subclass(Logged), W, HARD, **options)
     assert seen[0] is snt.linear_cross_entropy
     torch.testing.assert_close(loss.as_subclass(torch.Tensor), snt.linear_cross_entropy(f, W, HARD, **options))
+
+
+@pytest.mark.skipif(not hasattr(torch.nn, "LinearCrossEntropyLoss"), reason="torch < 2.13")
+def test_the_module_is_torchs():
+    ours, theirs = (each.LinearCrossEntropyLoss for each in (snt, torch.nn))
+    parameters = list(inspect.signature(ours).parameters.values())
+    expected = inspect.signature(theirs).parameters
+    assert [(p.name, p.kind, p.default) for p in parameters[: len(expected)]] == [
+        (p.name, p.kind, p.default) for p in expected.values()
+    ]
+    options = {"bias": True, "weight": torch.rand(4), "label_smoothing": 0.1, "reduction": "sum", "ignore_index": 1}
+    a, b = ours(2, 4, **options), theirs(2, 4, **options)
+    a.load_state_dict(b.state_dict())
+    x = torch.randn(3, 2)
+    torch.testing.assert_close(a(x, HARD), b(x, HARD))
+
+
+def test_the_module_takes_the_extras():
+    loss = snt.LinearCrossEntropyLoss(2, 4, bias=True, z_loss=0.1, softcap=3.0, temperature=2.0, max_bytes=1 << 20)
+    f = torch.randn(3, 2)
+    weights = torch.rand(3)
+    options = {"linear_bias": loss.linear.bias, "z_loss": 0.1, "softcap": 3.0, "temperature": 2.0}
+    expected = snt.linear_cross_entropy(f, loss.linear.weight, HARD, sample_weight=weights, **options)
+    assert torch.equal(loss(f, HARD, sample_weight=weights), expected)
+    with pytest.raises(NotImplementedError, match=r"out_features is \(2,\); allowed: \(\)"):
+        snt.LinearCrossEntropyLoss(2, 4, out_features=(2,))
+
+
+def test_another_thread_gives_the_same_bits():
+    f, W, b, y = large()
+    expected = torch.autograd.grad(snt.linear_cross_entropy(f, W, y, linear_bias=b), (f, W, b))
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(torch.autograd.grad(snt.linear_cross_entropy(f, W, y, linear_bias=b), (f, W, b)))
+    )
+    thread.start()
+    thread.join()
+    assert all(torch.equal(a, e) for a, e in zip(results[0], expected, strict=True))

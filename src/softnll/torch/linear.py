@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from softnll.plan import Plan
 from softnll.torch import linear_autograd, linear_compute, linear_ops
 from softnll.torch.errors import raise_as_torch
-from softnll.torch.functional import _compiling, _tracked
+from softnll.torch.inputs import compiling, tracked
 from softnll.torch.linear_compute import LinearLoss
 from softnll.torch.linear_inputs import NAMES, prepare
 from softnll.torch.sparse import SparseTargets
@@ -114,11 +114,11 @@ def linear_cross_entropy(
             linear_cross_entropy, tensors, input, linear_weight, target, **dict(zip(_KEYWORDS, given, strict=True))
         )
     inputs, options = prepare(input, linear_weight, target, *given)
-    if _compiling():
+    if compiling():
         return linear_ops.linear_cross_entropy(inputs, options)
     try:
         what = LinearLoss.of(*options)
-        if _tracked(*inputs):
+        if tracked(*inputs):
             return linear_autograd.linear_cross_entropy(*inputs, what)
         return linear_compute.losses(*inputs, what)
     except (TypeError, ValueError) as error:

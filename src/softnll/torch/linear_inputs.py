@@ -1,4 +1,4 @@
-"""What the functions of a linear layer are given, told apart and named before anything is computed."""
+"""What the functions of a linear layer are given, told apart and check_tensor before anything is computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from softnll.torch.errors import NAMES as OTHERS
 from softnll.torch.errors import InputTypeError, InputValueError
-from softnll.torch.functional import _FLOATS, _named
+from softnll.torch.inputs import FLOATS, check_tensor
 from softnll.torch.sparse import SparseTargets
 
 __all__ = ["NAMES", "Inputs", "Options", "layer", "prepare"]
@@ -21,14 +21,14 @@ Options = tuple[Any, ...]  # those of LinearLoss.of; checked there, as torch.com
 
 def _floating(name: str, tensor: Any) -> None:
     """Raise unless this is a tensor of floating-point numbers on the CPU."""
-    _named(name, tensor)
-    if tensor.dtype not in _FLOATS:
-        raise InputTypeError(f"{name} has dtype {tensor.dtype}; allowed: {', '.join(map(str, _FLOATS))}")
+    check_tensor(name, tensor)
+    if tensor.dtype not in FLOATS:
+        raise InputTypeError(f"{name} has dtype {tensor.dtype}; allowed: {', '.join(map(str, FLOATS))}")
 
 
 def _integers(indices: Any) -> None:
     """Raise unless these may be classes."""
-    _named("target.indices", indices)
+    check_tensor("target.indices", indices)
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise InputTypeError(f"target.indices has dtype {indices.dtype}; allowed: integers")
 
@@ -71,10 +71,10 @@ def prepare(
         indices, target = target
         _integers(indices)
         _floating("target.probabilities", target)
-    _named("target", target)
+    check_tensor("target", target)
     for name, each in (("weight", weight), ("sample_weight", sample_weight)):
         if each is not None:
-            _named(name, each)
+            check_tensor(name, each)
     if ignore_index is not None and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: None with soft targets")
     tau, number = temperatures(temperature, input)
@@ -91,7 +91,7 @@ def temperatures(temperature: Any, input: Tensor) -> tuple[Tensor | None, Any]: 
     """Return one temperature a row or None, and the one for all."""
     if not isinstance(temperature, Tensor):
         return None, temperature
-    _named("temperature", temperature)
+    check_tensor("temperature", temperature)
     return (temperature.expand(input.shape[:-1]) if temperature.dim() == 0 else temperature), 1.0
 
 

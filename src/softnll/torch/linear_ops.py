@@ -11,9 +11,9 @@ from softnll.plan import Wanted
 from softnll.torch import linear_compute, linear_formulas
 from softnll.torch.autograd import refuse_constants
 from softnll.torch.errors import raise_as_torch
+from softnll.torch.function import refuse_tangents
 from softnll.torch.linear_compute import LinearLoss
 from softnll.torch.linear_inputs import NAMES, Inputs, Options
-from softnll.torch.ops import _refuse_tangents
 
 __all__ = ["linear_cross_entropy"]
 
@@ -46,7 +46,7 @@ def _linear_cross_entropy(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the loss, and the gradients that are wanted for an upstream gradient of 1; else empty tensors."""
     given, what, wanted = arguments[:8], LinearLoss.of(*arguments[8:-3]), Wanted(*arguments[-3:])
-    _refuse_tangents(*given)
+    refuse_tangents(*given)
     try:
         if any(wanted):
             loss, made = linear_compute.with_gradients(wanted, *given, what)

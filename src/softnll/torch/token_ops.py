@@ -10,9 +10,9 @@ from torch import Tensor
 from softnll.torch import token_autograd, token_compute
 from softnll.torch.autograd import refuse_constants
 from softnll.torch.errors import raise_as_torch
+from softnll.torch.function import refuse_tangents
 from softnll.torch.linear_compute import LinearLoss
 from softnll.torch.linear_inputs import NAMES, Inputs, Options
-from softnll.torch.ops import _refuse_tangents
 
 __all__ = ["token_stats"]
 
@@ -51,7 +51,7 @@ def token_stats(inputs: Inputs, options: Options) -> token_compute.TokenStats:
 )
 def _token_stats(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the stats."""
-    _refuse_tangents(*arguments[:5])
+    refuse_tangents(*arguments[:5])
     try:
         return tuple(token_compute.token_stats(*_given(*arguments)))  # type: ignore[return-value]
     except (TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from softnll.torch import token_compute, token_ops
 from softnll.torch.errors import InputTypeError, raise_as_torch
 from softnll.torch.function import apply
-from softnll.torch.functional import _compiling, _tracked
+from softnll.torch.inputs import compiling, tracked
 from softnll.torch.linear_compute import LinearLoss
 from softnll.torch.linear_inputs import NAMES, prepare
 from softnll.torch.token_autograd import TokenStatsFunction
@@ -104,11 +104,11 @@ def token_stats(
         raise InputTypeError(
             f"target has dtype {target.dtype}; allowed: integers, of the input's shape without features"
         )
-    if _compiling():
+    if compiling():
         return token_ops.token_stats(inputs, options)
     try:
         what = LinearLoss.of(*options)
-        if _tracked(*inputs):
+        if tracked(*inputs):
             return TokenStats(*apply(TokenStatsFunction, *inputs, what))
         return token_compute.token_stats(*inputs, what)
     except (TypeError, ValueError) as error:
