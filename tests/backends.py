@@ -12,7 +12,7 @@ from softnll.kernels import fallback
 from softnll.objective import CrossEntropy
 
 NAMES = ("compiled", "equation", "strict", "torch")
-USERS = ("functional", "output", "linear", "head", "calibration")  # the modules that ask for kernels
+USERS = ("functional", "output", "head", "calibration")  # the modules that ask for kernels
 
 
 class StrictKernels:

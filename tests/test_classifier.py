@@ -15,6 +15,7 @@ import softnll as sn
 from softnll.classifier_inputs import class_weights
 from softnll.head import Head
 from softnll.penalised import Penalised, pack
+from softnll.plan import ALL_GRADIENTS
 
 DATA = {"digits": load_digits, "iris": load_iris, "wine": load_wine}
 
@@ -272,7 +273,7 @@ def test_without_the_features_gradient_the_others_are_the_same_bit_for_bit(dtype
     X, y = blobs(N=1000, H=64, K=7, dtype=dtype)
     W = np.random.default_rng(1).normal(size=(7, 64)).astype(dtype)
     head = Head.check(X, W, y, np.zeros(7, dtype), {})
-    plan = head.plan(max_bytes, gradients=True)
+    plan = head.plan(max_bytes, ALL_GRADIENTS)
     assert (plan.chunks > 1) == (max_bytes is not None)
     loss, weight, bias = head.weight_gradients(plan)
     public_loss, public = sn.linear_cross_entropy_and_grad(X, W, y, bias=np.zeros(7, dtype), max_bytes=max_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import softnll as sn
 from softnll.kernels import cpu, loops
 from softnll.objective import CrossEntropy
 from softnll.problem import Problem
@@ -243,3 +244,12 @@ def test_one_class_has_no_gradient(real):
         problem = Problem(np.full((1, 1), 3.5, real), CrossEntropy(label_smoothing=smoothing), y=np.zeros(1, np.int64))
         cpu.forward_backward(problem, grad)
         assert grad[0, 0] == 0
+
+
+def test_large_class_weights_of_soft_targets_stay_in_the_mean():
+    """The denominator of soft targets knows no class weights: they are not scaled down beside it."""
+    x, q = np.array([[1.0, 2.0]]), np.array([[0.5, 0.5]])
+    want = sn.cross_entropy(x, q)
+    for more in ({}, {"sample_weight": [1e90]}):
+        got = sn.cross_entropy(x, q, class_weight=[1e80, 1e80], **more)
+        assert np.isclose(got, want * 1e80, rtol=1e-14)

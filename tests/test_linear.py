@@ -10,7 +10,7 @@ import pytest
 
 import softnll as sn
 from softnll.gemm import multiply
-from softnll.plan import Sizes, default_max_bytes, make_plan
+from softnll.plan import ALL_GRADIENTS, Sizes, default_max_bytes, make_plan
 
 MIB = 1 << 20
 
@@ -194,12 +194,14 @@ def test_plan():
     assert default_max_bytes(0, 10, 10, 4) == 32 * MIB
     assert default_max_bytes(1 << 40, 8192, 128_256, 4) == 8192 * 128_256 * 4 // 8
     assert default_max_bytes(400 * MIB, 1 << 20, 1 << 20, 4) == 100 * MIB
-    plan = make_plan(Sizes(8192, 32_000, 1024, 4, gradients=True), 128 * MIB)
+    plan = make_plan(Sizes(8192, 32_000, 1024, 4, wanted=ALL_GRADIENTS), 128 * MIB)
     assert plan.rows * plan.chunks >= 8192
     assert plan.working_bytes <= 128 * MIB
     assert plan.accumulator_bytes == 0
     assert plan.classes == 32_000
-    half = make_plan(Sizes(8192, 32_000, 1024, 4, gather=True, convert=True, widens=True, gradients=True), 128 * MIB)
+    half = make_plan(
+        Sizes(8192, 32_000, 1024, 4, gather=True, convert=True, widens=True, wanted=ALL_GRADIENTS), 128 * MIB
+    )
     assert half.classes < 32_000
     assert half.working_bytes <= 128 * MIB
     assert half.accumulator_bytes == 4 * 32_000 * 1024

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from softnll.head import Head, LinearGradients
-from softnll.kernels.choose import kernels
 from softnll.options import LinearOptions
+from softnll.plan import ALL_GRADIENTS
 
 __all__ = ["LinearGradients", "linear_cross_entropy", "linear_cross_entropy_and_grad"]
 
@@ -63,12 +62,7 @@ def linear_cross_entropy(
     Wijmans et al. (2025), "Cut your losses in large-vocabulary language models", ICLR.
     """
     head = Head.check(features, weight, targets, bias, options)
-    plan = head.plan(max_bytes, gradients=False)
-    losses = np.zeros(head.problem_rows)
-    with np.errstate(all="ignore"):  # logits that overflow are inf
-        for rows, part, _ in head.chunks(plan):
-            losses[rows] = kernels().losses(part)
-    return head.reduce(losses)
+    return head.losses(head.plan(max_bytes))
 
 
 def linear_cross_entropy_and_grad(
@@ -117,5 +111,7 @@ def linear_cross_entropy_and_grad(
            [ 0.6652,  1.3305]])
     """
     head = Head.check(features, weight, targets, bias, options)
-    plan = head.plan(max_bytes, gradients=True)
-    return head.gradients(plan)
+    plan = head.plan(max_bytes, ALL_GRADIENTS)
+    gradients = head.empty_gradients()
+    loss = head.gradients(plan, gradients)
+    return loss, LinearGradients(*gradients)  # type: ignore[arg-type]

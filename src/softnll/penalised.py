@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll.head import Head
-from softnll.plan import Plan
+from softnll.plan import Plan, Wanted
 
 __all__ = ["Penalised", "pack", "unpack"]
 
@@ -43,7 +43,7 @@ class Penalised:
         total = head.problem.divisor
         if not total > 0:
             raise ValueError("the weights of all rows are 0: nothing is left to fit to")
-        plan = head.plan(None, gradients=True)
+        plan = head.plan(None, Wanted(features=False, weight=True, bias=True))
         if plan.rows > _ROWS:
             plan = replace(plan, rows=_ROWS, chunks=-(-plan.rows * plan.chunks // _ROWS))
         return cls(head, plan, 1.0 / (C * total), fit_intercept)

@@ -166,7 +166,10 @@ def prepare_targets(
         if s is None and w is None:
             divisor = float(layout.n_rows)
         else:
-            s, w = _near_one(s), _near_one(w)
+            s, w = (
+                _near_one(s),
+                _near_one(w) if q is None else w,
+            )  # class weights are not in the denominator of soft ones
             divisor = _divisor(y, w, s, layout)
     return Problem(problem.x, problem.objective, y, q, w, s, problem.where, problem.tau, divisor)
 

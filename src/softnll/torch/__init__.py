@@ -12,6 +12,23 @@ except ImportError as error:
     raise ImportError("softnll.torch needs PyTorch: pip install 'softnll[torch]'") from error
 
 from softnll.torch.functional import cross_entropy, log_softmax, logsumexp, nll_loss, softmax
-from softnll.torch.modules import CrossEntropyLoss, NLLLoss
+from softnll.torch.linear import linear_cross_entropy, plan
+from softnll.torch.modules import CrossEntropyLoss, LinearCrossEntropyLoss, NLLLoss
+from softnll.torch.sparse import SparseTargets
+from softnll.torch.tokens import TokenStats, token_stats
 
-__all__ = ["CrossEntropyLoss", "NLLLoss", "cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
+__all__ = [
+    "CrossEntropyLoss",
+    "LinearCrossEntropyLoss",
+    "NLLLoss",
+    "SparseTargets",
+    "TokenStats",
+    "cross_entropy",
+    "linear_cross_entropy",
+    "log_softmax",
+    "logsumexp",
+    "nll_loss",
+    "plan",
+    "softmax",
+    "token_stats",
+]

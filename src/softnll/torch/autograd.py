@@ -23,6 +23,7 @@ __all__ = [
     "GradientFunction",
     "NLLFunction",
     "nll_gradient",
+    "one_by_one",
     "refuse_constants",
 ]
 
@@ -47,7 +48,7 @@ def refuse_constants(needed: tuple[Any, ...]) -> None:
 Dims = tuple[int | None, ...]
 
 
-def _one_by_one(info: Any, in_dims: Dims, inputs: tuple[Any, ...], function: Callable[..., Any]) -> Any:
+def one_by_one(info: Any, in_dims: Dims, inputs: tuple[Any, ...], function: Callable[..., Any]) -> Any:
     """Apply a function to each of a batch: for what a kernel has one of, such as class weights."""
     results = [
         function(*(each if at is None else each.select(at, i) for each, at in zip(inputs, in_dims, strict=True)))
@@ -173,7 +174,7 @@ class CrossEntropyFunction(_CrossEntropy):
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> Any:
         """Return the losses of a batch."""
         if in_dims[2] is not None:
-            return _one_by_one(info, in_dims, inputs, CrossEntropyFunction.apply)
+            return one_by_one(info, in_dims, inputs, CrossEntropyFunction.apply)
         weight, what = inputs[2], inputs[5]
         at = (*in_dims[:2], *in_dims[3:5])
         x, target, s, tau = _in_front(info, at, (*inputs[:2], *inputs[3:5]))
@@ -237,7 +238,7 @@ class GradientFunction(Rule):
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[Tensor, int]:
         """Return the gradients of a batch."""
         if in_dims[5] is not None:
-            return _one_by_one(info, in_dims, inputs, GradientFunction.apply)
+            return one_by_one(info, in_dims, inputs, GradientFunction.apply)
         weight, what = inputs[5], inputs[8]
         at = (*in_dims[:5], *in_dims[6:8])
         upstream, m, r, x, target, s, tau = _in_front(info, at, (*inputs[:5], *inputs[6:8]))
@@ -310,7 +311,7 @@ class NLLFunction(Rule):
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> Any:
         """Return the losses of a batch."""
         if in_dims[2] is not None:
-            return _one_by_one(info, in_dims, inputs, NLLFunction.apply)
+            return one_by_one(info, in_dims, inputs, NLLFunction.apply)
         weight, what = inputs[2], inputs[4]
         x, target, s = _in_front(info, (*in_dims[:2], in_dims[3]), (*inputs[:2], inputs[3]))
         rows = NLLFunction.apply(x, target, weight, s, _as_rows(what))

@@ -31,6 +31,7 @@ __all__ = [
     "noted",
     "notes_as_tensors",
     "pick",
+    "scale",
     "softmax",
     "unreduced",
 ]
@@ -149,7 +150,7 @@ def gradient(upstream: Tensor, x: Tensor, target: Tensor, notes: Noted) -> Tenso
     q = layout.rows(as_array(target)) if known.y is None else None
     rows = layout.rows(as_array(x))
     problem = Problem(rows, known.objective, known.y, q, known.w, known.s, None, known.tau, known.divisor)
-    _scale(problem, upstream)
+    scale(problem, upstream, rows.shape[0])
     grad, _ = write(problem, layout, None, lambda part, out: kernels().backward(part, m, r, out))
     return laid_out_like(x, grad)
 
@@ -175,7 +176,7 @@ def backward(upstream: Tensor, m: Tensor, r: Tensor, x: Tensor, target: Tensor, 
     return gradient(upstream, x, target, notes)
 
 
-def _scale(problem: Problem, upstream: Tensor) -> None:
+def scale(problem: Problem, upstream: Tensor, n_rows: int) -> None:
     """Put the upstream gradient into a Problem that nobody else has: it is a row weight, of either sign."""
     if problem.objective.reduction != "none":
         factor = upstream.item()
@@ -184,7 +185,7 @@ def _scale(problem: Problem, upstream: Tensor) -> None:
         if 1e-100 < factor < 1e100 and 1e-100 < problem.divisor < 1e100:
             problem.divisor /= factor
             return
-        factors: Any = np.full(problem.x.shape[0], factor)
+        factors: Any = np.full(n_rows, factor)
     else:
         factors = as_array(upstream).reshape(-1).astype(np.float64)
     if problem.s is not None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-__all__ = ["InputIndexError", "InputTypeError", "InputValueError", "raise_as_torch"]
+__all__ = ["NAMES", "InputIndexError", "InputTypeError", "InputValueError", "raise_as_torch"]
 
-_NAMES = {"logits": "input", "log_probs": "input", "targets": "target", "class_weight": "weight", "axis": "dim"}
-_NAME = re.compile(rf"\b({'|'.join(_NAMES)})\b")
+NAMES = {
+    "logits": "input",
+    "log_probs": "input",
+    "targets": "target",
+    "class_weight": "weight",
+    "axis": "dim",
+}  # ours: torch's
 
 
 class InputValueError(ValueError, RuntimeError):
@@ -23,9 +28,9 @@ class InputIndexError(IndexError, ValueError):
     """A target that is no class, or a dimension that is not there, for which torch raises IndexError."""
 
 
-def raise_as_torch(error: Exception) -> NoReturn:
+def raise_as_torch(error: Exception, names: dict[str, str] = NAMES) -> NoReturn:
     """Raise what the checks of the NumPy side found, with the type and the names that torch's users know."""
-    message = _NAME.sub(lambda found: _NAMES[found[0]], str(error))
+    message = re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], str(error))
     if isinstance(error, IndexError):  # of a target or a dimension; those are ValueErrors as well
         raise InputIndexError(message) from error
     if isinstance(error, TypeError):

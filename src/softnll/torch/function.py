@@ -11,7 +11,7 @@ from torch.autograd import Function, forward_ad
 
 from softnll.torch.uncompiled import uncompiled
 
-__all__ = ["Rule", "apply", "batched", "records", "refuse_nested"]
+__all__ = ["Rule", "apply", "batched", "records", "refuse_nested", "refuse_tangents"]
 
 
 class Rule(Function):
@@ -63,6 +63,17 @@ def _eager(rule: type[Rule]) -> type[Function]:
 def records() -> bool:
     """Whether what is done now may be differentiated later."""
     return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+
+
+def refuse_tangents(*tensors: Any) -> None:
+    """Raise where a derivative in forward mode would be lost."""
+    if forward_ad._current_level < 0:  # noqa: SLF001 - the only way to know without a cost
+        return
+    for each in tensors:
+        if isinstance(each, Tensor) and forward_ad.unpack_dual(each).tangent is not None:
+            raise NotImplementedError(
+                "compiled code has no forward-mode derivative of softnll's losses; call them uncompiled"
+            )
 
 
 def batched(x: Tensor, at: int | None, size: int) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function
 
 from softnll.objective import checked
@@ -15,11 +14,11 @@ from softnll.torch import autograd, compute, normalise, ops
 from softnll.torch.compute import Loss
 from softnll.torch.errors import InputIndexError, InputTypeError, InputValueError, raise_as_torch
 from softnll.torch.function import apply
+from softnll.torch.inputs import as_logits, check_tensor, compiling, tracked
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
 _implied_dim = getattr(torch.nn.functional, "_get_softmax_dim")  # noqa: B009 - of which its types do not tell
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:  # noqa: A002 - torch's name
@@ -140,7 +139,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
     """
     if has_torch_function((input,)):
         return handle_torch_function(logsumexp, (input,), input, dim, keepdim)
-    x = _logits(input)
+    x = as_logits(input)
     given = (dim,) if isinstance(dim, int) else tuple(dim)
     dims = sorted({_dim(x, each) for each in given}) or list(range(x.dim()))
     if len(dims) < len(given):
@@ -219,12 +218,12 @@ def nll_loss(
         raise InputTypeError(
             f"target has dtype {target.dtype}; allowed: integers, of the input's shape without classes"
         )
-    if _compiling():
+    if compiling():
         return ops.nll_loss(x, target, weight, sample_weight, ignore_index, reduction, dim)
     try:
         objective, _ = checked(0.0, 0.0, None, 1.0, ignore_index, reduction)  # type: ignore[arg-type]
         what = Loss(objective, dim)
-        if _tracked(x, None, weight, sample_weight):
+        if tracked(x, None, weight, sample_weight):
             return apply(autograd.NLLFunction, x, target, weight, sample_weight, what)
         return compute.pick(x, target, weight, sample_weight, what)
     except (TypeError, ValueError) as error:
@@ -346,13 +345,13 @@ def cross_entropy(
     tau = None
     if isinstance(temperature, Tensor):
         tau, temperature = _temperatures(temperature, x, dim), 1.0
-    if _compiling():
+    if compiling():
         options = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction, dim, check)
         return ops.cross_entropy(x, target, weight, sample_weight, tau, *options)[0]
     try:
         objective, _ = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)  # type: ignore[arg-type]
         what = Loss(objective, dim, check)
-        if _tracked(x, target, weight, sample_weight, tau):
+        if tracked(x, target, weight, sample_weight, tau):
             return autograd.cross_entropy(x, target, weight, sample_weight, tau, what)
         return compute.losses(x, target, weight, sample_weight, tau, what)
     except (TypeError, ValueError) as error:
@@ -363,7 +362,7 @@ def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: 
     """Return softmax or log_softmax."""
     if dtype is not None and isinstance(input, Tensor):
         input = input.to(dtype)  # noqa: A001
-    x = _logits(input)
+    x = as_logits(input)
     if dim is None:
         dim = _implied_dim(name, x.dim(), stacklevel + 1)  # torch's rule, and its warning
     dim = _dim(x, dim)
@@ -373,9 +372,9 @@ def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: 
         raise InputValueError(
             f"input of shape {tuple(x.shape)} has no classes in dimension {dim}; allowed: at least one"
         )
-    if _compiling():
+    if compiling():
         return (ops.softmax if name == "softmax" else ops.log_softmax)(x, dim)
-    if _tracked(x):
+    if tracked(x):
         function = normalise.Softmax if name == "softmax" else normalise.LogSoftmax
         return apply(function, x, dim)
     return (compute.softmax if name == "softmax" else compute.log_softmax)(x, dim)
@@ -383,27 +382,9 @@ def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: 
 
 def _lse(x: Tensor, dim: int) -> Tensor:
     """Return logsumexp over one dimension."""
-    if _compiling():
+    if compiling():
         return ops.logsumexp(x, dim)
-    return apply(normalise.LogSumExp, x, dim) if _tracked(x) else compute.logsumexp(x, dim)
-
-
-def _logits(input: Any) -> Tensor:  # noqa: A002
-    """Return input as floating-point numbers on the CPU."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input is a {type(input).__name__}; allowed: a tensor")
-    if not input.is_cpu:
-        raise _not_here(input)
-    if input.dtype in _FLOATS:
-        return input
-    if input.dtype is torch.bool or input.is_complex() or input.is_floating_point():
-        raise InputTypeError(f"input has dtype {input.dtype}; allowed: {', '.join(map(str, _FLOATS))} and integers")
-    return input.to(torch.get_default_dtype())
-
-
-def _not_here(tensor: Tensor) -> NotImplementedError:
-    """Return the error for a tensor that no kernel here can read."""
-    return NotImplementedError(f"a tensor is on {tensor.device}; allowed: cpu. CUDA kernels are not there yet")
+    return apply(normalise.LogSumExp, x, dim) if tracked(x) else compute.logsumexp(x, dim)
 
 
 def _dim(x: Tensor, dim: int) -> int:
@@ -419,64 +400,18 @@ def _loss_input(tensors: tuple[Any, ...], size_average: Any, reduce: Any) -> tup
     if size_average is not None or reduce is not None:
         raise TypeError("size_average and reduce are not accepted; say reduction='mean', 'sum' or 'none'")
     x, target, weight, sample_weight = tensors
-    x = _logits(x)
-    _named("target", target)
+    x = as_logits(x)
+    check_tensor("target", target)
     if weight is not None:
-        _named("weight", weight)
+        check_tensor("weight", weight)
     if sample_weight is not None:
-        _named("sample_weight", sample_weight)
+        check_tensor("sample_weight", sample_weight)
     if x.dim() == 0:
         raise InputValueError("input has no dimensions; allowed: (C,), (N, C) or (N, C, d1, ...)")
     return x, 1 if x.dim() > 1 else 0
 
 
-def _named(name: str, tensor: Any) -> None:
-    """Raise unless this is a tensor on the CPU."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is a {type(tensor).__name__}; allowed: a tensor")
-    if not tensor.is_cpu:
-        raise _not_here(tensor)
-
-
 def _temperatures(temperature: Tensor, x: Tensor, dim: int) -> Tensor:
     """Return one temperature a row."""
-    _named("temperature", temperature)
+    check_tensor("temperature", temperature)
     return temperature.expand([*x.shape[:dim], *x.shape[dim + 1 :]]) if temperature.dim() == 0 else temperature
-
-
-def _compiling() -> bool:
-    """Whether an operator is to go into a graph: of torch.compile, torch.export, make_fx, or of fake tensors.
-
-    Not under torch.func and forward mode, of which operators know nothing: there the graph ends, what follows runs
-    uncompiled, and with fullgraph=True torch says why it cannot.
-    """
-    if not torch.compiler.is_compiling():
-        return torch._C._len_torch_dispatch_stack() > 0 and _traced()  # noqa: SLF001
-    if _transformed():
-        torch._dynamo.graph_break()  # noqa: SLF001
-        return False
-    return True
-
-
-def _traced() -> bool:
-    """Whether tensors are stand-ins, of which kernels would make constants."""
-    keys = torch._C._TorchDispatchModeKey  # noqa: SLF001
-    if all(torch._C._get_dispatch_mode(key) is None for key in (keys.PROXY, keys.FAKE)):  # noqa: SLF001
-        return False
-    if _transformed():
-        raise NotImplementedError("softnll's functions cannot be traced under torch.func or forward mode")
-    return True
-
-
-def _transformed() -> bool:
-    """Whether a transform of torch.func or forward mode is at work."""
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
-
-
-def _tracked(*tensors: Tensor | None) -> bool:
-    """Whether somebody may ask for a derivative, or maps over a dimension that is not to be seen."""
-    if torch.is_grad_enabled():
-        for each in tensors:
-            if each is not None and each.requires_grad:
-                return True
-    return _transformed()

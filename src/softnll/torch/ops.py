@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from softnll.objective import checked
 from softnll.torch import autograd, compute, formulas, normalise
 from softnll.torch.compute import Loss
 from softnll.torch.errors import raise_as_torch
+from softnll.torch.function import refuse_tangents
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
@@ -24,17 +24,6 @@ _OPTIONS = (
     "float label_smoothing, float z_loss, float? softcap, float temperature_number, int ignore_index, "
     "str reduction, int dim, bool? check"
 )
-
-
-def _refuse_tangents(*tensors: Any) -> None:
-    """Raise where a derivative in forward mode would be lost."""
-    if forward_ad._current_level < 0:  # noqa: SLF001 - the only way to know without a cost
-        return
-    for each in tensors:
-        if isinstance(each, Tensor) and forward_ad.unpack_dual(each).tangent is not None:
-            raise NotImplementedError(
-                "compiled code has no forward-mode derivative of softnll's losses; call them uncompiled"
-            )
 
 
 def _what(
@@ -60,21 +49,21 @@ def _row_shape(x: Tensor, dim: int) -> list[Any]:
 @torch.library.custom_op("softnll::softmax", mutates_args=(), schema="(Tensor input, int dim) -> Tensor")
 def softmax(input: Tensor, dim: int) -> Tensor:  # noqa: A002 - torch's name
     """Return p."""
-    _refuse_tangents(input)
+    refuse_tangents(input)
     return compute.softmax(input, dim)
 
 
 @torch.library.custom_op("softnll::log_softmax", mutates_args=(), schema="(Tensor input, int dim) -> Tensor")
 def log_softmax(input: Tensor, dim: int) -> Tensor:  # noqa: A002
     """Return log p."""
-    _refuse_tangents(input)
+    refuse_tangents(input)
     return compute.log_softmax(input, dim)
 
 
 @torch.library.custom_op("softnll::logsumexp", mutates_args=(), schema="(Tensor input, int dim) -> Tensor")
 def logsumexp(input: Tensor, dim: int) -> Tensor:  # noqa: A002
     """Return lse."""
-    _refuse_tangents(input)
+    refuse_tangents(input)
     return compute.logsumexp(input, dim)
 
 
@@ -124,7 +113,7 @@ def cross_entropy(
     *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss, m and r."""
-    _refuse_tangents(input, target, weight, sample_weight, temperature)
+    refuse_tangents(input, target, weight, sample_weight, temperature)
     try:
         return compute.forward(input, target, weight, sample_weight, temperature, _what(*options))
     except (TypeError, ValueError) as error:
@@ -186,7 +175,7 @@ def nll_loss(
     dim: int,
 ) -> Tensor:
     """Return the loss of log-probabilities."""
-    _refuse_tangents(input, weight, sample_weight)
+    refuse_tangents(input, weight, sample_weight)
     what = _what(0.0, 0.0, None, 1.0, ignore_index, reduction, dim, None)
     try:
         return compute.pick(input, target, weight, sample_weight, what)

@@ -1,0 +1,115 @@
+"""What a language model's head says of each token, without the logits."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
+
+from softnll.torch import token_compute, token_ops
+from softnll.torch.errors import InputTypeError, raise_as_torch
+from softnll.torch.function import apply
+from softnll.torch.inputs import compiling, tracked
+from softnll.torch.linear_compute import LinearLoss
+from softnll.torch.linear_inputs import NAMES, prepare
+from softnll.torch.token_autograd import TokenStatsFunction
+from softnll.torch.token_compute import TokenStats
+
+__all__ = ["TokenStats", "token_stats"]
+
+
+def token_stats(
+    input: Tensor,  # noqa: A002 - torch's name
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    ignore_index: int | None = None,
+    softcap: float | None = None,
+    temperature: float | Tensor = 1.0,
+    max_bytes: int | None = None,
+    check: bool | None = None,
+) -> TokenStats:
+    """Return log-probability, entropy, argmax and logsumexp of each token, in one pass over chunks of logits.
+
+    Of the effective logits ``u = softcap·tanh(z/softcap)/temperature``, ``z = input @ linear_weight.T + linear_bias``,
+    with the largest entry m and the rest r: ``log_prob = u_y − m − log1p(r)``,
+    ``entropy = log1p(r) + Σ exp(u − m)·(m − u) / (1 + r)``, ``lse = m + log1p(r)``. They are differentiable, to any
+    order; a backward makes the logits again.
+
+    Parameters
+    ----------
+    input, linear_weight, linear_bias, softcap, temperature, max_bytes
+        As in :func:`linear_cross_entropy`.
+    target
+        Integers in [0, C) of shape ``(...)``: the tokens whose log-probabilities are asked for.
+    ignore_index
+        Rows with this target are not computed: their values are 0, their argmax is −1, their gradient is 0. None is
+        −100.
+    check
+        As in :func:`cross_entropy`.
+
+    Returns
+    -------
+    TokenStats
+        ``log_prob``, ``entropy`` and ``lse`` in nats, float64 if any of input, linear_weight and linear_bias is, else
+        float32; ``argmax`` int64.
+
+    Raises
+    ------
+    TypeError, RuntimeError, ValueError, IndexError, NotImplementedError
+        As in :func:`linear_cross_entropy`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> features, head = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> stats = token_stats(features, head, torch.tensor([1]))
+    >>> stats.log_prob, stats.entropy, stats.argmax
+    (tensor([-1.4076]), tensor([0.8324]), tensor([2]))
+    """
+    tensors = (input, linear_weight, target, linear_bias, temperature)
+    if has_torch_function(tensors):
+        return handle_torch_function(
+            token_stats,
+            tensors,
+            input,
+            linear_weight,
+            target,
+            linear_bias=linear_bias,
+            ignore_index=ignore_index,
+            softcap=softcap,
+            temperature=temperature,
+            max_bytes=max_bytes,
+            check=check,
+        )
+    given = (
+        linear_bias,
+        None,
+        "none",
+        ignore_index,
+        0.0,
+        None,
+        None,
+        0.0,
+        softcap,
+        temperature,
+        max_bytes,
+        None,
+        check,
+    )
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target is a {type(target).__name__}; allowed: a tensor of integers")
+    inputs, options = prepare(input, linear_weight, target, *given)
+    if target.is_floating_point():
+        raise InputTypeError(
+            f"target has dtype {target.dtype}; allowed: integers, of the input's shape without features"
+        )
+    if compiling():
+        return token_ops.token_stats(inputs, options)
+    try:
+        what = LinearLoss.of(*options)
+        if tracked(*inputs):
+            return TokenStats(*apply(TokenStatsFunction, *inputs, what))
+        return token_compute.token_stats(*inputs, what)
+    except (TypeError, ValueError) as error:
+        raise_as_torch(error, NAMES)
