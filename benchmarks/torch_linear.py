@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 import torch
 
 import softnll.torch as snt
+from classifier import memory, reset_peak
 from machine import describe
 
 RESULTS = Path(__file__).parent / "results"
@@ -79,21 +80,16 @@ def ways(f, W, y):
     return found
 
 
-def held(kind: str) -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(kind)) * 1024
-
-
 def peak(n, H, C, ignored, way) -> int:
     """Return the most bytes beyond the inputs and what a small call has left, in this process."""
     small = ways(*inputs(64, 32, 100, 0.0))[way]
     small()
     given = inputs(n, H, C, ignored)
     call = ways(*given)[way]
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = held("VmRSS")
+    reset_peak()
+    before = memory("VmRSS")
     call()
-    return held("VmHWM") - before
+    return memory("VmHWM") - before
 
 
 def peak_elsewhere(arguments) -> int:

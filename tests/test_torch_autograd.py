@@ -11,11 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.autograd import forward_ad
 
 import softnll.torch as snt
-from torch_cases import FEW, FUNCTIONS, HARD, SAMPLES, WEIGHT, float64
-
-
-def leaves(inputs):
-    return tuple(each.clone().requires_grad_() for each in inputs)
+from torch_cases import FEW, FUNCTIONS, HARD, SAMPLES, WEIGHT, float64, leaves
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

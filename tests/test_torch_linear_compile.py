@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import softnll.torch as snt
-from torch_cases import HARD, SAMPLES, WEIGHT, float64
+from torch_cases import HARD, SAMPLES, WEIGHT, check_one_graph, compiled
 from torch_linear_cases import FEW, FUNCTIONS, layer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lru_cache.*:UserWarning")
@@ -23,24 +23,9 @@ def forget():
     torch._dynamo.reset()
 
 
-def compiled(function, backend="aot_eager", **options):
-    return torch.compile(function, backend=backend, fullgraph=True, **options)
-
-
 @pytest.mark.parametrize("name", FEW)
 def test_one_graph_and_the_same_bits(name):
-    function, inputs = FUNCTIONS[name]
-    results = []
-    for run in (function, compiled(function)):
-        leaves = tuple(each.clone().requires_grad_() for each in inputs)
-        value = run(*leaves)
-        upstream = float64(*value.shape, seed=2)
-        results.append((value.detach(), *torch.autograd.grad(value, leaves, upstream)))
-    (value, *grads), (expected, *expected_grads) = results
-    assert torch.equal(value, expected)
-    for got, wanted in zip(grads, expected_grads, strict=True):
-        assert got.stride() == wanted.stride()
-        torch.testing.assert_close(got, wanted, rtol=1e-14, atol=1e-15)
+    check_one_graph(*FUNCTIONS[name])
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

@@ -12,12 +12,8 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import softnll.torch as snt
-from torch_cases import HARD, SAMPLES, WEIGHT, float64
+from torch_cases import HARD, SAMPLES, WEIGHT, float64, leaves
 from torch_linear_cases import FEW, FUNCTIONS, Options, Ran, layer, soft, through_logits
-
-
-def leaves(inputs):
-    return tuple(each.clone().requires_grad_() for each in inputs)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -84,3 +84,26 @@ FEW = (
     "places",
     "unbatched",
 )
+
+
+def leaves(inputs):
+    return tuple(each.clone().requires_grad_() for each in inputs)
+
+
+def compiled(function, backend="aot_eager", **options):
+    return torch.compile(function, backend=backend, fullgraph=True, **options)
+
+
+def check_one_graph(function, inputs):
+    """Compiled in one graph, a function has the same bits, and gradients of the same layout."""
+    results = []
+    for run in (function, compiled(function)):
+        given = leaves(inputs)
+        value = run(*given)
+        upstream = float64(*value.shape, seed=2)
+        results.append((value.detach(), *torch.autograd.grad(value, given, upstream)))
+    (value, *grads), (expected, *expected_grads) = results
+    assert torch.equal(value, expected)
+    for got, wanted in zip(grads, expected_grads, strict=True):
+        assert got.stride() == wanted.stride()
+        torch.testing.assert_close(got, wanted, rtol=1e-14, atol=1e-15)

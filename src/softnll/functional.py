@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softnll.kernels.choose import kernels
 from softnll.layout import Axis, Layout
 from softnll.objective import Reduction, checked, tempered
 from softnll.options import LossOptions, loss_problem
-from softnll.output import reduce, write
+from softnll.output import narrowed, reduce, write
 from softnll.problem import Problem, prepare, prepare_targets
 
 __all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "logsumexp", "nll_loss", "softmax"]
@@ -147,8 +146,7 @@ def logsumexp(
     1000.6931471805599
     """
     problem, layout = prepare(logits, axis=axis, several=True, where=where, empty=True)
-    with np.errstate(all="ignore"):
-        lse = kernels().logsumexp(problem).astype(problem.x.dtype, copy=False)
+    lse = narrowed(kernels().logsumexp(problem), problem.x.dtype)
     return lse.reshape(layout.kept_shape if keepdims else layout.row_shape)[()]
 
 

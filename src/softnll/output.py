@@ -13,7 +13,7 @@ from softnll.kernels.choose import kernels
 from softnll.layout import Layout, loss_dtype
 from softnll.problem import Problem
 
-__all__ = ["reduce", "write"]
+__all__ = ["narrowed", "reduce", "write"]
 
 Result = TypeVar("Result")
 
@@ -72,18 +72,18 @@ def reduce(problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype:
     dtype = loss_dtype(problem.x.dtype) if dtype is None else dtype
     reduction = problem.objective.reduction
     if reduction == "none":
-        return _narrowed(losses, dtype).reshape(layout.row_shape)[()]
+        return narrowed(losses, dtype).reshape(layout.row_shape)[()]
     value = losses.item() if losses.size == 1 else kernels().total(losses)
     if reduction == "mean":
         value = value / problem.divisor if problem.divisor > 0 else math.nan
     if -_SAFE < value < _SAFE:
         return dtype.type(value)
-    return _narrowed(np.float64(value), dtype)
+    return narrowed(np.float64(value), dtype)
 
 
-def _narrowed(losses: Any, dtype: np.dtype[Any]) -> Any:
-    """Return float64 losses in another type, where those beyond its largest number are inf."""
-    if losses.dtype == dtype:
-        return losses
+def narrowed(values: Any, dtype: np.dtype[Any]) -> Any:
+    """Return float64 values in another type, where those beyond its largest number are inf."""
+    if values.dtype == dtype:
+        return values
     with np.errstate(all="ignore"):  # takes 1 µs: not for a number that is known to fit
-        return losses.astype(dtype)
+        return values.astype(dtype)

@@ -327,20 +327,31 @@ def logsumexp_columns(x: Array, lse: Array, work: Array, first: int, last: int, 
 
 
 @register_jitable
+def place_of(es: int, i: int, c: int, n: int, work: Any) -> int:
+    """Return where class c of the i-th row lies among the columns of a batch."""
+    lanes = lanes_of(work)
+    return es + i // lanes * column_bytes(n) + 64 * c + size_of(work) * (i % lanes)
+
+
+@register_jitable
+def note_target(x: Array, start: int, i: int, c: int, es: Any, work: Any, notes: int) -> None:
+    """Note logit and exponential of a row's target."""
+    element = x.dtype
+    x_y = load_scalar(address_of(x) + (start + i) * x.strides[0] + c * size_of(element), element)
+    store_scalar(notes + X_Y + 8 * i, _f8(x_y), _f8)
+    if es is not None:
+        e_y = load_scalar(place_of(es, i, c, x.shape[1], work), work)
+        store_scalar(notes + E_Y + 8 * i, _f8(e_y), _f8)
+
+
+@register_jitable
 def unweighted_targets(x: Array, y: Array, start: int, count: int, es: Any, work: Any, notes: int) -> bool:
     """Note of each row what ``note_targets`` does, where each weighs 1; return False if a target is no class."""
-    n = x.shape[1]
-    element = x.dtype
-    size, lanes = size_of(element), lanes_of(element)
     for i in range(count):
         c = y[start + i]
-        if c < 0 or c >= n:
+        if c < 0 or c >= x.shape[1]:
             return False
-        x_y = load_scalar(address_of(x) + (start + i) * x.strides[0] + c * size, element)
-        store_scalar(notes + X_Y + 8 * i, _f8(x_y), _f8)
-        if es is not None:
-            place = es + i // lanes * column_bytes(n) + 64 * c + size_of(work) * (i % lanes)
-            store_scalar(notes + E_Y + 8 * i, _f8(load_scalar(place, work)), _f8)
+        note_target(x, start, i, c, es, work, notes)
     for h in range(0, 8 * count, 64):
         store(notes + WEIGHT + h, splat(1.0), _f8)
     return True
@@ -352,8 +363,6 @@ def note_targets(
 ) -> bool:
     """Note weight, logit and exponential of each row's target; return whether all rows take part, with a target."""
     n = x.shape[1]
-    element = x.dtype
-    size, lanes = size_of(element), lanes_of(element)
     usual = True
     plain = s.shape[0] + w.shape[0] == 0 and unweighted_targets(x, y, start, count, es, work, notes)
     for i in range(0 if plain else count):
@@ -368,11 +377,7 @@ def note_targets(
             weight *= w[c]
         usual = usual and 0.0 < weight < MOST
         store_scalar(notes + WEIGHT + 8 * i, np.nan if weight == 0.0 else weight, _f8)
-        x_y = load_scalar(address_of(x) + (start + i) * x.strides[0] + c * size, element)
-        store_scalar(notes + X_Y + 8 * i, _f8(x_y), _f8)
-        if es is not None:
-            place = es + i // lanes * column_bytes(n) + 64 * c + size_of(work) * (i % lanes)
-            store_scalar(notes + E_Y + 8 * i, _f8(load_scalar(place, work)), _f8)
+        note_target(x, start, i, c, es, work, notes)
     for i in range(count, full):  # lanes without a row
         store_scalar(notes + WEIGHT + 8 * i, 1.0, _f8)
         store_scalar(notes + X_Y + 8 * i, load_scalar(notes + M + 8 * i, _f8), _f8)
@@ -381,19 +386,16 @@ def note_targets(
 
 
 @register_jitable
-def note_gradients(full: int, zeta: float, divisor: float, weighted: bool, notes: int) -> bool:
+def note_gradients(full: int, zeta: float, divisor: float, notes: int) -> bool:
     """Note each row's factor and, as ``RESULT``, its target's entry; return whether all scales were in range."""
     fine = True
-    share = splat(1.0 / divisor)
     one, least, most = splat(1.0), splat(LEAST), splat(MOST)
     for h in range(0, 8 * full, 64):
         big, e = load(notes + BIG + h, _f8), load(notes + E_Y + h, _f8)
         r = load(notes + R + h, _f8)
         rest = r * big  # as the backward has it, to the bit
         lost = 0.0 - remainder(rest, r, big)
-        scale = share
-        if weighted:
-            scale = load(notes + WEIGHT + h, _f8) / divisor
+        scale = load(notes + WEIGHT + h, _f8) / divisor
         targeted = 0.0 - ((big - e) + rest)
         if zeta > 0:
             extra = (load(notes + M + h, _f8) + log1p(r)) * (2.0 * zeta)
@@ -414,12 +416,12 @@ def write_gradients(
     y: Array, start: int, count: int, n: int, es: int, element: Any, work: Any, notes: int, rows: int
 ) -> None:
     """Put the targets' entries among the exponentials, scale them and turn them back."""
-    lanes, size, width = lanes_of(element), size_of(work), n * size_of(element)
+    lanes, width = lanes_of(element), n * size_of(element)
     for i in range(count):
         c = y[start + i]
         if 0 <= c < n:
-            place = es + i // lanes * column_bytes(n) + 64 * c + size * (i % lanes)
-            store_scalar(place, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
+            value = rounded(load_scalar(notes + RESULT + 8 * i, _f8), work)
+            store_scalar(place_of(es, i, c, n, work), value, work)
     for t in range(-(-count // lanes)):
         here = es + t * column_bytes(n)
         scale_columns(here, n, work, notes + 8 * lanes * t)
@@ -506,7 +508,7 @@ def loss_columns(
         fine = settle(notes, full)
         fine = note_targets(x, y, w, s, start, count, full, es, kind, notes) and fine
         if grad is not None:
-            fine = note_gradients(full, zeta, divisor, w.shape[0] + s.shape[0] > 0, notes) and fine
+            fine = note_gradients(full, zeta, divisor, notes) and fine
             write_gradients(y, start, count, n, es, element, kind, notes, rows)
         fine = note_losses(full, zeta, kind, notes) and fine
         if fine:
@@ -582,7 +584,7 @@ def backward_columns(
         for i in range(lanes):
             store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
         fine = note_targets(x, y, w, s, start, count, lanes, es, kind, notes) and fine
-        fine = note_gradients(lanes, zeta, divisor, w.shape[0] + s.shape[0] > 0, notes) and fine
+        fine = note_gradients(lanes, zeta, divisor, notes) and fine
         write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:
             copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from softnll.kernels import columns, dense, loops, rows, sums
 from softnll.kernels.compile import array, compiled, output
-from softnll.kernels.running import Computation, few, run, run_few, soft_type
+from softnll.kernels.running import Computation, few, run, run_few, soft_type, spread
 from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
 
@@ -30,7 +30,7 @@ _NO_WEIGHTS = np.empty(0)
 _NO_TARGETS = np.empty(0, np.int64)
 _ELEMENTS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.int16}
 _BITS = {"bfloat16": np.uint16, "float16": np.int16}  # half types go in as their bits
-_SCRATCH = {True: np.empty(0, np.float64), False: np.empty(0, np.float32)}
+_SCRATCH: dict[bool, NDArray[Any]] = {True: np.empty(0, np.float64), False: np.empty(0, np.float32)}
 
 
 @cache
@@ -117,10 +117,8 @@ def _softmax(dtype: DType, rows: tuple[bool, bool] | None = None, log: bool = Fa
 
 def softmax(problem: Problem, out: NDArray[Any]) -> None:
     """Write p."""
-    if few(problem):
-        run_few(_softmax(problem.x.dtype), problem, out, ())
-    else:
-        run(_softmax(problem.x.dtype, _options(problem)), problem, out, ())
+    rows = None if few(problem) else _options(problem)
+    (run_few if rows is None else run)(_softmax(problem.x.dtype, rows), problem, out, ())
 
 
 def log_softmax(problem: Problem, out: NDArray[Any]) -> None:
@@ -192,7 +190,6 @@ def _loss(dtype: DType, notes: bool, written: bool, rows: tuple[bool, bool] | No
     """Return the loss, with m and r as ``notes`` and with the gradient ``written``: by tiles or by ``rows``."""
     name = "loss_columns" if rows is None else "loss_rows"
     kernel = _kernel(name, dtype.name, *(rows or (False, False)), notes, written)
-
     return Computation(_losing(kernel, dtype, rows is None), _loss_loops)
 
 
@@ -210,7 +207,6 @@ def _padded(w: Vector | None, dtype: DType, n_columns: int) -> NDArray[Any] | No
 def _dense(dtype: DType, q: DType | None, weights: bool, taus: bool, notes: bool | None, written: bool) -> Computation:
     """Return the loss of soft (of a type) or smoothed targets, as ``_loss`` does; ``notes`` None: their gradient."""
     element, work = _ELEMENTS[dtype.name], _SCRATCH[dtype == np.float64]
-    work_dtype = np.dtype(np.float64 if dtype == np.float64 else np.float32)
     computed = types.float64 if dtype == np.float64 else types.float32
     matrix, reals, result = array(element, 2), array(types.float64, 1), output(types.float64, 1)
     per_row = {None: (reals, reals), False: (result, types.none, types.none), True: (result, result, result)}[notes]
@@ -236,7 +232,7 @@ def _dense(dtype: DType, q: DType | None, weights: bool, taus: bool, notes: bool
 
     def call(part: Problem, out: Any, values: Any, streamed: bool, *span: Any) -> Any:
         x, q, objective = part.x, part.q, part.objective
-        w = _padded(part.w, work_dtype, x.shape[1])
+        w = _padded(part.w, work.dtype, x.shape[1])
         if bits is not None:
             x, out = x.view(bits), None if out is None else out.view(bits)
         if q_bits is not None:
@@ -248,11 +244,6 @@ def _dense(dtype: DType, q: DType | None, weights: bool, taus: bool, notes: bool
     return Computation(call, _backward_loops if notes is None else _loss_loops)
 
 
-def _spread(problem: Problem) -> bool:
-    """Whether targets are spread over all classes."""
-    return problem.q is not None or problem.objective.label_smoothing > 0
-
-
 def _dense_of(problem: Problem, notes: bool | None, written: bool) -> Computation:
     """Return the computation of spread targets for a problem."""
     q = None if problem.q is None else soft_type(problem)
@@ -262,13 +253,12 @@ def _dense_of(problem: Problem, notes: bool | None, written: bool) -> Computatio
 def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vector | None) -> Vector:
     """Return each row's loss; write m and r and, with ``out``, the gradient."""
     loss = np.empty(problem.x.shape[0])
-    if few(problem):
-        run_few(_loss(problem.x.dtype, m is not None, out is not None, None), problem, out, (loss, m, r))
-    elif _spread(problem):
+    if spread(problem):
         run(_dense_of(problem, m is not None, out is not None), problem, out, (loss, m, r))
-    else:
-        options = _options(problem)
-        run(_loss(problem.x.dtype, m is not None, out is not None, options), problem, out, (loss, m, r))
+        return loss
+    rows = None if few(problem) else _options(problem)
+    computation = _loss(problem.x.dtype, m is not None, out is not None, rows)
+    (run_few if rows is None else run)(computation, problem, out, (loss, m, r))
     return loss
 
 
@@ -298,11 +288,11 @@ def _gradient(dtype: DType, rows: tuple[bool, bool] | None) -> Computation:
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
-    if _spread(problem):
-        run(_dense_of(problem, None, True), problem, out, (), read=(m, r))
-        return
-    options = None if few(problem) else _options(problem)
-    run(_gradient(problem.x.dtype, options), problem, out, (), read=(m, r))
+    if spread(problem):
+        computation = _dense_of(problem, None, True)
+    else:
+        computation = _gradient(problem.x.dtype, None if few(problem) else _options(problem))
+    run(computation, problem, out, (), read=(m, r))
 
 
 def pick(problem: Problem) -> Vector:

@@ -74,17 +74,10 @@ ROOM = 2.0**120, 2.0**1000  # what big + rest may be, to be multiplied by the ab
 
 
 @register_jitable
-def measure(q: Any, kq: Any, w: Any, k: int, keep: Any, share: Any, work: Any) -> Any:
-    """Return the vector of t at entry k, of which only those of classes that exist mean anything."""
-    t = mul_add(load(q + k * size_of(kq), kq), keep, share)
+def measure(q: Any, w: Any, k: int, keep: Any, share: Any, work: Any) -> Any:
+    """Return the vector of t at entry k, from that of q; there is room for a whole vector of weights."""
+    t = mul_add(q, keep, share)
     return t if w is None else t * load(w + k * size_of(work), work)
-
-
-@register_jitable
-def last_measure(q: Any, kq: Any, w: Any, k: int, count: int, keep: Any, share: Any, work: Any) -> Any:
-    """Return the vector of the last ``count`` entries of t, from k on."""
-    t = mul_add(load_part(q + k * size_of(kq), count, zero(work), kq), keep, share)
-    return t if w is None else t * load(w + k * size_of(work), work)  # scratch has room for a whole vector
 
 
 @register_jitable
@@ -96,12 +89,13 @@ def write_measure(q: int, kq: Any, w: Any, n: int, keep: float, share: float, t:
     acc = no_sum()
     k = 0
     while k + lanes <= n:
-        v = measure(q, kq, w, k, kept, shared, work)
+        v = measure(load(q + k * size_of(kq), kq), w, k, kept, shared, work)
         store(t + k * size, v, work)
         acc = accumulate(acc, v)
         k += lanes
     if k < n:
-        store(t + k * size, last_measure(q, kq, w, k, n - k, kept, shared, work), work)
+        last = load_part(q + k * size_of(kq), n - k, zero(work), kq)
+        store(t + k * size, measure(last, w, k, kept, shared, work), work)
         v = load_part(t + k * size, n - k, zero(work), work)
         store(t + k * size, v, work)
         acc = accumulate(acc, v)
@@ -391,11 +385,10 @@ def backward_dense(
         fine = abs(m) < np.inf and (r == 0 or TINY <= r < np.inf) and mass > LEAST and 0 < weight * mass < MOST
         if fine:
             at = rounded(m, element)
-            fine = apart(p, n, element, at, t, kind) < np.inf
             c0, magic, cut = reference(at, beta)
             big = _f8(reduce_max(power(splat(at), splat(c0), splat(magic), splat(cut), beta, beta_low)))
             sweep(p, None, n, element, c0, magic, cut, beta, beta_low, v, kind)
-            fine = fine and graded(weight, mass, divisor, tau, zeta, m, big, r, v, t, kind, n, out, element, streamed)
+            fine = graded(weight, mass, divisor, tau, zeta, m, big, r, v, t, kind, n, out, element, streamed)
         if not fine:
             left += 1
         if q is None and 0 <= y[i] < n:

@@ -14,7 +14,7 @@ from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
 from softnll.targets import blocks
 
-__all__ = ["Computation", "few", "run", "run_few", "soft_type"]
+__all__ = ["Computation", "few", "run", "run_few", "soft_type", "spread"]
 
 Vector = NDArray[np.float64]
 Values = tuple[Vector | None, ...]
@@ -43,6 +43,11 @@ def few(problem: Problem) -> bool:
     if problem.where is not None or problem.tau is not None or problem.q is not None:
         return False
     return problem.objective.plain and problem.x.shape[1] <= _FEW
+
+
+def spread(problem: Problem) -> bool:
+    """Whether targets are spread over all classes."""
+    return problem.q is not None or problem.objective.label_smoothing > 0
 
 
 def run_few(computation: Computation, problem: Problem, out: NDArray[Any] | None, per_row: Values) -> None:
@@ -95,8 +100,7 @@ def run(
 def _served(problem: Problem) -> bool:
     """Whether the vector kernels serve this problem: the others go through plain loops."""
     objective = problem.objective
-    spread = problem.q is not None or objective.label_smoothing > 0
-    if objective.softcap is not None or (spread and not _spread_served(problem)):
+    if objective.softcap is not None or (spread(problem) and not _spread_served(problem)):
         return False
     return fuses() or (problem.tau is None and objective.temperature == 1)
 

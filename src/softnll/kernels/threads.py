@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
-__all__ = ["for_rows", "in_one_go", "thread_count"]
+__all__ = ["for_rows", "thread_count"]
 
 _ENTRIES = 1 << 18  # of logits below which one thread does it all: waking another takes 50 µs, as long as these
 _CHUNK = 1 << 16  # rows at a time at most, so that what a chunk notes for itself stays small
@@ -49,7 +49,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def in_one_go(n_rows: int, n_columns: int) -> bool:
+def _in_one_go(n_rows: int, n_columns: int) -> bool:
     """Whether so few rows are done at once, in the caller's thread."""
     return n_rows <= _CHUNK and n_rows * n_columns < _ENTRIES
 
@@ -59,7 +59,7 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
 
     Ranges begin at multiples of 16. An error in one range is raised here, after all ranges have ended.
     """
-    if in_one_go(n_rows, n_columns):
+    if _in_one_go(n_rows, n_columns):
         if n_rows:
             work(0, n_rows)
         return

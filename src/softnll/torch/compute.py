@@ -14,7 +14,7 @@ from torch import Tensor
 from softnll.kernels.choose import kernels
 from softnll.layout import Layout
 from softnll.objective import CrossEntropy
-from softnll.output import reduce, write
+from softnll.output import narrowed, reduce, write
 from softnll.problem import Problem, prepare, prepare_targets
 from softnll.torch.uncompiled import uncompiled
 from softnll.torch.views import as_array, as_tensor, laid_out_like
@@ -93,8 +93,7 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
 def logsumexp(x: Tensor, dim: int) -> Tensor:
     """Return lse, without the dimension it is taken over."""
     problem, layout = prepare(as_array(x), dim, empty=True, name="input")
-    with np.errstate(all="ignore"):
-        lse = kernels().logsumexp(problem).astype(problem.x.dtype, copy=False)
+    lse = narrowed(kernels().logsumexp(problem), problem.x.dtype)
     return as_tensor(lse.reshape(layout.row_shape))
 
 

@@ -17,10 +17,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 def as_logits(input: Any) -> Tensor:  # noqa: A002
     """Return input as floating-point numbers on the CPU."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input is a {type(input).__name__}; allowed: a tensor")
-    if not input.is_cpu:
-        raise _not_here(input)
+    check_tensor("input", input)
     if input.dtype in FLOATS:
         return input
     if input.dtype is torch.bool or input.is_complex() or input.is_floating_point():
@@ -28,17 +25,12 @@ def as_logits(input: Any) -> Tensor:  # noqa: A002
     return input.to(torch.get_default_dtype())
 
 
-def _not_here(tensor: Tensor) -> NotImplementedError:
-    """Return the error for a tensor that no kernel here can read."""
-    return NotImplementedError(f"a tensor is on {tensor.device}; allowed: cpu. CUDA kernels are not there yet")
-
-
 def check_tensor(name: str, tensor: Any) -> None:
     """Raise unless this is a tensor on the CPU."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; allowed: a tensor")
     if not tensor.is_cpu:
-        raise _not_here(tensor)
+        raise NotImplementedError(f"a tensor is on {tensor.device}; allowed: cpu. CUDA kernels are not there yet")
 
 
 def compiling() -> bool:
