@@ -152,6 +152,15 @@ def gathered(acc: Any, losers: float) -> float:
 
 
 @register_jitable
+def exponentials(v: Any, at: Any, magic: Any, cut: Any, beta: Any, beta_low: Any, w: Any, k: int, work: Any) -> Any:
+    """Return the exponentials of a vector; write them to scratch at entry k, unless it is None."""
+    e = power(v, at, magic, cut, beta, beta_low)
+    if w is not None:
+        store(w + k * size_of(work), e, work)  # scratch has room for a whole vector
+    return e
+
+
+@register_jitable
 def sweep(
     p: int,
     allowed: Any,
@@ -179,42 +188,26 @@ def sweep(
         for _ in range(GROUP // 2):  # in pairs: a sum of eight then rounds five times, not eight
             v = entry(p, allowed, k, element)
             prefetch(p + k * size + AHEAD)
-            m = maximum(v, m)
-            e = power(v, at, magics, cuts, beta, beta_low)
-            if w is not None:
-                store(w + k * size_of(work), e, work)
-            losers = minimum(e, big)
-            big = maximum(big, e)
+            e = exponentials(v, at, magics, cuts, beta, beta_low, w, k, work)
+            one = minimum(e, big)
+            m, big = maximum(v, m), maximum(big, e)
             k += lanes
             v = entry(p, allowed, k, element)
             prefetch(p + k * size + AHEAD)
-            m = maximum(v, m)
-            e = power(v, at, magics, cuts, beta, beta_low)
-            if w is not None:
-                store(w + k * size_of(work), e, work)
-            rest = rest + (losers + minimum(e, big))
-            big = maximum(big, e)
+            e = exponentials(v, at, magics, cuts, beta, beta_low, w, k, work)
+            rest = rest + (one + minimum(e, big))
+            m, big = maximum(v, m), maximum(big, e)
             k += lanes
         acc = accumulate(acc, rest)
     rest = splat(zero(element))
     other = splat(zero(element))
-    while k + lanes <= n:
-        v = entry(p, allowed, k, element)
-        m = maximum(v, m)
-        e = power(v, at, magics, cuts, beta, beta_low)
-        if w is not None:
-            store(w + k * size_of(work), e, work)
+    while k < n:
+        whole = k + lanes <= n
+        v = entry(p, allowed, k, element) if whole else last_entry(p, allowed, k, n - k, element)
+        e = exponentials(v, at, magics, cuts, beta, beta_low, w, k, work)
         rest, other = other, rest + minimum(e, big)
-        big = maximum(big, e)
+        m, big = maximum(v, m), maximum(big, e)
         k += lanes
-    if k < n:
-        v = last_entry(p, allowed, k, n - k, element)
-        m = maximum(v, m)
-        e = power(v, at, magics, cuts, beta, beta_low)
-        if w is not None:
-            store(w + k * size_of(work), e, work)  # scratch has room for a whole vector
-        rest = rest + minimum(e, big)
-        big = maximum(big, e)
     acc = accumulate(acc, rest + other)
     top, losers = tournament(big)
     return reduce_max(m), top, gathered(acc, losers)
