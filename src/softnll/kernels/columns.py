@@ -33,6 +33,7 @@ from softnll.kernels.simd import (
     copy,
     every,
     fill_zero,
+    hold,
     less,
     load,
     load_columns,
@@ -289,6 +290,7 @@ def normalise_columns(x: Array, prob: Any, out: Array, work: Array, first: int, 
             else:
                 odd[left] = start + i
                 left += 1
+    hold(scratch)
     return left
 
 
@@ -323,6 +325,7 @@ def logsumexp_columns(x: Array, lse: Array, work: Array, first: int, last: int, 
             else:
                 odd[left] = start + i
                 left += 1
+    hold(scratch)
     return left
 
 
@@ -536,6 +539,7 @@ def loss_columns(
                     copy(o, rows + i * width, width)
                 else:
                     fill_zero(o, width)
+    hold(scratch)
     return left
 
 
@@ -599,4 +603,5 @@ def backward_columns(
             else:
                 odd[left] = start + i
                 left += 1
+    hold(scratch)
     return left

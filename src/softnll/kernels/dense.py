@@ -50,6 +50,7 @@ from softnll.kernels.simd import (
     align_stack,
     equal,
     fence,
+    hold,
     load,
     load_part,
     load_scalar,
@@ -339,6 +340,8 @@ def loss_dense(
             put_target(w, y[i], share, t, kind)
     if streamed:
         fence()
+    hold(scratch)
+    hold(measures)
     return left
 
 
@@ -395,4 +398,6 @@ def backward_dense(
             put_target(w, y[i], share, t, kind)
     if streamed:
         fence()
+    hold(scratch)
+    hold(measures)
     return left

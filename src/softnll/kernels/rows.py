@@ -30,6 +30,7 @@ from softnll.kernels.plain import remainder
 from softnll.kernels.simd import (
     align_stack,
     fence,
+    hold,
     load,
     load_allowed,
     load_allowed_part,
@@ -393,6 +394,7 @@ def normalise_rows(
             write_scaled(w, scratch_type, n, in_two(1.0, big, rest, 0.0, element), o, element, streamed)
     if streamed:
         fence()
+    hold(scratch)
     return left
 
 
@@ -555,6 +557,8 @@ def loss_rows(
             loss[i] = load_scalar(notes + 320 + 8 * (i - start), np.float64)
     if streamed:
         fence()
+    hold(scratch)
+    hold(memory)
     return left
 
 
@@ -611,4 +615,5 @@ def backward_rows(
         write_gradient(v, scratch_type, n, c, big, r, factor, extra, out, element, streamed)
     if streamed:
         fence()
+    hold(scratch)
     return left

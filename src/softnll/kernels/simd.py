@@ -47,6 +47,7 @@ __all__ = [
     "fence",
     "fill_zero",
     "fused_multiply_subtract",
+    "hold",
     "less",
     "load",
     "load_allowed",
@@ -422,6 +423,16 @@ def copy(typing, target, source, size):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def hold(typing, array):
+    """Hold an array until here. Of its address nobody can tell that it is in use: without this, its memory is freed."""
+
+    def generate(context, b, signature, values):
+        return context.get_dummy_value()
+
+    return types.void(array), generate
 
 
 @intrinsic
