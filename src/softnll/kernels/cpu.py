@@ -262,10 +262,13 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
     return loss
 
 
-def forward(problem: Problem) -> tuple[Vector, Vector, Vector]:
-    """Return each row's loss (row weight applied, not yet divided by the mean's denominator), m and r."""
+def forward(problem: Problem, out: NDArray[Any] | None = None) -> tuple[Vector, Vector, Vector]:
+    """Return each row's loss (row weight applied, not yet divided by the mean's denominator), m and r.
+
+    With ``out``, the gradient is written there in the same pass.
+    """
     m, r = np.empty((2, problem.x.shape[0]))
-    return _losses(problem, None, m, r), m, r
+    return _losses(problem, out, m, r), m, r
 
 
 def losses(problem: Problem) -> Vector:

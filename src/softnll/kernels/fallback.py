@@ -54,12 +54,19 @@ def logsumexp(problem: Problem) -> NDArray[np.float64]:
     return lse
 
 
-def forward(problem: Problem) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return each row's loss (row weight applied, not yet divided by the mean's denominator), m and r."""
+def forward(
+    problem: Problem, out: NDArray[Any] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return each row's loss (row weight applied, not yet divided by the mean's denominator), m and r.
+
+    With ``out``, the gradient is written there as well; it may be the logits.
+    """
     loss, m, r = np.empty((3, problem.x.shape[0]))
     for rows, part, parts in _parts(problem):
         loss[rows] = np.asarray(equation.losses(part, parts))
         m[rows], r[rows] = np.asarray(parts.m)[:, 0], np.asarray(parts.r)[:, 0]
+        if out is not None:
+            _store(out, rows, equation.gradient(part, parts))
     return loss, m, r
 
 
@@ -76,11 +83,7 @@ def backward(problem: Problem, m: NDArray[np.float64], r: NDArray[np.float64], o
 
 def forward_backward(problem: Problem, out: NDArray[Any]) -> NDArray[np.float64]:
     """Return each row's loss and write the gradient; ``out`` may be the logits."""
-    loss = np.empty(problem.x.shape[0])
-    for rows, part, parts in _parts(problem):
-        loss[rows] = np.asarray(equation.losses(part, parts))
-        _store(out, rows, equation.gradient(part, parts))
-    return loss
+    return forward(problem, out)[0]
 
 
 def pick(problem: Problem) -> NDArray[np.float64]:

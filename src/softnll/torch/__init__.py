@@ -12,6 +12,7 @@ except ImportError as error:
     raise ImportError("softnll.torch needs PyTorch: pip install 'softnll[torch]'") from error
 
 from softnll.torch.functional import cross_entropy, log_softmax, logsumexp, nll_loss, softmax
+from softnll.torch.fuse import fuse, unfuse
 from softnll.torch.linear import linear_cross_entropy, plan
 from softnll.torch.modules import CrossEntropyLoss, LinearCrossEntropyLoss, NLLLoss
 from softnll.torch.sparse import SparseTargets
@@ -24,6 +25,7 @@ __all__ = [
     "SparseTargets",
     "TokenStats",
     "cross_entropy",
+    "fuse",
     "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
@@ -31,4 +33,5 @@ __all__ = [
     "plan",
     "softmax",
     "token_stats",
+    "unfuse",
 ]

@@ -15,7 +15,7 @@ from torch.autograd import Function, forward_ad
 
 from softnll.torch import compute, formulas
 from softnll.torch.compute import Loss
-from softnll.torch.function import Rule, batched, records, refuse_nested
+from softnll.torch.function import Rule, batched, immediate, records, refuse_nested
 from softnll.torch.uncompiled import uncompiled
 
 __all__ = [
@@ -97,7 +97,8 @@ class _CrossEntropy(Function):
 class EagerCrossEntropy(_CrossEntropy):
     """The loss, for where no transform of torch.func is at work: what the backward needs goes past torch.
 
-    m and r as outputs, and everything checked again in the backward, take 20 µs.
+    m and r as outputs, and everything checked again in the backward, take 20 µs. The gradient of a reduced loss is made
+    while the logits are read anyway, and waits for its upstream gradient; torch's log-probabilities do so, too.
     """
 
     @staticmethod
@@ -110,7 +111,11 @@ class EagerCrossEntropy(_CrossEntropy):
         ctx.save_for_backward(*inputs[:5])
         if forward_ad._current_level >= 0:  # noqa: SLF001
             ctx.save_for_forward(*inputs[:5])
-        value, ctx.notes = compute.noted(*inputs)
+        ctx.held = None
+        if ctx.needs_input_grad[0] and ctx.what.objective.reduction != "none" and immediate():
+            value, ctx.notes, ctx.held = compute.with_gradient(*inputs)
+        else:
+            value, ctx.notes = compute.noted(*inputs)
         return value
 
     @staticmethod
@@ -127,7 +132,10 @@ class EagerCrossEntropy(_CrossEntropy):
                 m, r = compute.notes_as_tensors(ctx.notes)
                 to_x = GradientFunction.apply(grad, m, r, x, target, weight, s, tau, ctx.what)
             else:
-                to_x = compute.gradient(grad, x, target, ctx.notes)
+                held, ctx.held = ctx.held, None  # the caller's from now on: a second backward makes its own
+                to_x = None if held is None else compute.lifted(held, grad)
+                if to_x is None:
+                    to_x = compute.gradient(grad, x, target, ctx.notes)
         if ctx.needs_input_grad[1]:
             to_target = formulas.target_gradient(grad, x, target, weight, s, tau, ctx.what)
         return to_x, to_target, None, None, None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ __all__ = [
     "backward",
     "forward",
     "gradient",
+    "lifted",
     "log_softmax",
     "logsumexp",
     "losses",
@@ -34,6 +36,7 @@ __all__ = [
     "scale",
     "softmax",
     "unreduced",
+    "with_gradient",
 ]
 
 
@@ -136,10 +139,37 @@ def losses(*given: Any) -> Tensor:
 def noted(*given: Any) -> tuple[Tensor, Noted]:
     """Return the loss, and what the backward will want to know."""
     problem, layout = _problem(*given)
-    values, m, r = kernels().forward(problem)
+    return _noting(problem, layout, kernels().forward(problem))
+
+
+def with_gradient(x: Tensor, *others: Any) -> tuple[Tensor, Noted, Tensor]:
+    """Return the reduced loss, what a backward would want to know, and the gradient, made in one pass over logits."""
+    problem, layout = _problem(x, *others)
+    grad, found = write(problem, layout, None, kernels().forward)
+    return *_noting(problem, layout, found), laid_out_like(x, grad)
+
+
+def _noting(problem: Problem, layout: Layout, found: tuple[NDArray[np.float64], ...]) -> tuple[Tensor, Noted]:
+    """Return the loss of losses, m and r of the rows, and what is to be kept of them."""
+    values, m, r = found
     value = _reduced(problem, layout, values)
     problem.x = problem.q = None  # whoever saves tensors may want to let go of those
     return value, Noted(problem, layout, m, r)
+
+
+def lifted(grad: Tensor, upstream: Tensor) -> Tensor | None:
+    """Return a gradient times an upstream gradient, in place; None where that would cost digits.
+
+    Those are lost where a subnormal number grows, and, to half types, where a product is rounded once more.
+    """
+    factor = upstream.item()
+    if factor == 1:
+        return grad
+    if not 0 < abs(factor) < 1 or grad.dtype is torch.float16:
+        return None
+    if grad.dtype is torch.bfloat16 and abs(math.frexp(factor)[0]) != 0.5:
+        return None
+    return grad.mul_(factor)
 
 
 @uncompiled

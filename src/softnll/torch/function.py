@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,14 @@ from torch.autograd import Function, forward_ad
 
 from softnll.torch.uncompiled import uncompiled
 
-__all__ = ["Rule", "apply", "batched", "records", "refuse_nested", "refuse_tangents"]
+__all__ = ["Rule", "apply", "batched", "immediate", "records", "refuse_nested", "refuse_tangents"]
+
+# torch 2.6 and 2.7 cannot tell: there, checkpoints keep gradients that they will make again
+_hooks_on_saved_tensors: Callable[[bool], Any] = getattr(
+    torch._C._autograd,  # noqa: SLF001
+    "_top_saved_tensors_default_hooks",
+    lambda _: None,
+)
 
 
 class Rule(Function):
@@ -63,6 +71,15 @@ def _eager(rule: type[Rule]) -> type[Function]:
 def records() -> bool:
     """Whether what is done now may be differentiated later."""
     return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+
+
+def immediate() -> bool:
+    """Whether a backward is likely to follow at once, so that gradients are worth keeping.
+
+    Not in forward mode, nor where somebody takes what is saved for the backward elsewhere, as checkpoints do: they drop
+    it and compute it again.
+    """
+    return forward_ad._current_level < 0 and _hooks_on_saved_tensors(True) is None  # noqa: SLF001
 
 
 def refuse_tangents(*tensors: Any) -> None:

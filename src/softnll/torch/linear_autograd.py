@@ -17,7 +17,7 @@ from torch.autograd import Function, forward_ad
 from softnll.plan import Wanted
 from softnll.torch import linear_compute, linear_formulas
 from softnll.torch.autograd import one_by_one, refuse_constants
-from softnll.torch.function import Rule, records, refuse_nested
+from softnll.torch.function import Rule, immediate, records, refuse_nested
 from softnll.torch.uncompiled import uncompiled
 
 __all__ = ["LinearFunction", "linear_cross_entropy"]
@@ -94,7 +94,7 @@ class EagerLinear(_Linear):
             ctx.save_for_forward(*inputs[:8])
         ctx.held = {}
         wanted = Wanted(*needed[:3])
-        if not ahead or not any(wanted) or ctx.what.loss.objective.reduction == "none":
+        if not (ahead and any(wanted) and ctx.what.loss.objective.reduction != "none" and immediate()):
             return linear_compute.losses(*inputs)
         value, made = linear_compute.with_gradients(wanted, *inputs)
         ctx.held = {i: each for i, each in enumerate(made) if each is not None}
