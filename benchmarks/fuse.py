@@ -101,7 +101,7 @@ def main() -> None:
         writer.writerows(lines)
     page = ["# A model with its head fused, CPU", "", describe("numpy", "numba", "torch", "transformers"), ""]
     page += [
-        f"Forward and backward of {TOKENS[0]} × {TOKENS[1]} tokens through a Llama of {LAYERS} layers, {HIDDEN} wide,"
+        f"Forward and backward of {TOKENS[0]} x {TOKENS[1]} tokens through a Llama of {LAYERS} layers, {HIDDEN} wide,"
     ]
     page += [f"float32, {torch.get_num_threads()} threads; medians of {arguments.samples}, in turn."]
     page += ["Peak: memory beyond the model and its gradients.", ""]

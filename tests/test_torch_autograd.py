@@ -282,7 +282,7 @@ def test_a_change_of_the_logits_before_the_backward_is_noticed():
             loss.backward()
 
 
-def test_nothing_of_the_logits_size_is_kept_but_the_logits():
+def test_nothing_of_the_logits_size_is_saved_but_the_logits():
     x = torch.randn(1000, 1000, requires_grad=True)
     target = torch.randint(0, 1000, (1000,))
     kept = []
@@ -307,3 +307,49 @@ def test_checkpointing_lets_go_of_the_logits():
         loss = snt.cross_entropy(y, HARD)
     expected = torch.autograd.grad(F.cross_entropy(x * 2, HARD), x)
     torch.testing.assert_close(torch.autograd.grad(loss, x), expected)
+
+
+FACTORS = (1.0, 0.5, -0.25, 0.3, -0.7, 3.0, 65536.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_gradients_that_wait_for_their_upstream_gradient(factor, dtype):
+    torch.manual_seed(0)
+    x = (torch.randn(40, 30, dtype=torch.float64) * 4).to(dtype).requires_grad_()
+    y = torch.arange(40) % 30
+    y[3] = -100
+    with torch.no_grad():
+        x[3, 5] = torch.nan  # of a row that takes no part
+    loss = snt.cross_entropy(x, y)
+    loss.backward(torch.tensor(factor, dtype=loss.dtype), retain_graph=True)
+    first, x.grad = x.grad, None
+    kept = first.clone()
+    loss.backward(torch.tensor(factor, dtype=loss.dtype))  # made anew
+    assert torch.equal(first, kept)
+    unit = torch.finfo(dtype).eps * x.grad.abs() + torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+    assert ((first - x.grad).abs() <= 4 * unit).all()
+    assert (first[3] == 0).all()
+    if dtype in (torch.bfloat16, torch.float16):
+        assert torch.equal(first, x.grad)  # rounded once
+
+
+def test_an_upstream_gradient_that_lifts_subnormal_gradients():
+    x = torch.tensor([[90.0, 0.0, -1.0]], requires_grad=True)
+    (snt.cross_entropy(x, torch.tensor([0]), reduction="sum") * 2.0**40).backward()
+    truth = x.detach().double().requires_grad_()
+    (snt.cross_entropy(truth, torch.tensor([0]), reduction="sum") * 2.0**40).backward()
+    torch.testing.assert_close(x.grad.double(), truth.grad, rtol=5e-7, atol=0)
+
+
+def test_gradients_are_not_kept_where_saved_tensors_go_elsewhere():
+    x, y = torch.randn(4, 3, requires_grad=True), torch.tensor([0, 1, 2, 0])
+    assert snt.cross_entropy(x, y).grad_fn.held is not None
+    assert snt.cross_entropy(x, y, reduction="none").grad_fn.held is None
+    packed = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: packed.append(each) or each, lambda each: each):
+        loss = snt.cross_entropy(x, y)
+    assert loss.grad_fn.held is None
+    assert packed
+    loss.backward()
+    torch.testing.assert_close(x.grad, torch.autograd.grad(snt.cross_entropy(x, y), x)[0])

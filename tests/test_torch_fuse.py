@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import softnll.torch as snt
 from softnll.torch.fuse import FusedLinear
 from softnll.torch.lazy import LazyLogits
 
+F = nn.functional
 B, T, H, C = 2, 5, 6, 7
 
 KEPT = {
@@ -180,10 +180,10 @@ def test_what_has_logits_made(name):
 
 
 LOSSES = {
-    "F": lambda z, y: F.cross_entropy(z, y),
-    "module": lambda z, y: nn.CrossEntropyLoss()(z, y),
+    "F": F.cross_entropy,
+    "module": nn.CrossEntropyLoss(),
     "weight": lambda z, y: F.cross_entropy(z, y, torch.arange(1.0, C + 1, dtype=z.dtype)),
-    "smoothing": lambda z, y: nn.CrossEntropyLoss(label_smoothing=0.1)(z, y),
+    "smoothing": nn.CrossEntropyLoss(label_smoothing=0.1),
     "ignore_index": lambda z, y: F.cross_entropy(z, y, ignore_index=3),
     "sum": lambda z, y: F.cross_entropy(z, y, reduction="sum") / 17,
     "none": lambda z, y: (F.cross_entropy(z, y, reduction="none") * torch.arange(len(y))).sum(),
@@ -193,7 +193,7 @@ LOSSES = {
     "our temperature": lambda z, y: snt.cross_entropy(z * 2, y, temperature=3.0),
     "our temperatures": lambda z, y: snt.cross_entropy(z * 2, y, temperature=torch.arange(1.0, len(y) + 1)),
     "our cap": lambda z, y: snt.cross_entropy(z, y, softcap=2.0),
-    "our module": lambda z, y: snt.CrossEntropyLoss(softcap=2.0, label_smoothing=0.1)(z, y),
+    "our module": snt.CrossEntropyLoss(softcap=2.0, label_smoothing=0.1),
 }
 
 
@@ -253,7 +253,7 @@ def test_a_loss_of_logits_that_were_read_is_exact_as_well():
 
 def test_the_note_comes_once_and_says_what():
     fused = snt.fuse(head(), head="")
-    with pytest.warns(UserWarning, match=r"argmax reads the logits of a fused head: all 2 × 5 × 7 are made"):
+    with pytest.warns(UserWarning, match="argmax reads the logits of a fused head: all 2 . 5 . 7 are made"):
         fused(inputs()).argmax(-1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -290,7 +290,7 @@ def test_the_gradient_mode_of_the_call_holds():
         on.argmax(-1)
     assert on.sum().requires_grad  # made while gradients were off, but called while they were on
     assert not sliced.requires_grad
-    assert not sliced.sum().requires_grad
+    assert not F.cross_entropy(sliced.reshape(-1, C), torch.zeros(8, dtype=torch.int64)).requires_grad
 
 
 def test_the_autocast_of_the_call_holds():
@@ -312,17 +312,19 @@ def test_the_autocast_of_the_call_holds():
         assert before.ordinary().dtype == torch.float32
 
 
-def step(layer, x):
-    torch.optim.SGD(layer.parameters(), 0.1).step()
-
-
 CHANGES = {
-    "the optimiser's step": (lambda layer, x: step(layer, x), "weight of a fused head was written to"),
-    "data": (lambda layer, x: setattr(layer.weight, "data", layer.weight.data.clone()), "weight .* was given other"),
-    "half": (lambda layer, x: layer.half(), "weight .* was given other memory"),
-    "frozen": (lambda layer, x: layer.weight.requires_grad_(False), "weight .* had requires_grad set to False"),
-    "bias": (lambda layer, x: layer.bias.mul_(2), "bias .* was written to"),
-    "features": (lambda layer, x: x.add_(1), "features .* was written to"),
+    "the optimiser's step": (
+        lambda layer, _: torch.optim.SGD(layer.parameters(), 0.1).step(),
+        "weight of a fused head was written to",
+    ),
+    "data": (
+        lambda layer, _: setattr(layer.weight, "data", layer.weight.data.clone()),
+        "weight .* was given other memory",
+    ),
+    "half": (lambda layer, _: layer.half(), "weight .* was given other memory"),
+    "frozen": (lambda layer, _: layer.weight.requires_grad_(False), "weight .* had requires_grad set to False"),
+    "bias": (lambda layer, _: layer.bias.mul_(2), "bias .* was written to"),
+    "features": (lambda _, x: x.add_(1), "features .* was written to"),
 }
 
 
@@ -394,21 +396,21 @@ class Doubled(torch.autograd.Function):
     """What torch functions never see: numbers pass from C++."""
 
     @staticmethod
-    def forward(ctx, z):
+    def forward(ctx, z):  # noqa: ARG004
         return z * 2
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # noqa: ARG004
         return grad * 2
 
 
 class Same(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z):
+    def forward(ctx, z):  # noqa: ARG004
         return z
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # noqa: ARG004
         return grad * 3
 
 
@@ -619,7 +621,7 @@ def test_copies_of_lazy_logits():
 
 
 def test_bad_heads():
-    with pytest.raises(TypeError, match="model is a str; allowed: a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"model is a str; allowed: a torch\.nn\.Module"):
         snt.fuse("gpt2")
     with pytest.raises(
         ValueError, match=r"head is 'lm_head', which this Sequential does not have; .*'1' \(7 outputs\)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,7 +26,7 @@ class FusedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Return ``input @ weight.T + bias``, put off where that can be."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed():
+        if torch.compiler.is_compiling() or _transformed():
             return super().forward(input)
         noted = _notes.setdefault(self, set())
         if reason := _unserved(self) or _unmet(self, input):
@@ -123,7 +123,7 @@ def unfuse(model: Model) -> Model:
     """
     for layer in model.modules():
         if type(layer) is FusedLinear:
-            layer.__class__ = nn.Linear
+            layer.__class__ = nn.Linear  # type: ignore[assignment]
             _notes.pop(layer, None)
     return model
 
@@ -147,7 +147,8 @@ def _unserved(layer: nn.Module) -> str:
     """Return why a layer's logits cannot be put off, in words; nothing if they can."""
     if type(layer) not in (nn.Linear, FusedLinear):
         return f"the head is a {type(layer).__name__}, not a plain torch.nn.Linear"
-    for name, each in (("weight", layer.weight), ("bias", layer.bias)):
+    inputs: tuple[tuple[str, Any], ...] = ("weight", layer.weight), ("bias", layer.bias)
+    for name, each in inputs:
         if each is None:
             continue
         if type(each) is not nn.Parameter:
@@ -191,5 +192,6 @@ def _fits(layer: FusedLinear, input: Tensor) -> bool:  # noqa: A002
 
 
 def _transformed() -> bool:
-    """Whether torch.func or forward mode is at work."""
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+    """Whether somebody traces the model, or torch.func or forward mode is at work."""
+    tracing = torch._C._get_tracing_state() is not None  # noqa: SLF001
+    return tracing or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +90,9 @@ class HeadCall:
 
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the product of inputs like those of the call, rounded as autocast had it rounded then."""
-        given = [each if each is None or self._cast is None else each.to(self._cast) for each in (weight, bias)]
+        given: list[Any] = [
+            each if each is None or self._cast is None else each.to(self._cast) for each in (weight, bias)
+        ]
         with torch.autocast(weight.device.type, enabled=False):
             return torch.nn.functional.linear(features.to(self.dtype), *given)
 

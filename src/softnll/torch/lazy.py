@@ -80,7 +80,7 @@ class LazyLogits(Tensor):
         self._call, self._effective, self._parent, self._step = call, effective, parent, step
         self._children, self._noted, self._records = [], noted, records
         self._ordinary = self._below = None
-        with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - its context manager
+        with torch._C.DisableTorchFunctionSubclass():
             self._node = self.grad_fn
 
     @classmethod
@@ -89,7 +89,7 @@ class LazyLogits(Tensor):
         """Do what torch calls ``func``, without the logits where that is possible."""
         kwargs = kwargs or {}
         if func in DESCRIBED:
-            with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001
+            with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         first = args[0] if args and isinstance(args[0], LazyLogits) else None
         if first is not None and first._put_off():
@@ -106,7 +106,9 @@ class LazyLogits(Tensor):
         return func(*tree_map(_ordinary, args), **tree_map(_ordinary, kwargs))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch calls it so
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Do ``func`` with numbers, for callers below autograd."""
         if func._schema.is_mutable:
             raise RuntimeError(
@@ -115,7 +117,7 @@ class LazyLogits(Tensor):
             )
         return func(*tree_map(_numbers, args), **tree_map(_numbers, kwargs or {}))
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         """Say what this is, without multiplying it out."""
         if self._ordinary is not None:
             return repr(self._ordinary)
@@ -150,7 +152,7 @@ class LazyLogits(Tensor):
 
     def _own(self) -> bool:
         """Whether this is still the tensor that was made here; another function may have made it its output."""
-        with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001
+        with torch._C.DisableTorchFunctionSubclass():
             return self.grad_fn is self._node
 
     def _steps(self) -> tuple[Step, ...]:
@@ -207,7 +209,7 @@ class LazyLogits(Tensor):
         if not self._records or self._ordinary is not None or name in self._noted:
             return
         self._noted.add(name)
-        shape = " × ".join(map(str, self.shape))
+        shape = " \N{MULTIPLICATION SIGN} ".join(map(str, self.shape))
         warnings.warn(
             f"{name} reads the logits of a fused head: all {shape} are made, as without softnll.torch.fuse",
             stacklevel=3,
@@ -237,7 +239,7 @@ def _named(
 ) -> dict[str, Any]:
     """Return the arguments of a cross-entropy by those names that linear_cross_entropy has for them."""
     if size_average is not None or reduce is not None:
-        reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)  # noqa: SLF001 - as torch does
+        reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
     ignored = None if isinstance(target, Tensor) and target.is_floating_point() else ignore_index
     found = {"target": target, "weight": weight, "ignore_index": ignored, "reduction": reduction}
     return found | {"label_smoothing": label_smoothing} | ours
@@ -260,7 +262,7 @@ def _changes(func: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def _tensors(tree: Any) -> list[Any]:
-    return torch.utils._pytree.tree_leaves(tree)  # noqa: SLF001
+    return torch.utils._pytree.tree_leaves(tree)
 
 
 def _ordinary(each: Any) -> Any:
@@ -287,7 +289,7 @@ class _Recipe(Function):
         """Return a tensor without memory."""
         ctx.call, ctx.steps = call, steps
         ctx.save_for_backward(*inputs)
-        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined, no-any-return]
+        return Tensor._make_wrapper_subclass(
             LazyLogits, effective.shape, dtype=effective.dtype, device=inputs[0].device
         )
 
@@ -296,7 +298,7 @@ class _Recipe(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         """Return the gradients, for functions that autograd has connected with the lazy tensor itself."""
         needed = ctx.needs_input_grad[3:]
-        given = [None if each is None else each.detach() for each in ctx.saved_tensors]
+        given: list[Any] = [None if each is None else each.detach() for each in ctx.saved_tensors]
         leaves = [each.requires_grad_() for each, wanted in zip(given, needed, strict=True) if wanted]
         with torch.enable_grad():
             logits = _followed(ctx.call, ctx.steps, *given)
