@@ -225,7 +225,7 @@ class Head:
             d_rows = out.features.reshape(self.problem_rows, self.features.shape[-1])
             if self.active is not None:
                 d_rows[...] = 0
-        total = self._total(plan, out.weight)
+        total, added = self._total(plan, out.weight), False
         d_bias = None if out.bias is None else np.zeros(self.weight.shape[0])
         for rows, part, x in self.chunks(plan):
             dz = part.x
@@ -233,9 +233,12 @@ class Head:
             if d_bias is not None:
                 d_bias += dz.sum(axis=0, dtype=np.float64)
             if total is not None:
-                self._weight_product(plan, dz, x, total)
+                self._weight_product(plan, dz, x, total, add=added)
+                added = True
             if d_rows is not None:
                 self._feature_product(plan, dz, rows, d_rows)
+        if total is not None and not added:
+            total[...] = 0
         if out.weight is not None and total is not out.weight:
             out.weight[...] = total
         if d_bias is not None and out.bias is not None:
@@ -256,15 +259,12 @@ class Head:
         """Return what the weight's gradient is summed in: where it is wanted, or the accumulator."""
         if out is None:
             return None
-        if plan.accumulator_bytes:
-            return np.zeros(out.shape, self.dtype)
-        out[...] = 0
-        return out
+        return np.empty(out.shape, self.dtype) if plan.accumulator_bytes else out
 
-    def _weight_product(self, plan: Plan, dz: NDArray[Any], x: NDArray[Any], total: NDArray[Any]) -> None:
-        """Add dzᵀ @ x to the sum or, where that is of a narrower type, write it: then there is but one chunk."""
+    def _weight_product(self, plan: Plan, dz: NDArray[Any], x: NDArray[Any], total: NDArray[Any], *, add: bool) -> None:
+        """Write or add dzᵀ @ x; where the sum is of a narrower type there is but one chunk, and nothing to add to."""
         if total.dtype == self.dtype:
-            self.multiply(dz.T, x, total, add=True)
+            self.multiply(dz.T, x, total, add=add)
             return
         for start in range(0, len(total), plan.classes):
             classes = slice(start, min(start + plan.classes, len(total)))
