@@ -392,6 +392,25 @@ def test_retain_grad_and_hooks_on_logits():
     close(fused.seen, ordinary.seen)
 
 
+def test_the_gradient_of_logits_that_were_never_made_is_refused():
+    fused = snt.fuse(head(), head="")
+    x, y = inputs(), torch.arange(B * T) % C
+    logits = fused(x)
+    loss = F.cross_entropy(logits.view(-1, C), y)
+    for ask in (
+        logits.retain_grad,
+        lambda: logits.register_hook(print),
+        lambda: torch.autograd.grad(loss, logits, allow_unused=True),
+    ):
+        with pytest.raises(RuntimeError, match="the gradient of the logits is not"):
+            ask()
+    with torch.no_grad():
+        again = fused(x)
+        F.cross_entropy(again.view(-1, C), y)
+    (grad,) = torch.autograd.grad(fused(x).sum(), x)
+    torch.testing.assert_close(grad, fused.weight.sum(0).expand_as(grad))
+
+
 class Doubled(torch.autograd.Function):
     """What torch functions never see: numbers pass from C++."""
 
@@ -502,6 +521,89 @@ def test_vmap_over_logits_that_are_captured():
     z = fused(inputs())
     assert torch.equal(torch.vmap(lambda z, k: z * k)(z.ordinary(), torch.arange(1.0, B + 1)), expected)
     assert torch.equal(torch.vmap(lambda k: z[0] * k)(torch.ones(2))[0], ordinary(inputs())[0])
+
+
+def test_logits_that_transforms_capture():
+    ordinary, fused = pair()
+    y = torch.arange(B * T) % C
+    for loss in (
+        lambda z, t: (z * t).sum(),
+        lambda z, t: F.cross_entropy(z.view(-1, C), y) * t.sum(),
+        lambda z, t: (F.cross_entropy(z.view(-1, C), y, reduction="none") * t.sum()).sum(),
+    ):
+        theirs, ours = ordinary(inputs()), fused(inputs())
+        point = torch.tensor([2.0])
+        expected = torch.func.grad(lambda t, z=theirs, loss=loss: loss(z, t))(point)
+        for _ in range(2):
+            close([torch.func.grad(lambda t, z=ours, loss=loss: loss(z, t))(point)], [expected])
+        assert torch.equal(ours.sum(), theirs.sum())  # nothing of the transform is left
+
+
+def test_logits_that_outlive_inference_mode():
+    ordinary, fused = pair()
+    with torch.inference_mode():
+        theirs, ours = ordinary(inputs()), fused(inputs())
+    assert torch.equal(ours + 0, theirs + 0)
+    with torch.inference_mode():
+        ours = fused(inputs())
+    loss = F.cross_entropy(ours.view(-1, C), torch.arange(B * T) % C)
+    assert not loss.requires_grad
+
+
+CHAIN = ("rows", "view", "transpose", "permute", "unsqueeze", "scale", "tanh", "detach", "add", "float")
+
+
+def link(rng, z):
+    """Return a random operation for logits of some shape."""
+    n, axis = z.dim(), list(z.shape).index(C)
+    kind = rng.choice(CHAIN)
+    if kind == "rows":
+        index = [slice(int(rng.integers(size)), None) if i != axis else slice(None) for i, size in enumerate(z.shape)]
+        at = int(rng.integers(n))
+        if at != axis:
+            choices = (0, -1, None, torch.zeros(3, dtype=torch.int64), torch.arange(z.shape[at]) % 2 == 0)
+            index[at] = choices[rng.integers(len(choices))]
+            if index[at] is None:
+                index.insert(at + 1, slice(None))
+        return lambda t: t[tuple(index)]
+    if kind == "view" and axis == n - 1:
+        return lambda t: t.reshape(-1, 1, C)
+    one, new, order = int(rng.integers(n)), int(rng.integers(-n - 1, n + 1)), rng.permutation(n).tolist()
+    return {
+        "transpose": lambda t: t.transpose(one, -1),
+        "permute": lambda t: t.permute(order),
+        "unsqueeze": lambda t: t.unsqueeze(new),
+        "scale": lambda t: t * 1.5 / 0.7,
+        "tanh": torch.tanh,
+        "detach": lambda t: t.detach(),
+        "add": lambda t: t + 1,
+    }.get(kind, lambda t: t.float())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_chains_of_operations(seed):
+    rng = np.random.default_rng(seed)
+    for trial in range(10):
+        ordinary, fused = pair(bias=bool(trial % 2))
+        x, other = inputs(seed=trial), inputs(seed=trial)
+        theirs, ours = ordinary(x), fused(other)
+        for _ in range(int(rng.integers(6))):
+            step = link(rng, theirs)
+            theirs, ours = step(theirs), step(ours)
+            assert (theirs.shape, theirs.dtype) == (ours.shape, ours.dtype)
+        at = list(theirs.shape).index(C)
+        front = 1 if theirs.dim() > 1 else 0
+        theirs, ours = theirs.transpose(front, at), ours.transpose(front, at)
+        y = torch.zeros(theirs.shape[:front] + theirs.shape[front + 1 :], dtype=torch.int64)
+        expected = F.cross_entropy(theirs, y, label_smoothing=0.1, reduction="sum")
+        loss = F.cross_entropy(ours, y, label_smoothing=0.1, reduction="sum")
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+        assert loss.requires_grad == expected.requires_grad
+        if loss.requires_grad:
+            loss.backward()
+            expected.backward()
+            close(grads(fused, other), grads(ordinary, x))
+        assert torch.equal(ours + 0, theirs + 0)
 
 
 def test_compiled_models_are_right():

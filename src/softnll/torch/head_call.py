@@ -60,9 +60,11 @@ class HeadCall:
         Of the logits.
     records
         Whether autograd recorded the call.
+    spent
+        Whether a loss was made without the logits, whose gradient will then never be there.
     """
 
-    __slots__ = ("_cast", "_inference", "_seen", "bias", "dtype", "features", "records", "weight")
+    __slots__ = ("_cast", "_inference", "_seen", "bias", "dtype", "features", "records", "spent", "weight")
 
     def __init__(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.features, self.weight, self.bias = features, weight, bias
@@ -71,6 +73,7 @@ class HeadCall:
         self.dtype = weight.dtype if self._cast is None else self._cast
         inputs = (features, weight) if bias is None else (features, weight, bias)
         self.records = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
+        self.spent = False
         self._seen = [_Seen.of(each) for each in inputs]
 
     @property

@@ -43,6 +43,7 @@ DESCRIBED = {
     torch.is_complex,
     torch.numel,
 }  # what a tensor tells of itself without its numbers
+WATCHING = (Tensor.retain_grad, Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, torch.autograd.grad)
 CHANGING = {"__setitem__", "__set__", "__delete__"}  # besides add_ and __iadd__
 
 
@@ -100,6 +101,11 @@ class LazyLogits(Tensor):
             return _loss(first.ordinary(), args[1:], kwargs)
         given = [each for each in _tensors((args, kwargs)) if isinstance(each, LazyLogits)]
         for each in given:
+            if func in WATCHING and each._call.spent:
+                raise RuntimeError(
+                    "a loss was made of a fused head's features, so that the gradient of the logits is not; "
+                    "ask for it before the loss, or call softnll.torch.unfuse(model)"
+                )
             each._note(func)
             if _changes(func, kwargs):
                 each._settle()
@@ -125,16 +131,22 @@ class LazyLogits(Tensor):
 
     def ordinary(self) -> Tensor:
         """Return the logits that an ordinary head would have returned, made once."""
-        if self._ordinary is None:
-            if not self._own():
-                self._ordinary = _Plain.apply(self)
-            elif self._parent is None:
-                self._ordinary = self._call.made()
-            else:
-                func, args, kwargs = self._step
-                with torch.set_grad_enabled(self._records):
-                    self._ordinary = func(self._parent.ordinary(), *args, **kwargs)
-        return self._ordinary
+        if self._ordinary is not None:
+            return self._ordinary
+        made = self._made()
+        if not torch._C._are_functorch_transforms_active():  # what is made there ends with the transform
+            self._ordinary = made
+        return made
+
+    def _made(self) -> Tensor:
+        """Make the logits."""
+        if not self._own():
+            return _Plain.apply(self)  # type: ignore[no-any-return]
+        if self._parent is None:
+            return self._call.made()
+        func, args, kwargs = self._step
+        with torch.set_grad_enabled(self._records):
+            return func(self._parent.ordinary(), *args, **kwargs)  # type: ignore[no-any-return]
 
     def numbers(self) -> Tensor:
         """Return the logits' values, in no graph."""
@@ -148,7 +160,8 @@ class LazyLogits(Tensor):
 
     def _put_off(self) -> bool:
         """Whether the logits can still do without being made."""
-        return self._ordinary is None and self._own()
+        transformed = torch._C._are_functorch_transforms_active()  # which _Recipe has no rules for
+        return self._ordinary is None and self._own() and not transformed
 
     def _own(self) -> bool:
         """Whether this is still the tensor that was made here; another function may have made it its output."""
@@ -200,7 +213,9 @@ class LazyLogits(Tensor):
         target = options.pop("target")
         if isinstance(target, Tensor) and target.is_floating_point() and target.dim() == len(of.shape):
             target = target.movedim(of.axis, -1)
-        with torch.set_grad_enabled(self._records and torch.is_grad_enabled()):
+        records = self._records and torch.is_grad_enabled()
+        call.spent |= records
+        with torch.set_grad_enabled(records):
             return linear_cross_entropy(features, call.weight, target, linear_bias=call.bias, **options)
 
     def _note(self, func: Any) -> None:
