@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -27,3 +29,18 @@ def dtype(request):
 def real(request):
     """The two types that losses have."""
     return np.dtype(DTYPES[request.param])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Return a real Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine: the page was not opened in a browser")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()

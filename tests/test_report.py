@@ -8,7 +8,6 @@ import html
 import io
 import math
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -178,20 +177,6 @@ def test_ticks_are_round(low, high, expected):
     found = ticks(low, high)
     assert expected is None or found == expected
     assert low <= found[0] <= found[-1] <= high
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on this machine: the page was not opened in a browser")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
-
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
-        yield opened
-        opened.close()
 
 
 def visit(browser, path, width, scheme):

@@ -108,6 +108,23 @@ def train(
         raise typer.Exit(code)
 
 
+@app.command(epilog="Example: softnll page --out page.html --open")
+def page(
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("softnll-page.html"),
+    opened: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+) -> None:
+    """Write the interactive page: scores, loss, gradient and training to play with, in one file that works offline."""
+    from softnll.files import write_whole  # noqa: PLC0415 - loaded when it is asked for
+    from softnll.page import build  # noqa: PLC0415 - loaded when it is asked for
+
+    write_whole(out, build().encode())
+    typer.echo(f"wrote {out}")
+    if opened:
+        import webbrowser  # noqa: PLC0415 - loaded when it is asked for
+
+        webbrowser.open(out.resolve().as_uri())
+
+
 def _draw(told: Explanation, path: Path) -> None:
     """Draw an explanation into a file whose ending says the format."""
     kind = path.suffix.lower().lstrip(".")

@@ -141,12 +141,12 @@ class LazyLogits(Tensor):
     def _made(self) -> Tensor:
         """Make the logits."""
         if not self._own():
-            return _Plain.apply(self)  # type: ignore[no-any-return]
+            return _Plain.apply(self)
         if self._parent is None:
             return self._call.made()
         func, args, kwargs = self._step
         with torch.set_grad_enabled(self._records):
-            return func(self._parent.ordinary(), *args, **kwargs)  # type: ignore[no-any-return]
+            return func(self._parent.ordinary(), *args, **kwargs)
 
     def numbers(self) -> Tensor:
         """Return the logits' values, in no graph."""

@@ -1,0 +1,46 @@
+// Elements, SVG, scales: what the rooms draw with.
+const drawing = (() => {
+  const SVG = "http://www.w3.org/2000/svg";
+
+  function fill(made, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else if (value === true) made.setAttribute(name, "");
+      else if (value !== false && value !== undefined && value !== null) made.setAttribute(name, value);
+    }
+    made.append(...children.filter((each) => each !== null && each !== undefined));
+    return made;
+  }
+  const html = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
+  const svg = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
+  const byId = (id) => document.getElementById(id);
+
+  // A linear scale from data to drawing.
+  const scale = (from, to) => (value) => to[0] + ((value - from[0]) / (from[1] - from[0])) * (to[1] - to[0]);
+
+  const colour = (c) => `var(--class-${c})`;
+
+  // A slider with its name and value; the value is told to screen readers in words.
+  function slider({ id, label, min, max, step, value, shown, input }) {
+    const out = html("output", { for: id }, shown(value));
+    const range = html("input", {
+      id, type: "range", min, max, step, value, "aria-valuetext": shown(value),
+      oninput: (event) => {
+        const now = Number(event.target.value);
+        out.textContent = shown(now);
+        event.target.setAttribute("aria-valuetext", shown(now));
+        input(now);
+      },
+    });
+    return html("div", { class: "slider" }, html("label", { for: id }, label), range, out);
+  }
+
+  function setSlider(id, value, shown) {
+    const range = byId(id);
+    range.value = value;
+    range.setAttribute("aria-valuetext", shown);
+    range.parentElement.querySelector("output").textContent = shown;
+  }
+
+  return Object.freeze({ html, svg, byId, scale, colour, slider, setSlider });
+})();

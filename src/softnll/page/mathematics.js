@@ -1,0 +1,116 @@
+// The last layer in float64, in the same form as the library: the largest score m and the rest r.
+// Nothing here knows of the page; a test runs these functions in the browser against the library.
+const mathematics = (() => {
+  // u = x/temperature; r = sum of exp(u_j - m) without the first largest entry, which would be exactly 1.
+  function parts(scores, temperature = 1) {
+    const u = scores.map((x) => x / temperature);
+    const top = u.indexOf(Math.max(...u));
+    const m = u[top];
+    const shifted = u.map((each) => Math.exp(each - m));
+    const r = shifted.reduce((sum, each, j) => (j === top ? sum : sum + each), 0);
+    return { u, top, m, r, shifted };
+  }
+
+  function softmax(scores, temperature = 1) {
+    const { r, shifted } = parts(scores, temperature);
+    return shifted.map((each) => each / (1 + r));
+  }
+
+  function logsumexp(scores, temperature = 1) {
+    const { m, r } = parts(scores, temperature);
+    return m + Math.log1p(r);
+  }
+
+  // -log p_y = (m - u_y) + log1p(r): no probability is rounded to 1 on the way.
+  function loss(scores, target, temperature = 1) {
+    const { u, m, r } = parts(scores, temperature);
+    return m - u[target] + Math.log1p(r);
+  }
+
+  // 1 - p_i as the sum of the others: 1 minus a number near 1 has no digits left.
+  function complement(p, i) {
+    return p.reduce((sum, each, j) => (j === i ? sum : sum + each), 0);
+  }
+
+  function gradient(scores, target, temperature = 1) {
+    const p = softmax(scores, temperature);
+    return p.map((each, i) => (i === target ? -complement(p, i) : each) / temperature);
+  }
+
+  // d p_i / d x_j
+  function jacobian(scores, temperature = 1) {
+    const p = softmax(scores, temperature);
+    return p.map((pi, i) => p.map((pj, j) => (i === j ? pi * complement(p, i) : -pi * pj) / temperature));
+  }
+
+  // What most libraries compute in float32: exp, sum, log, each rounded to 24 bits.
+  function conventional32(scores, target) {
+    const f = Math.fround;
+    const m = f(Math.max(...scores));
+    const e = scores.map((x) => f(Math.exp(f(f(x) - m))));
+    const sum = e.reduce((total, each) => f(total + each), 0);
+    const p = e.map((each) => f(each / sum));
+    const lossOf = f(f(Math.log(sum)) - f(f(scores[target]) - m));
+    return { loss: lossOf, gradient: p.map((each, i) => (i === target ? f(each - 1) : each)) };
+  }
+
+  // Linear scores of a point in the plane.
+  function scoresOf(model, [a, b]) {
+    return model.W.map(([w0, w1], c) => w0 * a + w1 * b + model.b[c]);
+  }
+
+  // The loss of one example and its derivative by the scores: softmax, or the hinge of a multiclass SVM.
+  function ofScores(scores, target, kind) {
+    if (kind === "softmax") return { loss: loss(scores, target), slope: gradient(scores, target) };
+    const over = scores.map((s, j) => (j === target ? 0 : Math.max(0, s - scores[target] + 1)));
+    const slope = over.map((each) => (each > 0 ? 1 : 0));
+    slope[target] = -slope.reduce((sum, each) => sum + each, 0);
+    return { loss: over.reduce((sum, each) => sum + each, 0), slope };
+  }
+
+  // Mean loss of points [{at: [a, b], label}] and its gradient by W and b.
+  function evaluate(model, points, kind = "softmax") {
+    const dW = model.W.map(() => [0, 0]);
+    const db = model.b.map(() => 0);
+    let total = 0;
+    let right = 0;
+    for (const { at, label } of points) {
+      const scores = scoresOf(model, at);
+      const { loss: each, slope } = ofScores(scores, label, kind);
+      total += each;
+      right += scores.indexOf(Math.max(...scores)) === label;
+      slope.forEach((g, c) => {
+        dW[c][0] += (g * at[0]) / points.length;
+        dW[c][1] += (g * at[1]) / points.length;
+        db[c] += g / points.length;
+      });
+    }
+    return { loss: total / points.length, accuracy: right / points.length, dW, db };
+  }
+
+  // One step of gradient descent; the model that was given stays as it is.
+  function step(model, points, rate, kind = "softmax") {
+    const { dW, db } = evaluate(model, points, kind);
+    return {
+      W: model.W.map((row, c) => row.map((w, k) => w - rate * dW[c][k])),
+      b: model.b.map((each, c) => each - rate * db[c]),
+    };
+  }
+
+  // Expected calibration error over equal bins, and each bin's count, confidence and accuracy.
+  function reliability(confidences, rights, bins = 10) {
+    const found = Array.from({ length: bins }, () => ({ count: 0, confidence: 0, right: 0 }));
+    confidences.forEach((p, n) => {
+      const bin = found[Math.min(bins - 1, Math.floor(p * bins))];
+      bin.count += 1;
+      bin.confidence += p;
+      bin.right += rights[n] ? 1 : 0;
+    });
+    const ece = found.reduce((sum, bin) => sum + Math.abs(bin.right - bin.confidence), 0) / confidences.length;
+    return { ece, bins: found };
+  }
+
+  return Object.freeze({
+    parts, softmax, logsumexp, loss, gradient, jacobian, conventional32, evaluate, step, reliability, scoresOf,
+  });
+})();

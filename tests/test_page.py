@@ -1,0 +1,378 @@
+"""The interactive page in a real browser: its numbers are the library's, and everything on it can be used."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import softnll as sn
+from softnll.cli import main
+from softnll.page import build
+
+DOCS = Path(__file__).parent.parent / "docs" / "page.html"
+ROOMS = ("scores", "training", "mistakes")
+HARD = [
+    [5.0, 4.0, 2.0],
+    [4.0, 4.0, 1.0],
+    [17.0, 0.0, 0.0],
+    [0.0, 700.0, 0.0],
+    [-700.0, 0.0, 1e-9],
+    [1e6, 1e6, -1e6],
+    [37.0, -1.0, 0.5],
+    [1e-300, 0.0, -1e-300],
+]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(build(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def visit(browser, file):
+    """Open the page, and close it; fail for whatever it says, asks for or throws."""
+    opened, heard = [], []
+
+    def _visit(hash_="", width=1280, height=900, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        page = context.new_page()
+        page.on("console", lambda message: heard.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        page.on("request", lambda request: heard.append(request.url[:80]))
+        page.goto(file.as_uri() + hash_)
+        opened.append(context)
+        return page
+
+    yield _visit
+    for context in opened:
+        context.close()
+    assert [each for each in heard if not each.startswith(("data:", file.as_uri()[:80]))] == []
+
+
+def close(ours, theirs):
+    np.testing.assert_allclose(np.array(ours, float), theirs, rtol=1e-12, atol=0)
+
+
+def until(page, says):
+    """Wait for something to be true; playwright's own way to wait needs the eval that the page's policy forbids."""
+    for _ in range(200):
+        if page.evaluate(says):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {says}")
+
+
+def call(page, function, *arguments):
+    return page.evaluate(f"([...given]) => softnllPage.mathematics.{function}(...given)", list(arguments))
+
+
+def test_the_committed_page_is_what_the_command_writes():
+    assert DOCS.read_text(encoding="utf-8") == build()
+
+
+def test_the_command(tmp_path, capsys):
+    path = tmp_path / "page.html"
+    assert main(["page", "--out", str(path)]) == 0
+    assert path.read_text(encoding="utf-8") == build()
+    assert str(path) in capsys.readouterr().out
+    path.write_text("older")
+    assert main(["page", "--out", str(path)]) == 0  # replaced whole
+    assert path.read_text(encoding="utf-8") == build()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert main(["page", "--out", str(folder)]) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "folder" in error
+
+
+def test_the_command_opens_a_browser(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("webbrowser.open", asked.append)
+    assert main(["page", "--out", str(tmp_path / "page.html"), "--open"]) == 0
+    assert asked == [(tmp_path / "page.html").as_uri()]
+
+
+def test_the_policy_lets_nothing_in():
+    page = build()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("temperature", [1.0, 0.1, 2.5])
+def test_numbers_are_the_librarys(visit, temperature):
+    page = visit()
+    rows = [
+        *HARD,
+        *np.random.default_rng(0).normal(0, 5, (60, 3)).tolist(),
+        *np.random.default_rng(1).normal(0, 2, (5, 40)).tolist(),
+    ]
+    for row in rows:
+        x = np.array(row)
+        close(call(page, "softmax", row, temperature), sn.softmax(x, temperature=temperature))
+        close(call(page, "logsumexp", row, temperature), sn.logsumexp(x / temperature))
+        close(call(page, "jacobian", row, temperature), sn.softmax_jacobian(x / temperature) / temperature)
+        for target in range(min(3, len(row))):
+            loss, grad = sn.cross_entropy_and_grad(x, target, temperature=temperature)
+            close(call(page, "loss", row, target, temperature), loss)
+            close(call(page, "gradient", row, target, temperature), grad)
+
+
+@pytest.mark.browser
+def test_a_training_step_is_the_librarys(visit):
+    page = visit()
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 2)), rng.integers(0, 3, 20)
+    W, b = rng.normal(size=(3, 2)), rng.normal(size=3)
+    points = [{"at": at, "label": int(label)} for at, label in zip(X.tolist(), y, strict=True)]
+    model = {"W": W.tolist(), "b": b.tolist()}
+    loss, grads = sn.linear_cross_entropy_and_grad(X, W, y, bias=b)
+    found = call(page, "evaluate", model, points, "softmax")
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-12)
+    np.testing.assert_allclose(found["dW"], grads.weight, rtol=1e-11, atol=1e-14)
+    stepped = call(page, "step", model, points, 0.3, "softmax")
+    np.testing.assert_allclose(stepped["W"], W - 0.3 * grads.weight, rtol=1e-11)
+    np.testing.assert_allclose(stepped["b"], b - 0.3 * grads.bias, rtol=1e-11)
+    hinge = call(page, "evaluate", model, points, "hinge")
+    scores = X @ W.T + b
+    over = np.maximum(0, scores - scores[np.arange(20), y][:, None] + 1)
+    over[np.arange(20), y] = 0
+    np.testing.assert_allclose(hinge["loss"], over.sum(1).mean(), rtol=1e-12)
+
+
+@pytest.mark.browser
+def test_float32_as_usual_loses_what_we_keep(visit):
+    page = visit()
+    usual = call(page, "conventional32", [17, 0, 0], 0)
+    assert (usual["loss"], usual["gradient"][0]) == (0, 0)
+    assert call(page, "loss", [17, 0, 0], 0) > 0
+    page.click("text=17 ahead")
+    lost = page.locator("#rounding tr.lost").all_inner_texts()
+    assert [each.split("\t")[0] for each in lost] == ["loss", "gradient, cat"]
+    assert "8.2799·10⁻⁸" in lost[0]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (1600, 1000)])
+def test_every_room_fits(visit, width, height, scheme):
+    for room in ROOMS:
+        page = visit(f"#room={room}", width, height, color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("[role=tabpanel]:visible").get_attribute("id") == f"room-{room}"
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 19, 24)"}[scheme]
+
+
+@pytest.mark.browser
+def test_scores_are_typed_and_numbers_follow(visit):
+    page = visit()
+    assert page.locator("#loss-0").inner_text() == "0.349"
+    assert page.locator("#mean").inner_text() == "0.3624"
+    page.fill("#score-0-1", "8")
+    expected = float(sn.cross_entropy([5.0, 8.0, 2.0], 0))
+    assert page.locator("#loss-0").inner_text() == f"{expected:.3f}"
+    assert page.locator("#p-0-1").inner_text() == f"{sn.softmax([5.0, 8.0, 2.0])[1]:.3f}"
+    page.fill("#score-0-1", "")
+    assert page.locator("#score-0-1").get_attribute("aria-invalid") == "true"
+    assert page.locator("#loss-0").inner_text() == f"{expected:.3f}"  # the last number stands
+    page.select_option("#truth-0", "1")
+    assert page.locator("#loss-0").inner_text() == f"{float(sn.cross_entropy([5.0, 8.0, 2.0], 1)):.3f}"
+
+
+@pytest.mark.browser
+def test_the_temperature_moves_everything(visit):
+    page = visit()
+    page.locator("#temperature").fill("0.5")
+    tau = float(page.evaluate("softnllPage.state.current.temperature"))
+    assert tau == pytest.approx(10**0.5, rel=0.01)
+    assert page.locator("#p-0-0").inner_text() == f"{sn.softmax([5.0, 4.0, 2.0], temperature=tau)[0]:.3f}"
+    assert "t=" in page.evaluate("location.hash")
+
+
+@pytest.mark.browser
+def test_a_number_tells_its_formula(visit):
+    page = visit()
+    formula = page.locator("#formula")
+    page.click("#p-1-0")
+    assert "0.017943" in formula.inner_text()
+    assert page.locator("#card-1").get_attribute("class") == "card chosen"
+    page.click("#j-0-2")
+    assert "Off the diagonal" in formula.inner_text()
+    expected = sn.softmax_jacobian(np.array([4.0, 2.0, 8.0]))[0, 2]
+    assert f"{abs(expected):.6f}".rstrip("0") in formula.inner_text()
+    page.locator("[data-entry='2']").press("Enter")
+    assert "less 1" in formula.inner_text()
+    assert formula.locator("math").count() >= 2
+    assert page.locator("[aria-current=true]").count() == 1
+    page.click("#mean")
+    assert "0.362443" in formula.inner_text()
+
+
+@pytest.mark.browser
+def test_examples(visit):
+    page = visit()
+    page.click("text=A tie")
+    assert "tie" in page.locator("#detail-title").inner_text()
+    page.click("text=Confidently wrong")
+    assert float(page.locator("#loss-0").inner_text()) > 7
+    page.click("text=The three images")
+    assert page.locator("#mean").inner_text() == "0.3624"
+
+
+@pytest.mark.browser
+def test_the_address_brings_everything_back(visit):
+    page = visit()
+    page.fill("#score-2-0", "-3.5")
+    page.select_option("#truth-2", "2")
+    page.locator("#temperature").fill("0.3")
+    address = page.evaluate("location.hash")
+    again = visit(address)
+    for what in ("#p-2-0", "#loss-2", "#mean", "#detail-title"):
+        assert again.locator(what).inner_text() == page.locator(what).inner_text()
+    page.click("#tab-training")
+    assert visit(page.evaluate("location.hash")).locator("#room-training").is_visible()
+    for bad in ("#x=1,2;3", "#x=a,b,c;1,2,3;1,2,3", "#y=0,1,7", "#t=1e9", "#room=<script>", "#row=9&t=NaN"):
+        assert visit(bad).locator("#mean").inner_text() == "0.3624"
+
+
+@pytest.mark.browser
+def test_training_lowers_the_loss(visit):
+    page = visit("#room=training")
+    standing = "softnllPage.training()"
+    first = page.evaluate(standing)["losses"]
+    page.click("#step")
+    assert len(page.evaluate(standing)["losses"]) == 2
+    page.click("#play")
+    until(page, f"{standing}.losses.length > 60")
+    page.click("#play")
+    after = page.evaluate(standing)
+    assert not after["playing"]
+    assert after["losses"][-1] < first[0] / 4
+    assert page.locator("#standing-right").inner_text() == "15 of 15"
+    assert float(page.locator("#standing-loss").inner_text()) == pytest.approx(after["losses"][-1], abs=1e-4)
+    page.check("input[value=hinge]")
+    page.click("#step")
+    page.click("#reset")
+    assert page.evaluate(standing)["losses"] != first  # of the other loss
+    page.click("#play")
+    page.click("#tab-scores")
+    assert not page.evaluate(standing)["playing"]
+
+
+@pytest.mark.browser
+def test_points_are_dragged_and_nudged(visit):
+    page = visit("#room=training")
+    point = page.locator("[data-point='0']")
+    before, loss = point.get_attribute("aria-label"), page.locator("#standing-loss").inner_text()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 120, steps=4)
+    page.mouse.up()
+    assert point.get_attribute("aria-label") != before
+    assert page.locator("#standing-loss").inner_text() != loss
+    dragged = point.get_attribute("aria-label")
+    point.press("ArrowLeft")
+    assert point.get_attribute("aria-label") != dragged
+
+
+@pytest.mark.browser
+def test_reduced_motion_trains_in_strides(visit):
+    page = visit("#room=training", reduced_motion="reduce")
+    page.click("#play")
+    until(page, "softnllPage.training().losses.length > 20")
+    page.click("#play")
+    assert (len(page.evaluate("softnllPage.training()")["losses"]) - 1) % 20 == 0
+
+
+@pytest.mark.browser
+def test_experiments_answer(visit):
+    page = visit("#room=mistakes")
+    assert page.locator(".experiment").count() == 6
+    page.locator("#twice-classes").fill("3")
+    page.locator("#twice-gap").fill("20")
+    cells = page.locator("#twice-outcome td").all_inner_texts()
+    assert cells[2] == "0.5514"  # ln(e + C − 1) − 1
+    assert float(cells[1]) == pytest.approx(0.5514, abs=1e-3)
+    page.locator("#rounding-gap").fill("16")
+    assert "∞" in page.locator("#rounding-outcome").inner_text()
+    page.locator("#calibration-tau").fill("0")
+    calibrated = page.locator("#calibration-outcome td, #calibration-outcome tbody th").all_inner_texts()
+    page.locator("#calibration-tau").fill("-0.7")
+    sharp = page.locator("#calibration-outcome td, #calibration-outcome tbody th").all_inner_texts()
+    assert calibrated[0] == sharp[0]  # accuracy
+    assert float(calibrated[2]) < float(sharp[2])
+    assert float(calibrated[3]) < 0.04 < float(sharp[3])
+    sums = page.locator("#off-diagonal-outcome tr:last-child td").all_inner_texts()
+    assert sums[0] == "0.0000"
+    assert sums[1] != "0.0000"
+
+
+@pytest.mark.browser
+def test_the_keyboard_is_enough(visit):
+    page = visit()
+    page.focus("#tab-scores")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#room-training").is_visible()
+    page.keyboard.press("End")
+    assert page.locator("#room-mistakes").is_visible()
+    page.keyboard.press("Home")
+    assert page.locator("#room-scores").is_visible()
+    assert page.evaluate("document.activeElement.id") == "tab-scores"
+    page.focus("#temperature")
+    page.keyboard.press("ArrowRight")
+    assert float(page.evaluate("softnllPage.state.current.temperature")) > 1
+    assert page.locator("#temperature").get_attribute("aria-valuetext") == "1.02"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("room", ROOMS)
+def test_everything_has_a_name(visit, room):
+    page = visit(f"#room={room}")
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("main [role=tabpanel]:not([hidden]) *")]
+        .filter(each => each.matches("button, input, select, [role=button], [role=img]"))
+        .filter(each => !(each.getAttribute("aria-label") || each.labels?.length || each.textContent.trim()))
+        .map(each => each.outerHTML)"""
+    )
+    assert nameless == []
+
+
+CONTRAST = """() => {
+  const light = (text) => {
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = text.match(/[\\d.]+/g).map((v) => linear(Number(v) / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (each) => {
+    for (let at = each; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (!/rgba\\(.*, 0\\)/.test(colour) && colour.startsWith("rgb")) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const bad = [];
+  for (const each of document.querySelectorAll("main [role=tabpanel]:not([hidden]) *, header *, nav *")) {
+    const says = [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!says || each.closest("svg") || !each.getClientRects().length) continue;
+    const [a, b] = [light(getComputedStyle(each).color), light(behind(each))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) bad.push(each.outerHTML.slice(0, 90));
+  }
+  return bad;
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("room", ROOMS)
+def test_text_can_be_read(visit, room, scheme):
+    assert visit(f"#room={room}", color_scheme=scheme).evaluate(CONTRAST) == []
