@@ -55,6 +55,7 @@ _ORDER = _rng(3).permutation(C)
 _BIASED, _BIASED_LABELS = calibrated(bias=[3.0] + [0.0] * (C - 1), scale=0.0)
 _HARD, _HARD_LABELS = calibrated(n=4000, c=2, scale=0.4, bias=[3.0, 0.0])
 _CONFIDENT, _CONFIDENT_LABELS = calibrated(scale=40.0, seed=5, dtype=np.float32)
+_WRAPPED = np.append(np.arange(N), np.arange(64))
 _UNSEEN = _set(LOGITS, (slice(None), 4), -20.0)
 
 WRONG = [
@@ -121,7 +122,7 @@ WRONG = [
     Wrong("constant-class", "warning", np.hstack([LOGITS, np.full((N, 2), -30.0)]), LABELS),
     Wrong("dead-class", "warning", _UNSEEN, LABELS, along={"overconfident", "constant-class"}),
     Wrong("class-without-labels", "warning", LOGITS[LABELS != 4], LABELS[LABELS != 4]),
-    Wrong("duplicate-rows", "warning", np.vstack([LOGITS, LOGITS[:64]]), np.append(LABELS, LABELS[:64]), what="wrapped"),
+    Wrong("duplicate-rows", "warning", LOGITS[_WRAPPED], LABELS[_WRAPPED], what="wrapped"),
     Wrong("duplicate-rows", "note", np.vstack([LOGITS[5:6], LOGITS]), np.append(LABELS[5], LABELS), what="one"),
     Wrong("duplicate-rows", "note", np.rint(LOGITS[:, :3]), LABELS % 3, what="by accident", along={"labels-shuffled"}),
     Wrong("loss-confirmed", "note", LOGITS, LABELS, {"loss": float(sn.cross_entropy(LOGITS, LABELS))}),

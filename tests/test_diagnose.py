@@ -83,7 +83,7 @@ def _finds(check, wrong):
     dtype=st.sampled_from([np.float32, np.float64]),
 )
 def test_calibrated_classifiers_raise_no_alarm(n, c, scale, spread, seed, dtype):
-    """The bound on a false alarm is 10 tests of 1e-4 a classifier: 0.15 expected in these 150 at most, far fewer come."""
+    """At most 10 tests of 1e-4 each: 0.15 alarms are expected in these 150 by the bound, far fewer come."""
     bias = np.random.default_rng(seed).normal(size=c) * spread
     scores, labels = calibrated(n, c, scale, seed, dtype, bias)
     assert severe(sn.diagnose(scores, labels)) == set()

@@ -132,7 +132,7 @@ def diagnose(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, and nothing else.")] = False,
 ) -> None:
-    """Find what is wrong with scores and labels: probabilities taken for logits, labels off by one, overconfidence, …
+    """Find what is wrong with scores and labels: probabilities taken for logits, labels off by one, and the like.
 
     Each finding has its evidence in numbers, its consequence and its remedy.
     Labels that cannot be taken as they are get the reading that fits, and the rest is found with that.

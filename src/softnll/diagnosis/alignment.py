@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from softnll.diagnosis.chance import ALPHA, half_tail
-from softnll.diagnosis.finding import Evidence, Finding
+from softnll.diagnosis.finding import Evidence, Finding, percent
 from softnll.diagnosis.labels import IGNORED
 
 __all__ = ["NONE", "align"]
@@ -87,8 +87,10 @@ def _off_by_one(
         from_one = low == 1 and high == C and step == -1
         # 1 … C is its own evidence, unless the labels as they are fit the predictions clearly better.
         if _clearly(wins, losses, new, before, 2) or (from_one and half_tail(losses, wins) > ALPHA):
-            said = f"labels run from {low} to {high} for columns 0 to {C - 1}; predictions agree with {before:.1%} of "
-            said += f"them as they are, with {new:.1%} {'less' if step < 0 else 'plus'} one (of {len(sample)} rows)"
+            said = (
+                f"labels run from {low} to {high} for columns 0 to {C - 1}; predictions agree with {percent(before)} "
+            )
+            said += f"of them, and with {percent(new)} {'less' if step < 0 else 'plus'} one (of {len(sample)} rows)"
             numbers_ = {"low": low, "high": high, "accuracy": before, "accuracy_shifted": new, "shift": step}
             return moved, [
                 Finding(
@@ -96,7 +98,8 @@ def _off_by_one(
                     "error",
                     f"The labels are off by one: one too {'high' if step < 0 else 'low'}",
                     Evidence(said, **numbers_),
-                    "Each row's loss is taken at the wrong class; accuracy is near 0, and training learns shifted classes.",
+                    "Each row's loss is taken at the wrong class; accuracy is near 0, and training learns shifted "
+                    "classes.",
                     f"{'Subtract' if step < 0 else 'Add'} 1{' (modulo C)' if ends else ''}: classes count from 0. "
                     "The rest of this diagnosis does.",
                 )
@@ -121,7 +124,7 @@ def _other_order(y: Labels, sample: Labels, prediction: Labels, C: int) -> tuple
     moved = [(int(c), int(column[c])) for c in range(C) if column[c] != c and counts[c].sum() > 0]
     examples = ", ".join(f"{a} \N{RIGHTWARDS ARROW} {b}" for a, b in moved[:6]) + (", …" if len(moved) > 6 else "")
     said = f"with {len(moved)} label values moved to other columns ({examples}; found on half of the sample), the "
-    said += f"accuracy of the other half, {len(test)} rows, is {new:.1%} instead of {before:.1%}"
+    said += f"accuracy of the other half, {len(test)} rows, is {percent(new)} instead of {percent(before)}"
     return np.where(y == NONE, NONE, column[y]), [
         Finding(
             "classes-permuted",
@@ -131,8 +134,8 @@ def _other_order(y: Labels, sample: Labels, prediction: Labels, C: int) -> tuple
                 said, accuracy=before, accuracy_reordered=new, moved=[list(pair) for pair in moved], rows=len(test)
             ),
             "Loss and accuracy are taken at the wrong classes, although the classifier knows the right ones.",
-            "Make labels from the same list of classes that the columns follow (often: sorted by name against the order "
-            "of a file). The rest of this diagnosis uses the order that fits.",
+            "Make labels from the same list of classes that the columns follow (often: sorted by name against the "
+            "order of a file). The rest of this diagnosis uses the order that fits.",
         )
     ]
 
@@ -144,7 +147,7 @@ def _other_rows(y: Labels, sample: Labels, prediction: Labels) -> tuple[Labels, 
         wins, losses, new, before = _wins(moved[sample], y[sample], prediction)
         if _clearly(wins, losses, new, before, len(ROW_SHIFTS)):
             where = f"{abs(step)} row{'s' * (abs(step) > 1)} {'earlier' if step > 0 else 'later'}"
-            said = f"predictions agree with {before:.1%} of the labels, with {new:.1%} of those {where} "
+            said = f"predictions agree with {percent(before)} of the labels, with {percent(new)} of those {where} "
             said += f"(of {len(sample)} rows)"
             return moved, [
                 Finding(
@@ -188,7 +191,7 @@ def _ignored(ignored: NDArray[np.bool_]) -> Finding:
         "labels-ignored",
         "note",
         f"Some labels are {IGNORED}, which losses ignore",
-        Evidence(f"{count} of {len(ignored)} labels are {IGNORED}, {count / len(ignored):.1%}", rows=count),
+        Evidence(f"{count} of {len(ignored)} labels are {IGNORED}, {percent(count / len(ignored))}", rows=count),
         "A mean is taken over the other rows; a sum divided by all rows is smaller.",
         "Nothing to mend where it is meant. These rows are left out of the rest.",
     )

@@ -64,7 +64,7 @@ class Case:
     printed: Printed | None
 
     @property
-    def C(self) -> int:
+    def C(self) -> int:  # noqa: N802 - the name that a number of classes has everywhere
         """The number of classes."""
         return self.scores.shape[1]
 

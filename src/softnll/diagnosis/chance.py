@@ -1,8 +1,8 @@
 """How surprising a count is where labels are drawn from the classifier's own probabilities; bounds, not approximations.
 
 The null hypothesis everywhere is a calibrated classifier: row n's label is drawn from its probabilities p_n, rows
-independently. Each finding that rests on sampling is tested at `ALPHA`; there are about ten of them, so that a calibrated
-classifier, of any number of classes and rows, gets one of them with a probability of at most about 0.1 %.
+independently. Each finding that rests on sampling is tested at `ALPHA`; there are about ten of them, so that a
+calibrated classifier, of any number of classes and rows, gets one with a probability of at most about 0.1 %.
 """
 
 from __future__ import annotations

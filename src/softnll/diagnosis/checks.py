@@ -86,10 +86,10 @@ def diagnose(
 ) -> list[Finding]:
     """Return what is wrong with scores, labels, or the loss made of them, the worst first.
 
-    Looked for are mistakes that leave their trace in ``p = softmax(f)`` and ``NLL = −ln p_y``: probabilities where logits
-    were meant, softmax applied twice, labels that are off by one or in another order, confidence that is not accuracy,
-    a loss of ``ln C``, and so on. Labels that cannot be taken as they are get the reading that fits, which is said; the
-    rest is found with that reading. docs/diagnose.md lists every finding.
+    Looked for are mistakes that leave their trace in ``p = softmax(f)`` and ``NLL = −ln p_y``: probabilities where
+    logits were meant, softmax applied twice, labels that are off by one or in another order, confidence that is not
+    accuracy, a loss of ``ln C``, and so on. Labels that cannot be taken as they are get the reading that fits, which is
+    said; the rest is found with that reading. docs/diagnose.md lists every finding.
 
     Parameters
     ----------

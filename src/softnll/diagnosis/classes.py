@@ -8,7 +8,7 @@ import numpy as np
 
 from softnll.diagnosis.case import Case
 from softnll.diagnosis.chance import ALPHA, sum_tail
-from softnll.diagnosis.finding import Evidence, Finding
+from softnll.diagnosis.finding import Evidence, Finding, percent
 
 __all__ = ["constant", "dead", "unlabelled"]
 
@@ -17,7 +17,7 @@ SHOWN = 20
 
 
 def constant(case: Case) -> Finding | None:
-    """Columns with one value in all rows, where others vary."""
+    """Find columns with one value in all rows, where others vary."""
     N = int(case.survey.usable.sum())
     still = case.survey.low == case.survey.high
     if N < ENOUGH or not still.any() or still.all():
@@ -40,7 +40,7 @@ def constant(case: Case) -> Finding | None:
 
 
 def dead(case: Case) -> Finding | None:
-    """Classes that are labels far more often than their probabilities say, and never predicted."""
+    """Find classes that are labels far more often than their probabilities say, and never predicted."""
     N = len(case.labelled)
     if N == 0 or case.C < 2:
         return None
@@ -68,7 +68,7 @@ def dead(case: Case) -> Finding | None:
 
 
 def unlabelled(case: Case) -> Finding | None:
-    """Classes that are expected and never a label."""
+    """Find classes that are expected and never a label."""
     N = len(case.labelled)
     if N == 0 or case.C < 2:
         return None
@@ -79,7 +79,7 @@ def unlabelled(case: Case) -> Finding | None:
     c = max(which, key=lambda each: expected[each])
     share = float(expected[which].sum() / N)
     said = f"{len(which)} of {case.C} classes never are a label: {_some(case, which)}; the classifier expects "
-    said += f"{expected[c]:.1f} of {N} rows to be {case.name(c)}, and {share:.1%} to be one of all these"
+    said += f"{expected[c]:.1f} of {N} rows to be {case.name(c)}, and {percent(share)} to be one of all these"
     numbers: dict[str, Any] = {"classes": [int(each) for each in which[:SHOWN]], "count": len(which)}
     return Finding(
         "class-without-labels",

@@ -9,7 +9,7 @@ import numpy as np
 from softnll.calibration import fit_temperature, reliability
 from softnll.diagnosis.case import Case
 from softnll.diagnosis.chance import ALPHA, likelihood_ratio
-from softnll.diagnosis.finding import Evidence, Finding
+from softnll.diagnosis.finding import Evidence, Finding, percent
 from softnll.functional import cross_entropy, softmax
 
 __all__ = ["miscalibrated"]
@@ -21,7 +21,7 @@ SCALED = 16.0  # a temperature beyond this is no matter of training
 
 
 def miscalibrated(case: Case) -> Finding | None:
-    """A temperature other than 1 gives a likelihood that a calibrated classifier would not show."""
+    """Find a temperature that gives a likelihood which a calibrated classifier would not show."""
     chosen = case.y[case.sample] >= 0
     chosen &= np.isfinite(case.logits).all(axis=1)
     logits, y = case.logits[chosen], case.y[case.sample][chosen]
@@ -55,10 +55,8 @@ def _finding(
     ece = reliability(confidence, right).ece
     numbers = {"accuracy": float(right.mean()), "mean_confidence": float(confidence.mean()), "ece": ece}
     numbers |= {"loss": loss, "loss_mended": best, "gain": loss - best, "rows": len(y)}
-    said = (
-        f"mean confidence is {numbers['mean_confidence']:.1%}, accuracy {numbers['accuracy']:.1%} (calibration error "
-    )
-    said += f"{ece:.1%}) in {case.of_sample()}; "
+    said = f"mean confidence is {percent(numbers['mean_confidence'])}, accuracy {percent(numbers['accuracy'])}, "
+    said += f"calibration error {percent(ece)}, in {case.of_sample()}; "
     if tau is None:
         said += f"the loss of {loss:.4f} keeps falling as the temperature {'grows' if over else 'falls'}"
         remedy = (

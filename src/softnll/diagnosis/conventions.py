@@ -82,8 +82,8 @@ def printed_loss(case: Case) -> Finding | None:
         "warning",
         f"The printed loss {printed.text} is {fitting[0].words}",
         Evidence(said, **numbers),
-        "Losses of different conventions cannot be compared, and their gradients differ: by the same factor for another "
-        "unit or reduction, otherwise in direction.",
+        "Losses of different conventions cannot be compared, and their gradients differ: by the same factor for "
+        "another unit or reduction, otherwise in direction.",
         "Compare the mean in nats"
         + ("; more digits of the printed loss would decide between these." if len(fitting) > 1 else "."),
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from softnll.data.text import printable
 
-__all__ = ["SEVERITIES", "Evidence", "Finding", "Findings", "Severity"]
+__all__ = ["SEVERITIES", "Evidence", "Finding", "Findings", "Severity", "percent"]
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")  # the worst first
@@ -164,6 +164,14 @@ class Findings(list[Finding]):
 
     def _repr_html_(self) -> str:
         return "".join(each._repr_html_() for each in self) + f"<p>{html.escape(self.summary())}</p>"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent; one that is neither nothing nor all is not shown as such."""
+    text = f"{100 * share:.1f} %"
+    if share < 1 and text == "100.0 %":
+        return "over 99.9 %"
+    return "under 0.1 %" if share > 0 and text == "0.0 %" else text
 
 
 def _plain(value: Any) -> Any:

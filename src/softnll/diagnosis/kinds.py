@@ -1,4 +1,4 @@
-"""What scores are: logits, or probabilities and logarithms of them that were taken for logits; and the logits of each."""
+"""What scores are: logits, or probabilities and logarithms of them; and the logits that each stands for."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def kind_of(scores: NDArray[Any]) -> Kind:
 def double_softmax(logits: NDArray[Any]) -> float | None:
     """Return the share of rows at the ceiling of a double softmax, or None where these logits are no such thing.
 
-    If ``p = softmax(z)`` and z is itself a softmax's output, then z is got back as ``ln p + (1 − Σ ln p)/C``: each z lies
-    in [0, 1], and no probability passes e/(e + C − 1). A classifier that is merely unsure stays below that ceiling too,
-    but does not gather there: a quarter of the rows must have a z of 0.9 or more.
+    If ``p = softmax(z)`` and z is itself a softmax's output, then z is got back as ``ln p + (1 − Σ ln p)/C``: each z
+    lies in [0, 1], and no probability passes e/(e + C − 1). A classifier that is merely unsure stays below that ceiling
+    too, but does not gather there: a quarter of the rows must have a z of 0.9 or more.
     """
     n, C = logits.shape
     if n < TOO_FEW or C < 2 or not np.isfinite(logits).all():

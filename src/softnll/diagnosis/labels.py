@@ -22,7 +22,7 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}(\.0*)?\s*", re.ASCII)
 def as_numbers(
     raw: Any, shape: tuple[int, int], class_names: tuple[str, ...] | None
 ) -> tuple[NDArray[np.int64] | None, list[Finding]]:
-    """Return labels as ``(N,)`` whole numbers, not yet known to be classes, and how they were read; None if they cannot.
+    """Return labels as ``(N,)`` whole numbers, not yet known to be classes, or None; and how they were read.
 
     Raises
     ------

@@ -8,7 +8,7 @@ import numpy as np
 
 from softnll.diagnosis.case import Case
 from softnll.diagnosis.chance import ALPHA, mean_and_error, sum_tail
-from softnll.diagnosis.finding import Evidence, Finding
+from softnll.diagnosis.finding import Evidence, Finding, percent
 
 __all__ = ["identical_rows", "imbalance", "loss_at_chance", "loss_at_prior", "shuffled"]
 
@@ -20,7 +20,7 @@ HIGH = 0.2  # how far confidence must be above chance to be called high
 
 
 def identical_rows(case: Case) -> Finding | None:
-    """Every row has the same scores."""
+    """Find that every row has the same scores."""
     N = int(case.survey.usable.sum())
     if case.C < 2 or N < 2 or not bool((case.survey.low == case.survey.high).all()):
         return None
@@ -30,13 +30,13 @@ def identical_rows(case: Case) -> Finding | None:
         "Every row has the same scores",
         Evidence(f"each of the {case.C} columns has one value in all {N} rows", rows=N, classes=case.C),
         "The classifier does not look at its input: at best its loss is the entropy of the classes' frequencies.",
-        "Look for features that are all zero, dead units before the last layer, a learning rate that overflowed, or one "
-        "row written over all.",
+        "Look for features that are all zero, dead units before the last layer, a learning rate that overflowed, "
+        "or one row written over all.",
     )
 
 
 def loss_at_chance(case: Case) -> Finding | None:
-    """The mean loss is ln C: what a classifier that knows nothing pays."""
+    """Find a mean loss of ln C: what a classifier that knows nothing pays."""
     chance = math.log(case.C)
     if case.C < 2 or len(case.labelled) < ENOUGH:
         return None
@@ -58,7 +58,7 @@ def loss_at_chance(case: Case) -> Finding | None:
 
 
 def loss_at_prior(case: Case) -> Finding | None:
-    """The mean loss is the entropy of the classes' frequencies: what a classifier that knows only them pays."""
+    """Find a mean loss at the entropy of the classes' frequencies: what a classifier that knows only them pays."""
     told = _beside_prior(case)
     if told is None:
         return None
@@ -86,7 +86,7 @@ def _same(difference: float, error: float, whole: float) -> bool:
 def _beside_prior(case: Case) -> tuple[float, float, float] | None:
     """Return mean loss, standard error of its difference to the prior's, and the prior's entropy in nats."""
     N, counts = len(case.labelled), case.support
-    if case.C < 2 or N < max(ENOUGH, PER_CLASS * case.C) or (counts > 0).sum() < 2:
+    if case.C < 2 or max(ENOUGH, PER_CLASS * case.C) > N or (counts > 0).sum() < 2:
         return None
     with np.errstate(divide="ignore"):
         prior = -np.log(counts / N)
@@ -98,7 +98,7 @@ def _beside_prior(case: Case) -> tuple[float, float, float] | None:
 
 
 def shuffled(case: Case) -> Finding | None:
-    """Accuracy at chance while confidence is high."""
+    """Find accuracy at chance while confidence is high."""
     N = len(case.labelled)
     if case.C < 2 or N == 0:
         return None
@@ -110,22 +110,23 @@ def shuffled(case: Case) -> Finding | None:
     by_chance = case.accuracy <= independent + 3 * error
     if not by_chance or sure < independent + HIGH or sum_tail(case.accuracy * N, sure * N, N) > ALPHA:
         return None
-    said = f"accuracy is {case.accuracy:.1%} in {N} rows, predictions and labels without any relation would agree in "
-    said += f"{independent:.1%}; the classifier is {sure:.1%} sure on average"
+    said = f"accuracy is {percent(case.accuracy)} in {N} rows, and without any relation it would be "
+    said += f"{percent(independent)}; the classifier is {percent(sure)} sure on average"
     return Finding(
         "labels-shuffled",
         "error",
         "Accuracy is at chance while confidence is high: these labels do not belong to these scores",
         Evidence(said, accuracy=case.accuracy, chance=independent, mean_confidence=sure, rows=N),
         "Loss and accuracy say nothing about the classifier; the loss is far above ln C.",
-        "Look for one of the two shuffled, sorted or filtered without the other, or another split's labels. No order of "
+        "Look for one of the two shuffled, sorted or filtered without the other, or another split's labels. No "
+        "order of "
         "classes and no shift by up to three rows mends it. (A classifier fitted to random labels looks like this too, "
         "on new data.)",
     )
 
 
 def imbalance(case: Case) -> Finding | None:
-    """Always saying the most frequent class would be right as often."""
+    """Find that always saying the most frequent class would be right as often."""
     N = len(case.labelled)
     if case.C < 2 or N < ENOUGH:
         return None
@@ -139,11 +140,12 @@ def imbalance(case: Case) -> Finding | None:
         return None
     told = _beside_prior(case)
     knows = told is None or told[0] + ERRORS * told[1] < told[2]
-    balanced = float(np.mean([(guess[y == c] == c).mean() for c in np.flatnonzero(case.support)]))
+    hits = np.bincount(y[guess == y], minlength=case.C)
+    balanced = float((hits[case.support > 0] / case.support[case.support > 0]).mean())
     said = (
-        f"{share:.1%} of {N} rows are {case.name(largest)}, accuracy is {case.accuracy:.1%}; averaged over the classes "
+        f"{percent(share)} of {N} rows are {case.name(largest)}, accuracy is {percent(case.accuracy)}; averaged over "
     )
-    said += f"it is {balanced:.1%}"
+    said += f"the classes it is {percent(balanced)}"
     if told is not None:
         said += f"; the mean loss is {told[0]:.4f}, that of the frequencies alone {told[2]:.4f}"
     return Finding(

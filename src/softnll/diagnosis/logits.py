@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from softnll.diagnosis.case import Case
-from softnll.diagnosis.finding import Evidence, Finding
+from softnll.diagnosis.finding import Evidence, Finding, percent
 from softnll.diagnosis.kinds import double_softmax
 from softnll.functional import cross_entropy
 
@@ -17,7 +17,7 @@ ENOUGH = 100  # scores, below which all of them in [0, 1] says little
 
 
 def single_column(case: Case) -> Finding | None:
-    """One column: its softmax is 1."""
+    """Find a single column: its softmax is 1."""
     if case.C != 1:
         return None
     return Finding(
@@ -31,7 +31,7 @@ def single_column(case: Case) -> Finding | None:
 
 
 def probabilities(case: Case) -> Finding | None:
-    """Rows in [0, 1] that sum to 1: the loss as if they were logits has a floor."""
+    """Find rows in [0, 1] that sum to 1: the loss as if they were logits has a floor."""
     if not case.kind.exponentiated or case.C == 1:
         return None
     n, percent = len(case.sampled), case.kind.scale == 100
@@ -49,7 +49,8 @@ def probabilities(case: Case) -> Finding | None:
         "error",
         f"The scores are probabilities{' in percent' * percent}: softmax has been applied already",
         Evidence(said, **facts),
-        "A cross-entropy that expects logits applies softmax again: every row gives nearly the same probability to every "
+        "A cross-entropy that expects logits applies softmax again: every row gives nearly the same probability "
+        "to every "
         f"class, gradients are small, and the loss cannot fall below ln(e + C \N{MINUS SIGN} 1) \N{MINUS SIGN} 1 = "
         f"{floor(case.C):.4f}."
         if not percent
@@ -64,7 +65,7 @@ def floor(C: int) -> float:
 
 
 def log_probabilities(case: Case) -> Finding | None:
-    """Σ bˢ = 1 in each row: logarithms of probabilities, natural or of another base, or with their sign turned."""
+    """Find Σ bˢ = 1 in each row: logarithms of probabilities, natural or of another base, or with their sign turned."""
     if case.kind.code != "log-probabilities":
         return None
     rows, base, sign = case.of_sample(), case.kind.base, case.kind.sign
@@ -105,7 +106,7 @@ def log_probabilities(case: Case) -> Finding | None:
 
 
 def softmax_twice(case: Case) -> Finding | None:
-    """Confidences gather at the ceiling e/(e + C − 1) that a softmax of a softmax has."""
+    """Find confidences that gather at the ceiling e/(e + C − 1) that a softmax of a softmax has."""
     share = double_softmax(case.logits)
     if share is None:
         return None
@@ -113,8 +114,8 @@ def softmax_twice(case: Case) -> Finding | None:
     ceiling = math.e / (math.e + C - 1)
     highest = float(np.nanmax(case.survey.confidence))
     facts = {"ceiling": ceiling, "highest_confidence": highest, "share_at_ceiling": share, "floor": floor(C)}
-    said = f"no confidence passes {highest:.4f}, and a softmax of probabilities cannot pass e/(e + C - 1) = {ceiling:.4f}; "
-    said += f"{share:.0%} of {case.of_sample()} are near that ceiling"
+    said = f"no confidence passes {highest:.4f}, and a softmax of probabilities cannot pass e/(e + C - 1) = "
+    said += f"{ceiling:.4f}; {percent(share)} of {case.of_sample()} are near that ceiling"
     if len(case.labelled):
         facts["loss"] = float(np.nanmean(case.survey.nll))
         said += f"; the mean loss is {facts['loss']:.4f}, the least possible {facts['floor']:.4f}"
@@ -130,7 +131,7 @@ def softmax_twice(case: Case) -> Finding | None:
 
 
 def between_zero_and_one(case: Case) -> Finding | None:
-    """All scores in [0, 1], and no softmax: sigmoids, or similarities."""
+    """Find scores that all lie in [0, 1] and are no softmax: sigmoids, or similarities."""
     low, high = case.survey.low, case.survey.high
     if case.scores.shape[0] * case.C < ENOUGH or case.kind.code != "logits" or not (low.min() >= 0 and high.max() <= 1):
         return None

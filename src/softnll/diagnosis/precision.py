@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from softnll.diagnosis.case import Case
-from softnll.diagnosis.finding import Evidence, Finding
+from softnll.diagnosis.finding import Evidence, Finding, percent
 
 __all__ = ["offset", "saturation", "scale"]
 
@@ -18,7 +18,7 @@ _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
 
 
 def offset(case: Case) -> Finding | None:
-    """A number common to a row's scores, which softmax does not see, takes their digits."""
+    """Find a number common to a row's scores, which softmax does not see, takes their digits."""
     x = case.sampled.astype(np.float64)
     if case.kind.code != "logits" or case.C < 2 or len(x) == 0:
         return None
@@ -46,7 +46,7 @@ def offset(case: Case) -> Finding | None:
 
 
 def scale(case: Case) -> Finding | None:
-    """Scores so far apart that every class but one has a probability of 0 in float32."""
+    """Find scores so far apart that every class but one has a probability of 0 in float32."""
     if case.C < 2 or len(case.logits) == 0 or case.kind.code != "logits":
         return None
     top = np.partition(case.logits.astype(np.float64), -2, axis=1)[:, -2:]
@@ -61,13 +61,13 @@ def scale(case: Case) -> Finding | None:
         "The scores are so far apart that softmax is a maximum",
         Evidence(said + "in float32", median_gap=gap, rows=len(case.logits)),
         "Probabilities are 0 and 1, gradients vanish or are of full size, and each wrong row costs hundreds of nats.",
-        "Look for a missing division (by a temperature, by the square root of the width, by 255), or features that were "
-        "not standardised.",
+        "Look for a missing division (by a temperature, by the square root of the width, by 255), or features "
+        "that were not standardised.",
     )
 
 
 def saturation(case: Case) -> Finding | None:
-    """Rows whose loss or gradient a conventional float32 implementation rounds to 0."""
+    """Find rows whose loss or gradient a conventional float32 implementation rounds to 0."""
     N = len(case.labelled)
     if N == 0:
         return None
@@ -76,8 +76,8 @@ def saturation(case: Case) -> Finding | None:
     if share < SOME:
         return None
     numbers = {"rows": N, "loss_zero": loss, "gradient_zero": gradient, "share": share}
-    said = f"of {N} rows, the usual float32 formula gives a loss of exactly 0 in {loss} ({loss / N:.1%}) and a gradient of "
-    said += f"exactly 0 at the label in {gradient} ({gradient / N:.1%}); none of the true ones is 0"
+    said = f"of {N} rows, the usual float32 formula gives a loss of exactly 0 in {loss} ({percent(loss / N)}) and a "
+    said += f"gradient of exactly 0 at the label in {gradient} ({percent(gradient / N)}); none of the true ones is 0"
     return Finding(
         "saturation",
         "warning" if share >= HALF else "note",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from softnll.diagnosis.case import Case
-from softnll.diagnosis.finding import Evidence, Finding
+from softnll.diagnosis.finding import Evidence, Finding, percent
 
 __all__ = ["duplicates", "infinite_loss", "not_finite"]
 
@@ -16,7 +16,7 @@ COLUMNS = 256
 
 
 def not_finite(case: Case) -> Finding | None:
-    """NaN and infinities, and where."""
+    """Find NaN and infinities, and where."""
     bad = case.survey.bad
     if not bad:
         return None
@@ -34,21 +34,22 @@ def not_finite(case: Case) -> Finding | None:
             "Scores that are NaN or infinite",
             Evidence(f"{said}, the first is row {int((~case.survey.usable).argmax())}", **numbers),
             "One such row makes a mean loss NaN, and with it every weight after the next step.",
-            "Look for an overflow in half precision, a division by 0 or a learning rate that is too large. These rows are "
-            "left out of the rest.",
+            "Look for an overflow in half precision, a division by 0 or a learning rate that is too large. These rows "
+            "are left out of the rest.",
         )
     return Finding(
         "masked-scores",
         "note",
         "Scores of -inf: classes that are ruled out",
         Evidence(said, **numbers),
-        "Their probability is exactly 0. The loss is infinite where such a class is the label, and with label smoothing.",
+        "Their probability is exactly 0. The loss is infinite where such a class is the label, and with label "
+        "smoothing.",
         "Nothing to mend where they are masks.",
     )
 
 
 def infinite_loss(case: Case) -> Finding | None:
-    """The label's class has a probability of exactly 0."""
+    """Find labels at classes with a probability of exactly 0."""
     infinite = np.isposinf(case.survey.nll)
     count = int(infinite.sum())
     if not count:
@@ -61,13 +62,13 @@ def infinite_loss(case: Case) -> Finding | None:
         "The label's class has a probability of exactly 0",
         Evidence(said, rows=count, first=row),
         "The loss of these rows, and any mean with them, is infinite.",
-        "Where the scores are probabilities, they were rounded to 0: pass logits. Where a mask rules the class out, the "
-        "mask or the label is wrong.",
+        "Where the scores are probabilities, they were rounded to 0: pass logits. Where a mask rules the class "
+        "out, the mask or the label is wrong.",
     )
 
 
 def duplicates(case: Case) -> Finding | None:
-    """Rows that repeat an earlier one, all scores the same."""
+    """Find rows that repeat an earlier one, all scores the same."""
     usable = np.flatnonzero(case.survey.usable)
     digest = case.survey.digest[usable]
     distinct, first, counts = np.unique(digest, return_index=True, return_counts=True)
@@ -79,10 +80,8 @@ def duplicates(case: Case) -> Finding | None:
         return None
     largest = int(counts.max())
     numbers = {"repeats": repeats, "rows": len(digest), "largest_group": largest}
-    said = (
-        f"{repeats} of {len(digest)} rows ({repeats / len(digest):.2%}) repeat an earlier row in all {case.C} scores; "
-    )
-    said += f"one row is there {largest} times"
+    said = f"{repeats} of {len(digest)} rows ({percent(repeats / len(digest))}) repeat an earlier row in all "
+    said += f"{case.C} scores; one row is there {largest} times"
     tail = _wrapped(digest)
     if tail:
         numbers["wrapped"] = tail

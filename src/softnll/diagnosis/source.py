@@ -68,9 +68,10 @@ def as_rows(scores: Any) -> Rows:
 
 def real(block: NDArray[Any]) -> NDArray[Any]:
     """Return scores in a type to compute with: half types as float32 and integers as float64, which is exact."""
-    if block.dtype == np.float64 or block.dtype == np.float32:
+    whole, size = block.dtype.kind in "iu", block.dtype.itemsize
+    if not whole and size in (4, 8):
         return block.astype(block.dtype.newbyteorder("="), copy=False)
-    return block.astype(np.float64 if block.dtype.kind in "iu" or block.dtype.itemsize > 2 else np.float32)
+    return block.astype(np.float32 if not whole and size == 2 else np.float64)
 
 
 def _array(values: Any) -> NDArray[Any]:
