@@ -13,10 +13,11 @@ import softnll as sn
 N, C = 2000, 10
 
 
-def calibrated(n=N, c=C, scale=2.0, seed=0, dtype=np.float64, bias=None):
+def calibrated(n=N, c=C, scale=2.0, seed=0, dtype=np.float64, bias=None, whole=False):
     """Return random logits, and labels drawn from their own softmax."""
     rng = np.random.default_rng(seed)
     logits = (rng.normal(size=(n, c)) * scale + (0 if bias is None else np.asarray(bias))).astype(dtype)
+    logits = np.rint(logits) if whole else logits
     # The largest of logit + Gumbel noise is a draw from the softmax.
     return logits, (logits.astype(np.float64) + rng.gumbel(size=(n, c))).argmax(axis=1)
 
@@ -54,7 +55,7 @@ P = sn.softmax(LOGITS)
 _ORDER = _rng(3).permutation(C)
 _BIASED, _BIASED_LABELS = calibrated(bias=[3.0] + [0.0] * (C - 1), scale=0.0)
 _HARD, _HARD_LABELS = calibrated(n=4000, c=2, scale=0.4, bias=[3.0, 0.0])
-_CONFIDENT, _CONFIDENT_LABELS = calibrated(scale=40.0, seed=5, dtype=np.float32)
+_CONFIDENT, _CONFIDENT_LABELS = calibrated(scale=100.0, seed=5, dtype=np.float32)
 _WRAPPED = np.append(np.arange(N), np.arange(64))
 _UNSEEN = _set(LOGITS, (slice(None), 4), -20.0)
 
@@ -84,9 +85,9 @@ WRONG = [
     Wrong("common-scale", "warning", LOGITS * 1000, LABELS, along={"common-scale"}, what="too large for float32"),
     Wrong("common-scale", "error", LOGITS / 255, LABELS, what="too small"),
     Wrong("common-scale", "error", LOGITS * 20, LABELS, what="too large"),
-    Wrong("saturation", "note", _CONFIDENT[:, :3] / 2, _CONFIDENT[:, :3].argmax(1), along={"underconfident"}),
+    Wrong("saturation", "note", *calibrated(n=3000, c=3, scale=8.0, seed=2, dtype=np.float32)),
     Wrong("saturation", "warning", _CONFIDENT, _CONFIDENT_LABELS, what="half of the rows"),
-    Wrong("loss-at-ln-c", "warning", LOGITS * 1e-4, LABELS),
+    Wrong("loss-at-ln-c", "warning", LOGITS * 1e-2, _rng(9).permutation(LABELS)),
     Wrong("loss-at-prior", "warning", _BIASED + _rng().normal(size=_BIASED.shape) * 1e-3, _BIASED_LABELS,
           along={"imbalance-explains-accuracy"}),
     Wrong("imbalance-explains-accuracy", "note", _HARD, _HARD_LABELS),
@@ -95,7 +96,7 @@ WRONG = [
     Wrong("labels-off-by-one", "error", LOGITS, LABELS + 1, what="from 1"),
     Wrong("labels-off-by-one", "error", LOGITS, LABELS - 1, what="from -1"),
     Wrong("labels-off-by-one", "error", LOGITS, (LABELS + 1) % C, what="ends joined"),
-    Wrong("labels-off-by-one", "error", LOGITS[:12], np.append(LABELS[:11], C - 1) + 1, what="a dozen rows"),
+    Wrong("labels-off-by-one", "error", LOGITS[:60], LABELS[:60] + 1, what="few rows"),
     Wrong("labels-one-hot", "warning", LOGITS, np.eye(C)[LABELS]),
     Wrong("labels-one-hot", "warning", LOGITS, np.eye(C, dtype=bool)[LABELS], what="bool"),
     Wrong("labels-soft", "note", LOGITS, 0.8 * np.eye(C)[LABELS] + 0.02),
@@ -124,7 +125,7 @@ WRONG = [
     Wrong("class-without-labels", "warning", LOGITS[LABELS != 4], LABELS[LABELS != 4]),
     Wrong("duplicate-rows", "warning", LOGITS[_WRAPPED], LABELS[_WRAPPED], what="wrapped"),
     Wrong("duplicate-rows", "note", np.vstack([LOGITS[5:6], LOGITS]), np.append(LABELS[5], LABELS), what="one"),
-    Wrong("duplicate-rows", "note", np.rint(LOGITS[:, :3]), LABELS % 3, what="by accident", along={"labels-shuffled"}),
+    Wrong("duplicate-rows", "note", *calibrated(c=3, whole=True), what="by accident"),
     Wrong("loss-confirmed", "note", LOGITS, LABELS, {"loss": float(sn.cross_entropy(LOGITS, LABELS))}),
     Wrong("loss-convention", "warning", LOGITS, LABELS,
           {"loss": f"{sn.cross_entropy(LOGITS, LABELS) / np.log(2):.4f}"}),

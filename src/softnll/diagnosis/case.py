@@ -22,7 +22,7 @@ from softnll.diagnosis.survey import Survey, survey, usable_rows
 __all__ = ["Case", "open_case"]
 
 MOST_ROWS = 50_000  # of the sample
-MOST_ENTRIES = 1 << 25  # of the sample: 128 MiB of float32
+MOST_ENTRIES = 1 << 24  # of the sample: 64 MiB of float32
 SEED = 0
 
 

@@ -54,15 +54,18 @@ CHECKS: tuple[Check, ...] = (
     Check("a scale that makes softmax a maximum", precision.scale, unless=_NO_INPUT),
     Check("labels at classes of probability 0", rows.infinite_loss, "labels"),
     Check("labels without relation to the scores", learning.shuffled, "labels", _NO_INPUT),
-    Check("a loss of ln C", learning.loss_at_chance, "labels", _NO_RELATION),
-    Check(
-        "a loss at the entropy of the frequencies", learning.loss_at_prior, "labels", _NO_RELATION | {"loss-at-ln-c"}
-    ),
     Check(
         "confidence beside accuracy",
         confidence.miscalibrated,
         "labels",
-        _NO_RELATION | {"softmax-twice", "common-scale", "loss-at-ln-c", "loss-at-prior"},
+        _NO_RELATION | {"softmax-twice", "common-scale"},
+    ),
+    Check("a loss of ln C", learning.loss_at_chance, "labels", _NO_RELATION | {"common-scale"}),
+    Check(
+        "a loss at the entropy of the frequencies",
+        learning.loss_at_prior,
+        "labels",
+        _NO_RELATION | {"common-scale", "loss-at-ln-c"},
     ),
     Check("accuracy explained by imbalance", learning.imbalance, "labels", _NO_RELATION),
     Check("constant columns", classes.constant, unless=_NO_INPUT),

@@ -129,8 +129,14 @@ def conventions(of: Measures) -> Iterator[Convention]:
             yield Convention(f"mean-over-batch-{batch}", words, mean / batch)
             sums = f"the mean sum of a batch of {batch}"
             yield Convention(f"sum-of-batch-{batch}", sums, mean * batch)
-            batches = math.ceil(n / batch)
-            yield Convention(f"batch-means-{batch}", f"the sum of {batches} batch means (of {batch})", mean * batches)
+            starts = np.arange(0, n, batch)
+            means = np.add.reduceat(of.nll, starts) / np.minimum(batch, n - starts)
+            words = f"the mean of the means of batches of {batch}, the last one smaller"
+            if n % batch:
+                yield Convention(f"mean-of-batch-means-{batch}", words, float(means.mean()))
+            batches = len(starts)
+            words = f"the sum of {batches} batch means (of {batch})"
+            yield Convention(f"batch-means-{batch}", words, float(means.sum()))
 
 
 def _rounded(of: Measures) -> Iterator[Convention]:

@@ -43,6 +43,9 @@ class Evidence(Mapping[str, Any]):
     def __str__(self) -> str:
         return self._sentence
 
+    def __hash__(self) -> int:
+        return hash(self._sentence)
+
     def __repr__(self) -> str:
         return f"Evidence({self._sentence!r}, {self._numbers})"
 

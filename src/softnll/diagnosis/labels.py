@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from softnll.data.text import printable
 from softnll.diagnosis.finding import Evidence, Finding, Severity
+from softnll.targets import blocks
 
 __all__ = ["IGNORED", "as_numbers"]
 
 IGNORED = -100  # the default ignore_index of the loss
+ENTRIES = 1 << 20  # looked at together
 MASS = 1e-3  # how far the sum of a label's distribution may be from 1
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}(\.0*)?\s*", re.ASCII)
@@ -53,36 +55,37 @@ def as_numbers(
 
 def _distributions(array: NDArray[Any]) -> tuple[NDArray[np.int64] | None, list[Finding]]:
     """Read one-hot rows, or distributions over the classes."""
-    wide = array.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        wrong = ~((wide.min(axis=1) >= 0) & (np.abs(wide.sum(axis=1) - 1) <= MASS))
-    numbers = wide.argmax(axis=1).astype(np.int64)
-    C = array.shape[1]
+    N, C = array.shape
+    numbers, total, least, most = np.empty(N, np.int64), np.empty(N), np.empty(N), np.empty(N)
+    for rows in blocks(array.shape, ENTRIES):
+        wide = np.asarray(array[rows], np.float64)
+        numbers[rows], total[rows] = wide.argmax(axis=1), wide.sum(axis=1)
+        least[rows], most[rows] = wide.min(axis=1), wide.max(axis=1)
+    wrong = ~((least >= 0) & (np.abs(total - 1) <= MASS))
     if wrong.any():
         row = int(wrong.argmax())
-        counts = {"rows": int(wrong.sum()), "first": row, "sum": float(wide[row].sum())}
+        counts = {"rows": int(wrong.sum()), "first": row, "sum": float(total[row])}
         said = f"labels of shape {array.shape}, but {counts['rows']} rows, first row {row}, are no distribution"
         return None, [_unreadable(f"{said} (it sums to {counts['sum']:.6g})", **counts)]
-    if bool(((wide == 0) | (wide == 1)).all()):
+    if bool((most == 1).all()):
         return numbers, [
             Finding(
                 "labels-one-hot",
                 "warning",
                 "The labels are one-hot rows",
-                Evidence(f"the labels have shape {array.shape}: one 1 in each row of {C}", rows=len(array), classes=C),
+                Evidence(f"the labels have shape {array.shape}: one 1 in each row of {C}", rows=N, classes=C),
                 "Losses that take class indices refuse them, or read them as distributions, which is slower and rules "
                 "out ignore_index.",
                 "Pass labels.argmax(axis=1). The rest of this diagnosis does.",
             )
         ]
-    most = float(wide.max(axis=1).mean())
-    said = f"each row of {C} sums to 1; the largest entry is {most:.3f} on average"
+    said = f"each row of {C} sums to 1; the largest entry is {most.mean():.3f} on average"
     return numbers, [
         Finding(
             "labels-soft",
             "note",
             "The labels are distributions over the classes",
-            Evidence(said, rows=len(array), classes=C, mean_largest=most),
+            Evidence(said, rows=N, classes=C, mean_largest=float(most.mean())),
             "A loss against them is their cross-entropy; it cannot fall below their own entropy.",
             "Nothing to mend. The rest of this diagnosis uses each row's likeliest class.",
         )
