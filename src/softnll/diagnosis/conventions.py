@@ -43,13 +43,11 @@ def printed_loss(case: Case) -> Finding | None:
         "tried": len(known),
     }
     if fitting and fitting[0] is known[0]:
-        rest = [each.code for each in fitting[1:]]
-        also = f"; so are {_listed(fitting[1:])}" if rest else ""
         return Finding(
             "loss-confirmed",
             "note",
             f"The printed loss {printed.text} is the mean loss in nats",
-            Evidence(f"the mean over {len(case.labelled)} rows is {true:.6g}{also}", **numbers),
+            Evidence(f"the mean over {len(case.labelled)} rows is {true:.6g}", **numbers),
             "Unit and reduction are the usual ones.",
             "Nothing to mend.",
         )
@@ -114,7 +112,10 @@ def conventions(of: Measures) -> Iterator[Convention]:
     yield Convention(
         "double-softmax-sum", "the sum of the losses with softmax applied once more", float(of.twice.sum())
     )
-    yield Convention("scores-as-logits", "the mean loss with the scores taken for logits", float(of.as_given.mean()))
+    if not np.array_equal(of.as_given, of.nll):
+        yield Convention(
+            "scores-as-logits", "the mean loss with the scores taken for logits", float(of.as_given.mean())
+        )
     yield Convention("minus-probability", "minus the mean probability (nll_loss of probabilities)", float(-of.p.mean()))
     yield Convention("minus-score", "minus the mean score of the label (nll_loss of logits)", float(-of.given.mean()))
     yield from _averages(of)

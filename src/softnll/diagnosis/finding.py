@@ -148,11 +148,15 @@ class Findings(list[Finding]):
         return "\n\n".join([*map(str, self), self.summary()])
 
     def summary(self) -> str:
-        """Return how many findings there are, and what was looked for."""
+        """Return how many findings there are; where there is none, what was looked for."""
         counts = [sum(each.severity == severity for each in self) for severity in SEVERITIES]
         told = ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in zip(counts, SEVERITIES, strict=True) if n)
         said = f"{self.rows} rows of {self.classes} classes: {told or 'nothing found'}."
-        said += f" Looked for: {'; '.join(self.checked)}."
+        return said if self else f"{said} {self.looked_for()}"
+
+    def looked_for(self) -> str:
+        """Return what was looked for, and what was not."""
+        said = f"Looked for: {'; '.join(self.checked)}."
         return said + (f" Not looked for: {'; '.join(self.unchecked)}." if self.unchecked else "")
 
     def to_dict(self) -> dict[str, Any]:

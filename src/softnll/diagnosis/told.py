@@ -79,11 +79,11 @@ def _print(console: Console, found: Findings, title: str) -> None:
         console.print()
         _print_finding(console, finding)
     console.print()
-    if not found:
+    if found:
+        console.print(Text(found.summary()))
+    else:
         console.print(Text(f"Nothing found in {found.rows} rows of {found.classes} classes.", style="bold green"))
-    console.print(Text(found.summary() if found else f"Looked for: {'; '.join(found.checked)}."))
-    if not found and found.unchecked:
-        console.print(Text(f"Not looked for: {'; '.join(found.unchecked)}.", style="italic"))
+        console.print(Text(found.looked_for()))
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
