@@ -65,7 +65,7 @@ def test_in_a_process_of_its_own(files):
     assert "2000 rows of 10 classes: 2 errors." in words
     for part in ("evidence", "consequence", "remedy"):
         assert done.stdout.count(f"  {part} ") == 2
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert max(map(len, done.stdout.splitlines()[1:])) <= 100
 
 
 def test_nothing_found_says_what_was_looked_for(call, files):
@@ -170,7 +170,7 @@ def test_bad_input_is_refused_in_one_line(call, files, scores, labels, arguments
 def test_bad_files_are_refused_in_one_line(call, files, tmp_path, name, content):
     scores, labels = files(LOGITS, LABELS)
     (tmp_path / name).write_bytes(content)
-    refused(call(tmp_path / name, labels), "a." if name != "a.exe" else "a.exe")
+    refused(call(tmp_path / name, labels), name)
     refused(call(scores, tmp_path / name), name)
 
 

@@ -139,8 +139,9 @@ def diagnose(
     """
     from softnll.diagnosis.told import run  # noqa: PLC0415 - loaded when it is asked for
 
-    severity = None if fail_on is None else fail_on.value
-    code = run(scores, labels, classes=classes, loss=loss, fail_on=severity, as_json=as_json)
+    code = run(
+        scores, labels, classes=classes, loss=loss, fail_on=None if fail_on is None else fail_on.value, as_json=as_json
+    )
     if code:
         raise typer.Exit(code)
 

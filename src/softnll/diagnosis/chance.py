@@ -68,6 +68,6 @@ def likelihood_ratio(gains: list[float]) -> float:
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Return the mean and its standard error."""
-    n = len(values)
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+    """Return the mean and its standard error; infinite where it has none."""
+    n, mean = len(values), float(values.mean())
+    return mean, float(values.std(ddof=1) / math.sqrt(n)) if n > 1 and math.isfinite(mean) else math.inf

@@ -52,7 +52,7 @@ def dead(case: Case) -> Finding | None:
     which = [c for c in which if case.support[c] >= 2 * expected[c]]
     if not which:
         return None
-    c = max(which, key=lambda each: case.support[each])
+    c = int(max(which, key=lambda each: case.support[each]))
     said = f"{len(which)} of {case.C} classes are never predicted though they have labels: {_some(case, which)}; "
     said += f"{case.name(c)} has {case.support[c]} of {N} labels, and all its probabilities sum to {expected[c]:.4g}"
     numbers: dict[str, Any] = {"classes": [int(each) for each in which[:SHOWN]], "count": len(which)}
@@ -76,7 +76,7 @@ def unlabelled(case: Case) -> Finding | None:
     which = [c for c in np.flatnonzero(case.support == 0) if sum_tail(0, expected[c], N) <= ALPHA / case.C]
     if not which:
         return None
-    c = max(which, key=lambda each: expected[each])
+    c = int(max(which, key=lambda each: expected[each]))
     share = float(expected[which].sum() / N)
     said = f"{len(which)} of {case.C} classes never are a label: {_some(case, which)}; the classifier expects "
     said += f"{expected[c]:.1f} of {N} rows to be {case.name(c)}, and {percent(share)} to be one of all these"

@@ -13,6 +13,7 @@ from softnll.targets import blocks
 
 __all__ = ["ArrayRows", "Rows", "as_rows", "read", "read_labels", "real"]
 
+_ENDINGS = (".npy", ".csv", ".tsv")
 ENTRIES = 1 << 22  # of a block: 16 MiB of float32
 
 
@@ -90,23 +91,27 @@ def read(path: str | Path) -> tuple[Rows, tuple[str, ...] | None]:
     """Return the scores of a file, and class names where it has a line of them."""
     from softnll.scores import read_scores  # noqa: PLC0415 - only the command line reads files
 
-    array, names = read_scores(str(path))
+    array, names = read_scores(str(_file(path)))
     return ArrayRows(array, str(path)), names
+
+
+def _file(path: str | Path) -> Path:
+    """Return the path of a file that is there and whose ending is known."""
+    from softnll.data.dataset import DataError  # noqa: PLC0415 - only the command line reads files
+    from softnll.data.text import place  # noqa: PLC0415 - likewise
+
+    path = Path(path)
+    if path.suffix.lower() not in _ENDINGS:
+        raise DataError(f"{place(path)}: scores and labels are read from {', '.join(_ENDINGS)}")
+    if not path.is_file():
+        raise DataError(f"{place(path)}: no such file")
+    return path
 
 
 def read_labels(path: str | Path) -> NDArray[Any]:
     """Return labels as they are in the file: numbers, text, one-hot."""
     from softnll.data.arrays import read_npy  # noqa: PLC0415 - only the command line reads files
-    from softnll.data.dataset import DataError  # noqa: PLC0415 - likewise
     from softnll.data.tables import read_label_column  # noqa: PLC0415 - likewise
-    from softnll.data.text import place  # noqa: PLC0415 - likewise
 
-    path = Path(path)
-    kind = path.suffix.lower()
-    if not path.is_file():
-        raise DataError(f"{place(path)}: no such file")
-    if kind == ".npy":
-        return read_npy(path)
-    if kind in (".csv", ".tsv"):
-        return read_label_column(path)
-    raise DataError(f"{place(path)}: labels are read from .npy, .csv or .tsv")
+    path = _file(path)
+    return read_npy(path) if path.suffix.lower() == ".npy" else read_label_column(path)

@@ -87,7 +87,7 @@ def usable_rows(block: NDArray[Any]) -> NDArray[np.bool_]:
 def _look(seen: Survey, rows: slice, block: NDArray[Any], kind: Kind, y: NDArray[np.int64]) -> None:
     """Look at one block."""
     raw = block.reshape(len(block), -1).view(np.uint8)
-    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in raw)
+    digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in raw)
     seen.digest[rows] = np.frombuffer(digests, np.uint64)
     scores = real(block)
     _count_bad(seen, rows, scores)

@@ -14,7 +14,7 @@ from rich.text import Text
 import softnll
 from softnll.data.dataset import DataError
 from softnll.data.text import place, printable
-from softnll.diagnosis.finding import SEVERITIES, Finding, Findings, Severity
+from softnll.diagnosis.finding import SEVERITIES, Finding, Findings
 from softnll.diagnosis.source import read, read_labels
 from softnll.terminal import stderr, stdout
 
@@ -35,7 +35,7 @@ def run(
     *,
     classes: str | None,
     loss: str | None,
-    fail_on: Severity | None,
+    fail_on: str | None,
     as_json: bool,
 ) -> int:
     """Read, diagnose, tell; return the exit code: 1 where a finding is as severe as ``fail_on``, else 0."""
@@ -49,7 +49,8 @@ def run(
         print(json.dumps(found.to_dict(), allow_nan=False))  # noqa: T201 - the output
     else:
         _print(stdout(), found, f"{place(scores)} with {place(labels)}")
-    severe = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on is not None else ()
+    order: tuple[str, ...] = SEVERITIES
+    severe = order[: order.index(fail_on) + 1] if fail_on is not None else ()
     return int(any(finding.severity in severe for finding in found))
 
 
