@@ -218,6 +218,18 @@ def test_conventions(loss, code):
     assert found.evidence["by_accident"] < 0.05
 
 
+def test_half_of_a_few_rows_is_no_warning():
+    found = sn.diagnose(np.eye(3, dtype=np.float32) * 20, [0, 1, 2])
+    assert only(found, "saturation").severity == "note"
+
+
+def test_few_rows_that_show_nothing_of_the_frequencies_are_no_warning():
+    """Nine in ten rows are of one class; 120 rows do not show whether the classifier knows more than that."""
+    for seed in range(20):
+        scores, labels = calibrated(n=120, c=3, scale=0.8, seed=seed, bias=[3.0, 0.0, 0.0])
+        assert severe(sn.diagnose(scores, labels)) == set()
+
+
 def test_rounded_probabilities():
     scores, labels = calibrated(scale=0.5)
     p = np.round(sn.softmax(scores)[np.arange(N), labels], 2)

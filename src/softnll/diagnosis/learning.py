@@ -139,7 +139,8 @@ def imbalance(case: Case) -> Finding | None:
     if better + ERRORS * error > max(SAME * (1 - share), 0):
         return None
     told = _beside_prior(case)
-    knows = told is None or told[0] + ERRORS * told[1] < told[2]
+    # Nothing is known where the loss is shown to be no better than the frequencies' own; few rows show neither.
+    knows = told is None or told[2] - told[0] + ERRORS * told[1] > 2 * SAME * told[2]
     hits = np.bincount(y[guess == y], minlength=case.C)
     balanced = float((hits[case.support > 0] / case.support[case.support > 0]).mean())
     said = (
@@ -153,7 +154,7 @@ def imbalance(case: Case) -> Finding | None:
         "note" if knows else "warning",
         "Always answering the most frequent class would be right as often",
         Evidence(said, largest_share=float(share), accuracy=case.accuracy, balanced_accuracy=balanced, rows=N),
-        "Accuracy says nothing here; the loss below that of the frequencies shows what is known all the same."
+        "Accuracy says nothing here; only a loss below that of the frequencies shows what is known all the same."
         if knows
         else "Accuracy says nothing here, and neither does the loss: it is not below that of the frequencies.",
         "Judge by the loss against the entropy of the frequencies, and by the balanced accuracy.",

@@ -13,6 +13,7 @@ RESOLUTION = 1e-3  # nats: what a score's last digit may be before it shows in a
 FAR = 8.0  # an offset of so many spreads costs three bits and more
 UNDERFLOW = 104.0  # exp(−104) is 0 in float32
 HALF = 0.5
+ENOUGH = 20  # rows, below which half of them may be so by accident
 SOME = 1e-3
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
 
@@ -80,7 +81,7 @@ def saturation(case: Case) -> Finding | None:
     said += f"gradient of exactly 0 at the label in {gradient} ({percent(gradient / N)}); none of the true ones is 0"
     return Finding(
         "saturation",
-        "warning" if share >= HALF else "note",
+        "warning" if share >= HALF and N >= ENOUGH else "note",
         "Confident rows whose float32 loss or gradient rounds to 0",
         Evidence(said, **numbers),
         "In training these rows stop to count at the label while the other classes' gradients stay, so that weights "
