@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import bdtrc, logsumexp, xlogy
+from scipy.special import bdtrc, xlogy
+
+from softnll.functional import logsumexp
 
 __all__ = ["ALPHA", "half_tail", "likelihood_ratio", "mean_and_error", "sum_tail"]
 
