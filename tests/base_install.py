@@ -34,6 +34,7 @@ def main():
     assert grads.weight.shape == (3, 3)
     assert sn.fit_temperature(x, np.array([0, 2, 2])) > 0
     assert "nll" in repr(sn.explain(x, y))
+    assert "labels-off-by-one" in repr(sn.diagnose(np.eye(3) * 4, [1, 2, 3]))
     try:
         _ = sn.SoftmaxClassifier
     except ImportError as error:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from softnll.calibration import fit_temperature
     from softnll.classifier import SoftmaxClassifier
     from softnll.derivatives import cross_entropy_hvp, softmax_jacobian, softmax_jvp, softmax_vjp
+    from softnll.diagnosis import Finding, diagnose
     from softnll.explanation import Explanation, explain
     from softnll.linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_and_grad
 
@@ -29,11 +30,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Explanation",
+    "Finding",
     "LinearGradients",
     "SoftmaxClassifier",
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_entropy_hvp",
+    "diagnose",
     "explain",
     "fit_temperature",
     "linear_cross_entropy",
@@ -50,9 +53,11 @@ __all__ = [
 # Where the names live whose modules are not imported until they are asked for.
 _LAZY = {
     "Explanation": "softnll.explanation",
+    "Finding": "softnll.diagnosis",
     "LinearGradients": "softnll.linear",
     "SoftmaxClassifier": "softnll.classifier",
     "cross_entropy_hvp": "softnll.derivatives",
+    "diagnose": "softnll.diagnosis",
     "explain": "softnll.explanation",
     "fit_temperature": "softnll.calibration",
     "linear_cross_entropy": "softnll.linear",

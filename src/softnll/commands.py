@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,14 @@ app = typer.Typer(
     rich_markup_mode=None,  # help is plain text: it reads the same in a pipe, and brackets in it are brackets
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+class FailOn(Enum):
+    """What ``--fail-on`` may be."""
+
+    error = "error"
+    warning = "warning"
+
 
 _IMAGES = "5,4,2; 4,2,8; 4,4,1"  # a cat, a horse and a dog; the dog's scores tie
 
@@ -123,6 +132,35 @@ def page(
         import webbrowser  # noqa: PLC0415 - loaded when it is asked for
 
         webbrowser.open(out.resolve().as_uri())
+
+
+@app.command(epilog="Example: softnll diagnose scores.npy labels.npy --loss 1.07")
+def diagnose(
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="Scores: a .npy, .csv or .tsv file.")],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="True classes: a .npy, .csv or .tsv file.")],
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the classes in the order of the columns, apart by ',', or a file.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="The loss that was printed: says which convention yields it.")
+    ] = None,
+    fail_on: Annotated[
+        FailOn | None, typer.Option(help="End with exit code 1 where a finding is this severe, or more.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, and nothing else.")] = False,
+) -> None:
+    """Find what is wrong with scores and labels: probabilities taken for logits, labels off by one, and the like.
+
+    Each finding has its evidence in numbers, its consequence and its remedy.
+    Labels that cannot be taken as they are get the reading that fits, and the rest is found with that.
+    """
+    from softnll.diagnosis.told import run  # noqa: PLC0415 - loaded when it is asked for
+
+    code = run(
+        scores, labels, classes=classes, loss=loss, fail_on=None if fail_on is None else fail_on.value, as_json=as_json
+    )
+    if code:
+        raise typer.Exit(code)
 
 
 def _draw(told: Explanation, path: Path) -> None:
