@@ -136,8 +136,13 @@ def page(
 
 @app.command(epilog="Example: softnll diagnose scores.npy labels.npy --loss 1.07")
 def diagnose(
-    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="Scores: a .npy, .csv or .tsv file.")],
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="True classes: a .npy, .csv or .tsv file.")],
+    scores: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCORES", help="Scores, (rows, classes): .npy, .npz, .csv, .tsv, .parquet, .safetensors or .pt."
+        ),
+    ],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="True classes: a file of one of these kinds.")],
     classes: Annotated[
         str | None, typer.Option(help="Names of the classes in the order of the columns, apart by ',', or a file.")
     ] = None,

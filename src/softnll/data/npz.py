@@ -6,6 +6,7 @@ import errno
 import math
 import zipfile
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +15,16 @@ from softnll.data.arrays import as_inputs, read_header
 from softnll.data.dataset import DataError, Dataset
 from softnll.data.labels import as_class_names, encode
 from softnll.data.streams import expandable
+from softnll.data.tensors import chosen
 from softnll.data.text import place, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["ZIP_MAGIC", "read_npz"]
+__all__ = ["ZIP_MAGIC", "read_member", "read_npz"]
 
 ZIP_MAGIC = b"PK\x03\x04"
 MAX_BYTES = 4 << 30  # what is larger is better off as .npy, which is mapped
@@ -55,10 +58,25 @@ def read_npz(
 
     """
     where = place(path)
+    with _opened(path, where) as archive:
+        return _datasets(path, where, archive, _members(archive, where), labels, max_bytes)
+
+
+def read_member(path: Path, wanted: tuple[str, ...], *, max_bytes: int = MAX_BYTES) -> NDArray[np.generic]:
+    """Return one array of a .npz file: the first of these names that it has, or its only one."""
+    where = place(path)
+    with _opened(path, where) as archive:
+        members = _members(archive, where)
+        key = chosen(list(members), wanted, where)
+        return _read_member(archive, members[key], f"{where}: {printable(key)}", max_bytes)
+
+
+@contextmanager
+def _opened(path: Path, where: str) -> Iterator[zipfile.ZipFile]:
+    """Open an archive; say in one line what is wrong with it."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _members(archive, where)
-            return _datasets(path, where, archive, members, labels, max_bytes)
+            yield archive
     except DataError:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OverflowError) as error:

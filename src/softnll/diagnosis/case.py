@@ -16,8 +16,8 @@ from softnll.diagnosis.finding import Finding
 from softnll.diagnosis.kinds import Kind, kind_of
 from softnll.diagnosis.labels import as_numbers
 from softnll.diagnosis.printed import Printed
-from softnll.diagnosis.source import Rows, as_rows, real
 from softnll.diagnosis.survey import Survey, survey, usable_rows
+from softnll.score_rows import Rows, as_rows, real
 
 __all__ = ["Case", "open_case"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll.diagnosis.case import Case
-from softnll.diagnosis.source import real
 from softnll.functional import cross_entropy, softmax
+from softnll.score_rows import real
 
 __all__ = ["Measures", "measure"]
 

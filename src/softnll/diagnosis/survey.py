@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from softnll.diagnosis.alignment import NONE
 from softnll.diagnosis.kinds import Kind
-from softnll.diagnosis.source import Rows, real
 from softnll.functional import cross_entropy, softmax
+from softnll.score_rows import Rows, real
 
 __all__ = ["Survey", "conventional_zeros", "survey", "usable_rows"]
 

@@ -13,9 +13,9 @@ from rich.text import Text
 
 import softnll
 from softnll.data.dataset import DataError
+from softnll.data.score_files import open_labels, open_scores
 from softnll.data.text import place, printable
 from softnll.diagnosis.finding import SEVERITIES, Finding, Findings
-from softnll.diagnosis.source import read, read_labels
 from softnll.terminal import stderr, stdout
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def run(
     as_json: bool,
 ) -> int:
     """Read, diagnose, tell; return the exit code: 1 where a finding is as severe as ``fail_on``, else 0."""
-    rows, header = read(scores)
+    rows, header = open_scores(scores)
     names = _names(classes) if classes is not None else header
     with _Progress() as watch:
-        found = softnll.diagnose(rows, read_labels(labels), class_names=names, loss=loss, watch=watch)
+        found = softnll.diagnose(rows, open_labels(labels), class_names=names, loss=loss, watch=watch)
     if not isinstance(found, Findings):  # it is one: this tells the type checker
         raise TypeError(type(found).__name__)
     if as_json:

@@ -115,12 +115,18 @@ def unfuse(model: Model) -> Model:
     nn.Module
         The same model.
 
+    Raises
+    ------
+    TypeError
+        If the model is no module.
+
     Examples
     --------
     >>> import torch
     >>> unfuse(fuse(torch.nn.Linear(8, 3), head=""))
     Linear(in_features=8, out_features=3, bias=True)
     """
+    _check_module(model)
     for layer in model.modules():
         if type(layer) is FusedLinear:
             layer.__class__ = nn.Linear  # type: ignore[assignment]
@@ -128,10 +134,15 @@ def unfuse(model: Model) -> Model:
     return model
 
 
-def _head(model: nn.Module, head: str) -> nn.Module:
-    """Return the layer of this name."""
+def _check_module(model: object) -> None:
+    """Raise unless this is a module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; allowed: a torch.nn.Module")
+
+
+def _head(model: nn.Module, head: str) -> nn.Module:
+    """Return the layer of this name."""
+    _check_module(model)
     try:
         return model.get_submodule(head)
     except AttributeError as error:

@@ -1,9 +1,8 @@
-"""Scores and labels as a diagnosis is given them: arrays, tensors, or rows that stay in a file."""
+"""Scores of any size, row by row: arrays, tensors, or what stays in a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +10,8 @@ from numpy.typing import NDArray
 
 from softnll.targets import blocks
 
-__all__ = ["ArrayRows", "Rows", "as_rows", "read", "read_labels", "real"]
+__all__ = ["ENTRIES", "ArrayRows", "Rows", "as_rows", "real"]
 
-_ENDINGS = (".npy", ".csv", ".tsv")
 ENTRIES = 1 << 22  # of a block: 16 MiB of float32
 
 
@@ -85,33 +83,3 @@ def _array(values: Any) -> NDArray[Any]:
             return np.asarray(values.float().numpy().astype(ml_dtypes.bfloat16))
         values = values.numpy()
     return np.asarray(values)
-
-
-def read(path: str | Path) -> tuple[Rows, tuple[str, ...] | None]:
-    """Return the scores of a file, and class names where it has a line of them."""
-    from softnll.scores import read_scores  # noqa: PLC0415 - only the command line reads files
-
-    array, names = read_scores(str(_file(path)))
-    return ArrayRows(array, str(path)), names
-
-
-def _file(path: str | Path) -> Path:
-    """Return the path of a file that is there and whose ending is known."""
-    from softnll.data.dataset import DataError  # noqa: PLC0415 - only the command line reads files
-    from softnll.data.text import place  # noqa: PLC0415 - likewise
-
-    path = Path(path)
-    if path.suffix.lower() not in _ENDINGS:
-        raise DataError(f"{place(path)}: scores and labels are read from {', '.join(_ENDINGS)}")
-    if not path.is_file():
-        raise DataError(f"{place(path)}: no such file")
-    return path
-
-
-def read_labels(path: str | Path) -> NDArray[Any]:
-    """Return labels as they are in the file: numbers, text, one-hot."""
-    from softnll.data.arrays import read_npy  # noqa: PLC0415 - only the command line reads files
-    from softnll.data.tables import read_label_column  # noqa: PLC0415 - likewise
-
-    path = _file(path)
-    return read_npy(path) if path.suffix.lower() == ".npy" else read_label_column(path)
