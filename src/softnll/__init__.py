@@ -23,15 +23,19 @@ if TYPE_CHECKING:
     from softnll.classifier import SoftmaxClassifier
     from softnll.derivatives import cross_entropy_hvp, softmax_jacobian, softmax_jvp, softmax_vjp
     from softnll.diagnosis import Finding, diagnose
+    from softnll.displays import ConfusionDisplay, LossDisplay, ReliabilityDisplay
     from softnll.explanation import Explanation, explain
     from softnll.linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_and_grad
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConfusionDisplay",
     "Explanation",
     "Finding",
     "LinearGradients",
+    "LossDisplay",
+    "ReliabilityDisplay",
     "SoftmaxClassifier",
     "cross_entropy",
     "cross_entropy_and_grad",
@@ -52,9 +56,12 @@ __all__ = [
 
 # Where the names live whose modules are not imported until they are asked for.
 _LAZY = {
+    "ConfusionDisplay": "softnll.displays",
     "Explanation": "softnll.explanation",
     "Finding": "softnll.diagnosis",
     "LinearGradients": "softnll.linear",
+    "LossDisplay": "softnll.displays",
+    "ReliabilityDisplay": "softnll.displays",
     "SoftmaxClassifier": "softnll.classifier",
     "cross_entropy_hvp": "softnll.derivatives",
     "diagnose": "softnll.diagnosis",

@@ -134,6 +134,31 @@ def page(
         webbrowser.open(out.resolve().as_uri())
 
 
+@app.command(epilog="Example: softnll report scores.npy labels.npy --classes cat,dog,horse --out report.html")
+def report(
+    scores: Annotated[
+        Path, typer.Argument(help="Scores, (rows, classes): .npy, .npz, .csv, .tsv, .parquet, .safetensors or .pt.")
+    ],
+    labels: Annotated[Path, typer.Argument(help="True classes: a file of one of these kinds.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Images to show, (N, H, W) or (N, H, W, 3) uint8: .npy or .npz.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the classes in the order of the columns, apart by ',', or a file.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    seed: Annotated[int, typer.Option(help="Chooses the rows that the temperature is fitted on.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
+) -> None:
+    """Write a page about scores and labels: where the loss is, calibration, confusions, labels that look wrong.
+
+    Scores that do not fit in memory are read once, a block of rows at a time.
+    """
+    from softnll.report.command import run  # noqa: PLC0415 - loaded when it is asked for
+
+    run(scores, labels, images=images, classes=classes, out=out, seed=seed, as_json=as_json)
+
+
 @app.command(epilog="Example: softnll diagnose scores.npy labels.npy --loss 1.07")
 def diagnose(
     scores: Annotated[

@@ -17,9 +17,10 @@ from softnll.data.text import place, printable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["read_names", "read_scores", "read_targets"]
+__all__ = ["read_class_names", "read_names", "read_scores", "read_targets"]
 
 _FILES = (".npy", ".csv", ".tsv")
+_LARGEST_NAMES = 1 << 24  # bytes of a file of class names
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 
 
@@ -91,6 +92,23 @@ def read_names(given: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in given.split(","))
     if "" in names or len(set(names)) != len(names):
         raise DataError(f"class names {printable(given)!r}: one is empty or there twice")
+    return names
+
+
+def read_class_names(given: str) -> tuple[str, ...]:
+    """Return class names from a file, one a line, or written out, apart by commas."""
+    path = Path(given)
+    if "," in given or not path.is_file():
+        return read_names(given)
+    if path.stat().st_size > _LARGEST_NAMES:
+        raise DataError(f"{place(path)}: {path.stat().st_size} bytes; class names have at most {_LARGEST_NAMES}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{place(path)}: class names must be UTF-8 text, one a line") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(set(names)) != len(names):
+        raise DataError(f"{place(path)}: one class name twice")
     return names
 
 

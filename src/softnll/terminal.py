@@ -6,7 +6,15 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
 
     from softnll.stages import Stage
 
-__all__ = ["Download", "Iterations", "key_values", "print_stage", "print_words", "stderr", "stdout"]
+__all__ = ["Download", "Iterations", "RowProgress", "key_values", "print_stage", "print_words", "stderr", "stdout"]
 
 # Colours of the first rows of a table, readable on dark and light backgrounds.
 ROW_STYLES = ("blue", "yellow", "green", "magenta", "cyan", "red")
@@ -119,6 +127,39 @@ class Download:
             if not self._console.is_terminal:
                 return
             columns = (TextColumn("download"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task("", total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done)
+
+
+class RowProgress:
+    """Shows how many rows have been looked at, where standard error is a terminal."""
+
+    def __init__(self) -> None:
+        self._console = stderr()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show the rows that are done, of all."""
+        if self._bar is None:
+            if not self._console.is_terminal or done == total:
+                return
+            columns = (
+                TextColumn("rows"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._task = self._bar.add_task("", total=total)
             self._bar.start()

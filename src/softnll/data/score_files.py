@@ -52,6 +52,7 @@ def open_scores(path: str | Path) -> tuple[Rows, tuple[str, ...] | None]:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
     >>> with TemporaryDirectory() as folder:
     ...     np.save(Path(folder) / "scores.npy", np.zeros((5, 3), np.float32))
     ...     open_scores(Path(folder) / "scores.npy")[0].shape

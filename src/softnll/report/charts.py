@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from softnll.calibration import Reliability
 
-__all__ = ["Curve", "confusion_cells", "curve", "reliability_bars", "ticks"]
+__all__ = ["Curve", "confusion_cells", "curve", "histogram", "reliability_bars", "ticks"]
 
 # Units of the charts' coordinates; the page scales them. Small enough that text can still be read on a telephone.
 WIDTH, HEIGHT = 440, 250
@@ -112,3 +112,28 @@ def confusion_cells(counts: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
         }
         for i, j in np.argwhere(counts)
     ]
+
+
+def histogram(nll: np.ndarray[Any, Any], bins: int = 38) -> dict[str, Any]:
+    """Return the bars of a distribution of losses; the last bar holds the largest thousandth."""
+    finite = nll[np.isfinite(nll)]
+    top = max(float(np.quantile(finite, 0.999)) if finite.size else 0.0, 1e-12)
+    counts, _ = np.histogram(np.clip(nll, 0, top), bins=bins, range=(0.0, top))
+    most, plot = max(int(counts.max()), 1), HEIGHT - TOP - BOTTOM
+    width = (WIDTH - LEFT - RIGHT) / bins
+    bars = [
+        {
+            "x": round(LEFT + k * width + 0.5, 2),
+            "width": round(width - 1, 2),
+            "y": round(TOP + plot * (1 - int(n) / most), 2),
+            "height": round(plot * int(n) / most, 2),
+            "says": f"loss {top * k / bins:.3g} to {top * (k + 1) / bins:.3g}: {n} examples",
+        }
+        for k, n in enumerate(counts)
+        if n
+    ]
+    return {
+        "bars": bars,
+        "x_ticks": [(round(LEFT + (WIDTH - LEFT - RIGHT) * x / top, 2), f"{x:g}") for x in ticks(0, top)],
+        "y_ticks": [(round(TOP + plot * (1 - y / most), 2), f"{y:g}") for y in ticks(0, most, 4) if y == int(y)],
+    }

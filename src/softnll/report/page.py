@@ -23,7 +23,7 @@ from softnll.report.images import as_data_uri, weight_images
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Report", "render"]
+__all__ = ["Report", "environment", "percent", "render", "rounded"]
 
 MOST_EXAMPLES = 24
 MOST_BARS = 4  # probabilities shown of an example: the likeliest, and the true class's
@@ -78,24 +78,27 @@ def render(report: Report) -> str:
     >>> page.startswith("<!doctype html>")
     True
     """
-    environment = jinja2.Environment(
+    page, shared = environment()
+    # A name of 200 characters, or with control characters in it, must not decide how the page looks.
+    report = replace(report, class_names=tuple(printable(name, MOST_LETTERS) for name in report.class_names))
+    return page.get_template("page.html.j2").render(report=report, **shared, **_content(report))
+
+
+def environment() -> tuple[jinja2.Environment, dict[str, Any]]:
+    """Return the templates, and what all pages share: style and script, and the hashes that policies know them by."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("softnll.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = resources.files("softnll.report").joinpath("templates/style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    # A name of 200 characters, or with control characters in it, must not decide how the page looks.
-    report = replace(report, class_names=tuple(printable(name, MOST_LETTERS) for name in report.class_names))
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        style=Markup(style),  # noqa: S704 - our own file; its hash is what the page's policy allows
-        style_hash=digest,
-        version=softnll.__version__,
-        **_content(report),
-    )
+    shared: dict[str, Any] = {"version": softnll.__version__}
+    for name, file in (("style", "style.css"), ("script", "sort.js")):
+        text = resources.files("softnll.report").joinpath(f"templates/{file}").read_text(encoding="utf-8")
+        shared[name] = Markup(text)  # noqa: S704 - our own file
+        shared[f"{name}_hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return templates, shared
 
 
 def _content(report: Report) -> dict[str, Any]:
@@ -150,7 +153,7 @@ def _example(report: Report, n: int, p: NDArray[Any], nll: float, predicted: int
     if true not in likeliest:
         likeliest[-1] = true
     bars = [
-        {"name": report.class_names[c], "p": float(p[c]), "percent": _percent(float(p[c])), "true": c == true}
+        {"name": report.class_names[c], "p": float(p[c]), "percent": percent(float(p[c])), "true": c == true}
         for c in likeliest
     ]
     return {
@@ -159,7 +162,7 @@ def _example(report: Report, n: int, p: NDArray[Any], nll: float, predicted: int
         "true": report.class_names[true],
         "predicted": report.class_names[predicted],
         "right": predicted == true,
-        "nll": _loss(nll),
+        "nll": rounded(nll),
         "bars": bars,
     }
 
@@ -185,7 +188,7 @@ def _mistakes(report: Report, prediction: NDArray[np.int64]) -> list[dict[str, A
     for k in np.argsort(-counts, kind="stable")[:MOST_MISTAKES]:
         true, predicted = (int(c) for c in pairs[k])
         names = {"true": report.class_names[true], "predicted": report.class_names[predicted]}
-        found.append({**names, "count": int(counts[k]), "share": _percent(float(counts[k] / totals[true]))})
+        found.append({**names, "count": int(counts[k]), "share": percent(float(counts[k] / totals[true]))})
     return found
 
 
@@ -199,7 +202,7 @@ def _weights(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def _loss(nll: float) -> str:
+def rounded(nll: float) -> str:
     """Return a loss to two digits, a small one as a power of ten."""
     if nll == 0 or nll >= 0.005:
         return f"{nll:.2f}"
@@ -207,7 +210,7 @@ def _loss(nll: float) -> str:
     return f"{digit}\N{MULTIPLICATION SIGN}10" + str(int(power)).translate(_RAISED)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Return a share in percent, one digit where it is small."""
     if 0 < share < 0.001:
         return "< 0.1 %"
