@@ -262,6 +262,8 @@ def test_the_note_comes_once_and_says_what():
             fused(inputs()).amax(-1)
     with pytest.warns(UserWarning, match=r"^amax reads"):
         fused(inputs()).amax(-1)
+    with pytest.warns(UserWarning, match=r"^mT reads"):
+        _ = fused(inputs()).mT
 
 
 def test_evaluation_makes_no_logits_either():

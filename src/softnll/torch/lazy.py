@@ -221,6 +221,8 @@ class LazyLogits(Tensor):
     def _note(self, func: Any) -> None:
         """Say once what had the logits made, where they were meant not to be."""
         name = getattr(func, "__name__", str(func))
+        if name == "__get__":
+            name = func.__self__.__name__  # of the attribute
         if not self._records or self._ordinary is not None or name in self._noted:
             return
         self._noted.add(name)
