@@ -21,14 +21,18 @@ from softnll.functional import (
 if TYPE_CHECKING:
     from softnll.calibration import fit_temperature
     from softnll.classifier import SoftmaxClassifier
+    from softnll.derivation import Derivation
     from softnll.derivatives import cross_entropy_hvp, softmax_jacobian, softmax_jvp, softmax_vjp
     from softnll.explanation import Explanation, explain
+    from softnll.explanation_display import ExplanationDisplay
     from softnll.linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_and_grad
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Derivation",
     "Explanation",
+    "ExplanationDisplay",
     "LinearGradients",
     "SoftmaxClassifier",
     "cross_entropy",
@@ -49,7 +53,9 @@ __all__ = [
 
 # Where the names live whose modules are not imported until they are asked for.
 _LAZY = {
+    "Derivation": "softnll.derivation",
     "Explanation": "softnll.explanation",
+    "ExplanationDisplay": "softnll.explanation_display",
     "LinearGradients": "softnll.linear",
     "SoftmaxClassifier": "softnll.classifier",
     "cross_entropy_hvp": "softnll.derivatives",

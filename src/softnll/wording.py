@@ -55,7 +55,18 @@ def _row(told: Explanation, n: int, bits: bool) -> str:
         return f"Row {n}: {said}."
     true = int(told.losses.targets[n])
     verdict = "right" if true == best else f"wrong, it is {names[true]}"
-    return f"Row {n}: {said}; {verdict}. Unhappiness {_loss(float(told.losses.nll[n]), bits)}."
+    return f"Row {n}: {said}; {verdict}. Unhappiness {_loss(float(told.losses.nll[n]), bits)}{_rival(told, n, bits)}."
+
+
+def _rival(told: Explanation, n: int, bits: bool) -> str:
+    """Say which other class costs the most, where there are several and it shows."""
+    losses, lower = told.losses, told.contributions
+    if losses is None or lower is None or lower.shape[1] < 3 or not 0.005 <= losses.nll[n] < math.inf:
+        return ""
+    rival = int(lower[n].argmax())
+    if not 0.005 <= lower[n, rival] < math.inf:
+        return ""
+    return f"; without {printable(told.class_names[rival])} it would be {_loss(float(lower[n, rival]), bits)} less"
 
 
 def _whole(told: Explanation, losses: Losses, bits: bool) -> str:
