@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Derivation", "derive"]
 
 SHOWN = 6  # classes with a column of their own; where there are more, the others are one column together
-_TOO_SMALL = 1e-290  # 1/p overflows, or p has lost digits, below
+_TOO_SMALL = 1e-290  # below, a product has lost digits or is 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,8 +84,10 @@ class Derivation:
 
     @property
     def whole(self) -> bool:
-        """Whether 1/p_y and p_y can be multiplied as numbers; where p_y is 0 or nearly so, only the formula can."""
-        return bool(self.probabilities[self.place] >= _TOO_SMALL)
+        """Whether step 7 can be done in numbers: not where p_y is 0 or its products are too small for float64."""
+        p_y = self.probabilities[self.place]
+        least = self.probabilities.min(initial=1.0, where=self.probabilities > 0)
+        return bool(p_y > 0 and p_y * least >= _TOO_SMALL)
 
     def __repr__(self) -> str:
         from softnll.formula import digits  # noqa: PLC0415 - loaded when it is asked for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 from softnll.derivation_steps import heading
@@ -24,11 +25,16 @@ def as_html(derived: Derivation, found: list[Step]) -> str:
 
 def _step(step: Step) -> str:
     """Return one step as an item of the list."""
-    says = f"<p>{html.escape(step.says)}</p>" if step.says else ""
+    says = f"<p>{_prose(step.says)}</p>" if step.says else ""
     formulas = "".join(f'<div class="formula">{as_mathml(formula)}</div>' for formula in step.formulas)
     grid = _grid(step.grid) if step.grid is not None else ""
-    then = f"<p>{html.escape(step.then)}</p>" if step.then else ""
-    return f"<li><b>{html.escape(step.title)}</b>{says}{formulas}{grid}{then}</li>"
+    then = f"<p>{_prose(step.then)}</p>" if step.then else ""
+    return f"<li><b>{_prose(step.title)}</b>{says}{formulas}{grid}{then}</li>"
+
+
+def _prose(text: str) -> str:
+    """Return a sentence of ours, its indices lowered."""
+    return re.sub(r"\b([efp])_([iky])\b", r"<i>\1</i><sub>\2</sub>", html.escape(text, quote=False))
 
 
 def _grid(grid: Grid) -> str:

@@ -227,7 +227,7 @@ def _chain_rule(d: Derivation) -> Step:
     if not d.whole:
         return Step(
             "Chain rule, over all probabilities",
-            "p_y is 0 or so near it that 1/p_y cannot be multiplied as a number: p_y is cancelled first, in step 8.",
+            "p_y is 0, or its products are too small for float64: p_y is cancelled first, in step 8.",
             (rule,),
         )
     columns = tuple(printable(name, 14) for name in d.names)

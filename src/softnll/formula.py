@@ -48,6 +48,7 @@ Formula = tuple[Part, ...]
 _DEL = "\N{PARTIAL DIFFERENTIAL}"
 _OPERATORS = frozenset("=+-\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}(),")
 _FUNCTIONS = frozenset({"exp", "ln"})
+_OPEN, _CLOSE = '<mo stretchy="false">(</mo>', '<mo stretchy="false">)</mo>'
 _CLOSING = frozenset("),\N{MIDDLE DOT}")
 _TIGHT = ("(", _DEL, "\N{MIDDLE DOT}", "= -", "(-", ": -")  # after these, or a sign, no space
 
@@ -88,7 +89,7 @@ def as_text(formula: Formula) -> str:
 
 def as_mathml(formula: Formula) -> str:
     """Return a formula as a ``<math>`` element of its own; names in it are text and nothing else."""
-    return f'<math display="inline"><mrow>{_row(formula)}</mrow></math>'
+    return f'<math displaystyle="true"><mrow>{_row(formula)}</mrow></math>'
 
 
 def _text(part: Part, *, bare: bool = False) -> str:
@@ -115,28 +116,44 @@ def _bracketed(text: str) -> str:
 
 def _row(formula: Formula) -> str:
     """Return the parts of a formula as MathML."""
-    return "".join(_mathml(part, bare=before == "=") for before, part in zip(("=", *formula), formula, strict=False))
+    return "".join(
+        _mathml(part, bare=before in ("=", "(")) for before, part in zip(("=", *formula), formula, strict=False)
+    )
 
 
 def _mathml(part: Part, *, bare: bool = False) -> str:
     """Return one part as MathML."""
     if isinstance(part, str):
-        kind = "mo" if part in _OPERATORS else "mn" if part.isdigit() else "mi"
-        shown = html.escape(part.replace("-", "\N{MINUS SIGN}"))
-        return f"<{kind}>{shown}</{kind}>"
+        return _symbol(part, bare=bare)
     if isinstance(part, Number):
         if part.complement is not None and 0 < part.complement < 5e-6:
-            return f"<mrow><mo>(</mo><mn>1</mn><mo>\N{MINUS SIGN}</mo>{_number(part.complement)}<mo>)</mo></mrow>"
+            return f"<mrow>{_OPEN}<mn>1</mn><mo>\N{MINUS SIGN}</mo>{_number(part.complement)}{_CLOSE}</mrow>"
         shown = _number(part.value)
-        return shown if bare or math.copysign(1, part.value) > 0 else f"<mrow><mo>(</mo>{shown}<mo>)</mo></mrow>"
+        return shown if bare or math.copysign(1, part.value) > 0 else f"<mrow>{_OPEN}{shown}{_CLOSE}</mrow>"
     if isinstance(part, Sub):
         kind = "mi" if len(part.index) == 1 else "mtext"
         return (
             f"<msub><mi>{html.escape(part.letter)}</mi><{kind}>{html.escape(printable(part.index, 20))}</{kind}></msub>"
         )
     if isinstance(part, Word):
-        return f"<mtext>{html.escape(part.text)}</mtext>"
+        gap = "" if part.text.startswith("[") else "\N{NO-BREAK SPACE}"
+        return f"<mtext>{'' if bare else gap}{html.escape(part.text)}{gap}</mtext>"
     return f"<mfrac><mrow>{_row(part.above)}</mrow><mrow>{_row(part.below)}</mrow></mfrac>"
+
+
+def _symbol(part: str, *, bare: bool) -> str:
+    """Return an operator, a letter or a whole number as MathML; a bare minus is a sign."""
+    if part in ("(", ")"):
+        return f'<mo stretchy="false">{part}</mo>'
+    if part == "-" and bare:
+        return '<mo form="prefix" lspace="0" rspace="0">\N{MINUS SIGN}</mo>'
+    if part.endswith("\N{SUPERSCRIPT TWO}"):
+        return f"<msup><mi>{html.escape(part[:-1])}</mi><mn>2</mn></msup>"
+    if part == "ln":
+        return '<mi>ln</mi><mspace width=".15em"></mspace>'
+    kind = "mo" if part in _OPERATORS else "mn" if part.isdigit() else "mi"
+    shown = html.escape(part.replace("-", "\N{MINUS SIGN}"))
+    return f"<{kind}>{shown}</{kind}>"
 
 
 def _number(value: float) -> str:
