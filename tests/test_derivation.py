@@ -128,7 +128,7 @@ def test_infinite_and_far_scores(scores, target, nll, gradient):
     for shown in (derived.text(), derived._repr_html_()):
         assert "nan" not in shown.lower()
         if derived.probabilities[target if target < len(scores) else 0] == 0:
-            assert "p_y is cancelled first" in shown
+            assert "is cancelled first" in shown
     json.dumps(derived.to_dict(), allow_nan=False)
 
 

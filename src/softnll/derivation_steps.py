@@ -204,10 +204,10 @@ def _jacobian(d: Derivation) -> Step:
     """Step 6: the same for every probability."""
     columns = tuple(printable(name, 14) for name in d.names)
     grid = Grid(columns, columns, tuple(_shown(row) for row in d.jacobian), d.place)
-    rest = " The others' row and column are for their sum and a score they share." if d.n_rest else ""
+    rest = " The others stand for their summed p and a shared change of score." if d.n_rest else ""
     return Step(
         "Do so for every probability: the Jacobian",
-        f"Row i, column k. Each row sums to 0 (a shift of all scores changes nothing), and so does each column.{rest}",
+        f"Row i, column k; [i = k] is 1 on the diagonal, else 0. Rows and columns sum to 0.{rest}",
         (
             (
                 _slope(Sub("p", "i"), Sub("f", "k")), "=", Sub("p", "i"), DOT,
