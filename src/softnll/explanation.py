@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from softnll import equation
+from softnll.contributions import contributions, entropy
 from softnll.foreign import as_numpy
 from softnll.functional import cross_entropy, cross_entropy_and_grad, log_softmax, softmax
-from softnll.problem import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,16 +103,7 @@ class Explanation:
 
         Without class k the true class has p_y/(1 − p_k), so the loss is lower by −ln(1 − p_k).
         """
-        if self.targets is None:
-            return None
-        problem, _ = prepare(self.logits)
-        parts = equation.normalise(problem)
-        p = equation.probabilities(parts)
-        with np.errstate(divide="ignore"):
-            lower = np.where(p <= 0.5, -np.log1p(-np.minimum(p, 0.5)), -np.log(equation.complements(parts)))
-        lower[np.arange(len(lower)), self.targets] = 0.0
-        found: NDArray[np.float64] = lower + 0.0
-        return found
+        return None if self.targets is None else contributions(self.logits, self.targets)
 
     @property
     def correct(self) -> NDArray[np.bool_] | None:
@@ -297,20 +287,13 @@ def explain(
         prediction=scores.argmax(axis=1).astype(np.int64),
         confidence=confidence,
         margin=confidence - second,
-        entropy=_entropy(scores),
+        entropy=entropy(scores),
         ties=(scores == scores.max(axis=1, keepdims=True)).sum(axis=1) > 1,
         nll=nll,
         gradient=gradient,
         total=total,
         mean=mean,
     )
-
-
-def _entropy(scores: NDArray[Any]) -> NDArray[np.float64]:
-    """Return −Σ p·ln p: the cross-entropy of each row with its own probabilities, in float64."""
-    wide = scores.astype(np.float64)
-    entropy: NDArray[np.float64] = cross_entropy(wide, softmax(wide), reduction="none")
-    return entropy
 
 
 def _rows(logits: ArrayLike) -> NDArray[Any]:
