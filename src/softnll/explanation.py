@@ -16,7 +16,6 @@ from softnll.functional import cross_entropy, cross_entropy_and_grad, log_softma
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
@@ -177,7 +176,7 @@ class Explanation:
         n %= N
         return derive(n, self.logits[n], int(self.targets[n]), self.class_names)
 
-    def plot(self, figure: Figure | None = None, *, ax: Axes | None = None) -> Figure:
+    def plot(self, figure: Figure | None = None, *, ax: Any = None) -> Figure:
         """Draw the probabilities, the losses on the curve of −ln p, and the gradient; needs matplotlib.
 
         Parameters
