@@ -53,6 +53,7 @@ def test_three_images_by_default():
     assert [line.split() for line in lines if line.startswith("0 cat")] == [
         ["0", "cat", "5", "4", "2"],
         ["0", "cat", "0.7054", "0.2595", "0.0351"],
+        ["0", "cat", "cat", "0.7054", "0.4459", "0.71"],
         ["0", "cat", "cat", "0.7054", "0.35"],
         ["0", "cat", "-0.2946", "+0.2595", "+0.0351"],
     ]

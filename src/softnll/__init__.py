@@ -21,17 +21,21 @@ from softnll.functional import (
 if TYPE_CHECKING:
     from softnll.calibration import fit_temperature
     from softnll.classifier import SoftmaxClassifier
+    from softnll.derivation import Derivation
     from softnll.derivatives import cross_entropy_hvp, softmax_jacobian, softmax_jvp, softmax_vjp
     from softnll.diagnosis import Finding, diagnose
     from softnll.displays import ConfusionDisplay, LossDisplay, ReliabilityDisplay
     from softnll.explanation import Explanation, explain
+    from softnll.explanation_display import ExplanationDisplay
     from softnll.linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_and_grad
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConfusionDisplay",
+    "Derivation",
     "Explanation",
+    "ExplanationDisplay",
     "Finding",
     "LinearGradients",
     "LossDisplay",
@@ -57,7 +61,9 @@ __all__ = [
 # Where the names live whose modules are not imported until they are asked for.
 _LAZY = {
     "ConfusionDisplay": "softnll.displays",
+    "Derivation": "softnll.derivation",
     "Explanation": "softnll.explanation",
+    "ExplanationDisplay": "softnll.explanation_display",
     "Finding": "softnll.diagnosis",
     "LinearGradients": "softnll.linear",
     "LossDisplay": "softnll.displays",

@@ -12,6 +12,7 @@ import typer
 import softnll
 
 if TYPE_CHECKING:
+    from softnll.derivation import Derivation
     from softnll.explanation import Explanation
 
 app = typer.Typer(
@@ -59,6 +60,9 @@ def explain(
     ] = None,
     classes: Annotated[str | None, typer.Option(help="Names of the classes, apart by ','.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")] = None,
+    derivation: Annotated[
+        int | None, typer.Option(metavar="ROW", help="Derive this row's gradient step by step, with its own numbers.")
+    ] = None,
     bits: Annotated[bool, typer.Option("--bits", help="Losses in bits instead of nats.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with all digits, and nothing else.")] = False,
 ) -> None:
@@ -78,7 +82,14 @@ def explain(
     told = softnll.explain(table, targets, class_names=names)
     if figure is not None:
         _draw(told, figure)
-    if as_json:
+    derived = None if derivation is None else _derivation(told, derivation)
+    if derived is not None and as_json:
+        typer.echo(json.dumps(derived.to_dict(), allow_nan=False))
+    elif derived is not None:
+        from softnll.terminal import print_derivation, stdout  # noqa: PLC0415 - loaded when it is asked for
+
+        print_derivation(stdout(), derived)
+    elif as_json:
         typer.echo(json.dumps({**told.to_dict(), "words": told.words(bits=bits)}, allow_nan=False))
     else:
         _print(told, bits=bits)
@@ -191,6 +202,16 @@ def diagnose(
     )
     if code:
         raise typer.Exit(code)
+
+
+def _derivation(told: Explanation, row: int) -> Derivation:
+    """Return the derivation of one row, which must be there and have a true class."""
+    N = len(told.logits)
+    if told.targets is None:
+        raise typer.BadParameter("a derivation needs true classes: give --target", param_hint="--derivation")
+    if not 0 <= row < N:
+        raise typer.BadParameter(f"there is no row {row}; allowed: 0 to {N - 1}", param_hint="--derivation")
+    return told.derivation(row)
 
 
 def _draw(told: Explanation, path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from softnll.contributions import contributions, entropy
+from softnll.foreign import as_numpy
 from softnll.functional import cross_entropy, cross_entropy_and_grad, log_softmax, softmax
 
 if TYPE_CHECKING:
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
+
+    from softnll.derivation import Derivation
+    from softnll.explanation_display import ExplanationDisplay
 
 __all__ = ["Explanation", "Losses", "explain"]
 
@@ -51,6 +57,8 @@ class Explanation:
         ``(N,)`` the probability of that class.
     margin
         ``(N,)`` by how much that probability is ahead of the next one; 0 in a tie, 1 where there is one class.
+    entropy
+        ``(N,)`` −Σ p·ln p in nats: the loss that the row itself expects.
     ties
         ``(N,)`` whether several classes share the highest score.
     nll
@@ -69,6 +77,7 @@ class Explanation:
     prediction: NDArray[np.int64]
     confidence: NDArray[Any]
     margin: NDArray[Any]
+    entropy: NDArray[Any]
     ties: NDArray[np.bool_]
     nll: NDArray[Any] | None
     gradient: NDArray[Any] | None
@@ -81,6 +90,19 @@ class Explanation:
         if self.targets is None or self.nll is None or self.gradient is None or self.total is None or self.mean is None:
             return None
         return Losses(self.targets, self.nll, self.gradient, self.total, self.mean)
+
+    @property
+    def nll_bits(self) -> NDArray[Any] | None:
+        """``(N,)`` losses in bits: nats / ln 2."""
+        return None if self.nll is None else self.nll / math.log(2)
+
+    @property
+    def contributions(self) -> NDArray[np.float64] | None:
+        """``(N, C)`` by how many nats the loss would fall if that class were not there; 0 at the true one.
+
+        Without class k the true class has p_y/(1 − p_k), so the loss is lower by −ln(1 − p_k).
+        """
+        return None if self.targets is None else contributions(self.logits, self.targets)
 
     @property
     def correct(self) -> NDArray[np.bool_] | None:
@@ -117,11 +139,65 @@ class Explanation:
 
         return as_html(stages(self), self.words())
 
-    def plot(self, figure: Figure | None = None) -> Figure:
-        """Draw the probabilities, the losses on the curve of −ln p, and the gradient; needs matplotlib."""
-        from softnll.figures import draw_explanation  # noqa: PLC0415 - loaded when it is asked for
+    def derivation(self, row: int = 0) -> Derivation:
+        r"""Return the derivation of one row's gradient with its own numbers; print it or show it in a notebook.
 
-        return draw_explanation(self, figure)
+        Parameters
+        ----------
+        row
+            Which row; negative ones count from the end.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        ValueError
+            If no targets were given: without a true class there is no loss to derive.
+
+        Examples
+        --------
+        >>> import softnll as sn
+        >>> told = sn.explain([[5, 4, 2]], [0], class_names=["cat", "dog", "horse"])
+        >>> print("\n".join(told.derivation(0).text().splitlines()[-6:-1]))
+             k other than y: -(1/p_y)·(-p_y·p_k) = p_k
+                             cat*       dog      horse
+             p          0.705385   0.259496   0.035119
+             onehot            1          0          0
+             gradient  -0.294615   0.259496   0.035119
+        """
+        from softnll.derivation import derive  # noqa: PLC0415 - loaded when it is asked for
+
+        N = len(self.logits)
+        n = operator.index(row)
+        if not -N <= n < N:
+            raise IndexError(f"row is {n}; allowed: 0 to {N - 1}")
+        if self.targets is None:
+            raise ValueError("a derivation needs the row's true class: pass targets to explain")
+        n %= N
+        return derive(n, self.logits[n], int(self.targets[n]), self.class_names)
+
+    def plot(self, figure: Figure | None = None, *, ax: Any = None) -> Figure:
+        """Draw the probabilities, the losses on the curve of −ln p, and the gradient; needs matplotlib.
+
+        Parameters
+        ----------
+        figure
+            A figure to draw into; a new one if both are None.
+        ax
+            Axes whose place the three panels take, as scikit-learn's displays do; or an array of three axes, one each.
+
+        Returns
+        -------
+        Figure
+            The one that was drawn into. For the values that are drawn see :meth:`display`.
+        """
+        return self.display().plot(figure=figure, ax=ax).figure_
+
+    def display(self) -> ExplanationDisplay:
+        """Return what `plot` draws as an object with the values, in the manner of scikit-learn; needs matplotlib."""
+        from softnll.explanation_display import ExplanationDisplay  # noqa: PLC0415 - loaded when it is asked for
+
+        return ExplanationDisplay.from_explanation(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in the types of JSON; infinities, which JSON lacks, as the strings "inf" and "-inf"."""
@@ -134,8 +210,10 @@ class Explanation:
             "prediction": _plain(self.prediction),
             "confidence": _plain(self.confidence),
             "margin": _plain(self.margin),
+            "entropy": _plain(self.entropy),
             "ties": _plain(self.ties),
             "nll": _plain(self.nll),
+            "nll_bits": _plain(self.nll_bits),
             "gradient": _plain(self.gradient),
             "total": _plain(self.total),
             "mean": _plain(self.mean),
@@ -152,7 +230,8 @@ def explain(
     Parameters
     ----------
     logits
-        ``(N, C)`` scores, or ``(C,)`` for one row; integers are taken as floating-point numbers.
+        ``(N, C)`` scores, or ``(C,)`` for one row; integers are taken as floating-point numbers. A NumPy array, a
+        torch tensor (also one that requires a gradient, or bfloat16), a JAX array, or lists.
     targets
         ``(N,)`` true classes as integers in ``[0, C)`` (or one integer for one row). Without them there is no loss.
     class_names
@@ -207,6 +286,7 @@ def explain(
         prediction=scores.argmax(axis=1).astype(np.int64),
         confidence=confidence,
         margin=confidence - second,
+        entropy=entropy(scores),
         ties=(scores == scores.max(axis=1, keepdims=True)).sum(axis=1) > 1,
         nll=nll,
         gradient=gradient,
@@ -218,7 +298,7 @@ def explain(
 def _rows(logits: ArrayLike) -> NDArray[Any]:
     """Return the scores as ``(N, C)`` with at least one row and one class."""
     try:
-        scores = np.asarray(logits)
+        scores = np.asarray(as_numpy(logits))
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"the scores are not a table: {error}") from None
     if scores.ndim == 1:
@@ -230,7 +310,7 @@ def _rows(logits: ArrayLike) -> NDArray[Any]:
 
 def _labels(targets: ArrayLike, N: int) -> NDArray[Any]:
     """Return the targets as ``(N,)``; their range is checked where the loss is computed."""
-    labels = np.atleast_1d(np.asarray(targets))
+    labels = np.atleast_1d(np.asarray(as_numpy(targets)))
     if labels.shape != (N,):
         raise ValueError(f"the targets have shape {labels.shape}; expected ({N},), one for each row of scores")
     if labels.dtype.kind in "iu" and (labels == _IGNORED).any():

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from softnll.data.text import printable
@@ -19,11 +17,12 @@ from softnll.stages import rounded_loss, shown_classes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import XAxis, YAxis
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from softnll.explanation import Explanation, Losses
 
-__all__ = ["FORMATS", "draw_explanation", "figure_bytes"]
+__all__ = ["FORMATS", "draw_panels", "figure_bytes", "shown"]
 
 FORMATS = ("png", "svg", "pdf")
 MOST_ROWS = 8
@@ -36,29 +35,19 @@ GRID = "#d9dde5"
 ROWS = ("#0063a3", "#b85500", "#00785a", "#a3387c", "#6a6f00", "#1f7fb8", "#8a4b2a", "#4d4dbf")
 
 
-def draw_explanation(told: Explanation, figure: Figure | None = None) -> Figure:
-    """Draw an explanation into a figure of its own or into the one given; at most 8 rows and 8 classes are shown.
-
-    Examples
-    --------
-    >>> import softnll as sn
-    >>> figure = sn.explain([[5, 4, 2]], [0]).plot()
-    >>> len(figure.axes)
-    3
-    """
-    if figure is None:
-        figure = Figure(figsize=(12, 3.9), facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
+def shown(told: Explanation) -> tuple[int, NDArray[np.int64]]:
+    """Return how many rows are drawn, and which classes."""
     N = min(len(told.logits), MOST_ROWS)
-    classes = shown_classes(told, N, MOST_CLASSES)
-    if told.losses is None:
-        _draw_probabilities(figure.subplots(), told, N, classes)
-    else:
-        left, middle, right = figure.subplots(1, 3, width_ratios=[1.15, 1, 1])
-        _draw_probabilities(left, told, N, classes)
-        _draw_losses(middle, told, told.losses, N)
-        _draw_gradient(right, told, told.losses, N, classes)
-    return figure
+    return N, shown_classes(told, N, MOST_CLASSES)
+
+
+def draw_panels(told: Explanation, axes: list[Axes]) -> None:
+    """Draw an explanation into its panels: the probabilities and, where there are losses, those and the gradient."""
+    N, classes = shown(told)
+    _draw_probabilities(axes[0], told, N, classes)
+    if told.losses is not None:
+        _draw_losses(axes[1], told, told.losses, N)
+        _draw_gradient(axes[2], told, told.losses, N, classes)
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:

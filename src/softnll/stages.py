@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softnll.data.text import printable
+from softnll.notebook import cell, styled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +54,7 @@ def stages(told: Explanation, *, bits: bool = False) -> list[Stage]:
         table("Scores f, as the network gave them", told.logits, lambda x: f"{x:.4g}", left_out),
         table("Probabilities p = exp(f) / sum of the row's exp(f)", told.probabilities, _probability),
     ]
+    found.append(_sureness(told, N, names, bits=bits))
     if told.losses is None:
         return found
     targets, nll, gradient, total, mean = told.losses
@@ -84,6 +86,26 @@ def stages(told: Explanation, *, bits: bool = False) -> list[Stage]:
     return found
 
 
+def _sureness(told: Explanation, N: int, names: tuple[str, ...], *, bits: bool) -> Stage:
+    """Return how sure each row is: what it predicts, how far ahead, and how much is left open."""
+    unit, scale = ("bits", 1 / math.log(2)) if bits else ("nats", 1.0)
+    rows = tuple(
+        (
+            printable(told.class_names[told.prediction[n]]),
+            _probability(float(told.confidence[n])),
+            _probability(float(told.margin[n])),
+            rounded_loss(float(told.entropy[n]) * scale),
+        )
+        for n in range(N)
+    )
+    C = told.logits.shape[1]
+    most = f"{math.log(C) * scale:.2f}"
+    note = f"entropy, the loss that the row itself expects: 0 where it is certain, {most} where it knows nothing"
+    columns = ("prediction", "confidence", "margin", "entropy")
+    title = f"How sure each row is: margin to the next class, entropy in {unit}"
+    return Stage(title, columns, names, rows, (None,) * N, note)
+
+
 def shown_classes(told: Explanation, N: int, most: int) -> NDArray[np.int64]:
     """Return at most ``most`` classes to show for the first N rows: the true ones and the likeliest, in their order."""
     C = told.logits.shape[1]
@@ -112,7 +134,7 @@ def as_html(tables: list[Stage], words: list[str]) -> str:
     """Return the tables and the words as HTML in which every name is text and nothing else."""
     parts = [_one_as_html(table) for table in tables]
     said = "".join(f"<li>{html.escape(word)}</li>" for word in words)
-    return f'<div class="softnll-explanation">{"".join(parts)}<ul>{said}</ul></div>'
+    return styled("softnll-explanation", f"{''.join(parts)}<ul>{said}</ul>")
 
 
 def _one_as_text(table: Stage) -> str:
@@ -131,18 +153,16 @@ def _one_as_text(table: Stage) -> str:
 
 
 def _one_as_html(table: Stage) -> str:
-    """Return one table as HTML."""
+    """Return one table as HTML; the true class's cells are marked."""
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in table.columns)
     body = ""
     for name, row, mark in zip(table.names, table.rows, table.marks, strict=True):
-        cells = "".join(
-            f"<td><b>{html.escape(value)}</b></td>" if i == mark else f"<td>{html.escape(value)}</td>"
-            for i, value in enumerate(row)
-        )
+        cells = "".join(cell("td", value, i == mark) for i, value in enumerate(row))
         body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
-    note = f"<p>{html.escape(table.note)}</p>" if table.note else ""
+    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
     caption = f"<caption>{html.escape(table.title)}</caption>"
-    return f"<table>{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+    head = f"<thead><tr><td></td>{head}</tr></thead>"
+    return f'<div class="wide"><table>{caption}{head}<tbody>{body}</tbody></table></div>{note}'
 
 
 def _row_name(told: Explanation, n: int) -> str:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,9 +22,20 @@ from rich.text import Text
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from softnll.derivation import Derivation
     from softnll.stages import Stage
 
-__all__ = ["Download", "Iterations", "RowProgress", "key_values", "print_stage", "print_words", "stderr", "stdout"]
+__all__ = [
+    "Download",
+    "Iterations",
+    "RowProgress",
+    "key_values",
+    "print_derivation",
+    "print_stage",
+    "print_words",
+    "stderr",
+    "stdout",
+]
 
 # Colours of the first rows of a table, readable on dark and light backgrounds.
 ROW_STYLES = ("blue", "yellow", "green", "magenta", "cyan", "red")
@@ -62,6 +74,33 @@ def print_words(console: Console, words: list[str]) -> None:
         table = Table.grid(padding=(0, 1))
         table.add_row("\N{BULLET}", Text(word))
         console.print(table)
+
+
+def print_derivation(console: Console, derived: Derivation) -> None:
+    """Print a derivation's steps; titles in bold, the true class's column too."""
+    from softnll.derivation_steps import heading, steps  # noqa: PLC0415 - only this command needs it
+    from softnll.formula import as_text  # noqa: PLC0415 - only this command needs it
+
+    console.print(Text(heading(derived), style="bold"))
+    for number, step in enumerate(steps(derived), 1):
+        console.print()
+        console.print(Text(f"{number}. {step.title}", style="bold"))
+        if step.says:
+            console.print(Padding(Text(step.says), (0, 0, 0, 3)))
+        for formula in step.formulas:
+            console.print(Padding(Text(as_text(formula), style="cyan"), (0, 0, 0, 5)))
+        if step.grid is not None:
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+            table.add_column("", no_wrap=True)
+            for i, name in enumerate(step.grid.columns):
+                style = "bold" if i == step.grid.mark else ""
+                heads = Text(name + ("*" if i == step.grid.mark else ""), style=style)
+                table.add_column(heads, justify="right", style=style, overflow="ellipsis")
+            for name, row in zip(step.grid.names, step.grid.rows, strict=True):
+                table.add_row(Text(name), *(Text(value) for value in row))
+            console.print(Padding(table, (0, 0, 0, 5)))
+        if step.then:
+            console.print(Padding(Text(step.then), (0, 0, 0, 3)))
 
 
 class Iterations:

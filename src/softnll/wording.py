@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softnll.contributions import contributions
 from softnll.data.text import printable
 from softnll.functional import nll_loss
 from softnll.stages import rounded_loss
@@ -55,7 +56,19 @@ def _row(told: Explanation, n: int, bits: bool) -> str:
         return f"Row {n}: {said}."
     true = int(told.losses.targets[n])
     verdict = "right" if true == best else f"wrong, it is {names[true]}"
-    return f"Row {n}: {said}; {verdict}. Unhappiness {_loss(float(told.losses.nll[n]), bits)}."
+    return f"Row {n}: {said}; {verdict}. Unhappiness {_loss(float(told.losses.nll[n]), bits)}{_rival(told, n, bits)}."
+
+
+def _rival(told: Explanation, n: int, bits: bool) -> str:
+    """Say which other class costs the most, where there are several and it shows."""
+    losses = told.losses
+    if losses is None or told.logits.shape[1] < 3 or not 0.005 <= losses.nll[n] < math.inf:
+        return ""
+    lower = contributions(told.logits[n : n + 1], losses.targets[n : n + 1])[0]
+    rival = int(lower.argmax())
+    if not 0.005 <= lower[rival] < math.inf:
+        return ""
+    return f"; without {printable(told.class_names[rival])} it would be {_loss(float(lower[rival]), bits)} less"
 
 
 def _whole(told: Explanation, losses: Losses, bits: bool) -> str:

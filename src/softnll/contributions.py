@@ -1,0 +1,76 @@
+"""What each class's score contributes to the loss, and how much of a loss a row itself expects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softnll import equation
+from softnll.functional import cross_entropy, softmax
+from softnll.problem import prepare
+from softnll.targets import blocks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["contributions", "entropy"]
+
+
+def contributions(logits: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return ``(N, C)`` by how many nats each loss would fall if that class were not there; 0 at the true one.
+
+    Without class k the true class has p_y/(1 − p_k), so the loss is lower by ``−ln(1 − p_k)``.
+
+    Parameters
+    ----------
+    logits
+        ``(N, C)`` scores, each row with a softmax.
+    targets
+        ``(N,)`` true classes.
+
+    Returns
+    -------
+    ndarray
+        Float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> contributions(np.array([[5.0, 4.0, 2.0]]), np.array([0])).round(4)
+    array([[0.    , 0.3004, 0.0358]])
+    """
+    parts = equation.normalise(prepare(logits)[0])
+    p = equation.probabilities(parts)
+    with np.errstate(divide="ignore"):
+        lower: NDArray[np.float64] = np.where(
+            p <= 0.5, -np.log1p(-np.minimum(p, 0.5)), -np.log(equation.complements(parts))
+        )
+    lower[np.arange(len(lower)), targets] = 0.0
+    return lower + 0.0
+
+
+def entropy(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ``(N,)`` −Σ p·ln p in nats: each row's cross-entropy with its own probabilities, in float64.
+
+    Parameters
+    ----------
+    logits
+        ``(N, C)`` scores, each row with a softmax.
+
+    Returns
+    -------
+    ndarray
+        Float64, from 0 to ln C.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> entropy(np.array([[0.0, 0.0], [17.0, 0.0]])).round(9).tolist()
+    [0.693147181, 7.45e-07]
+    """
+    found = np.empty(len(logits))
+    for rows in blocks(logits.shape):
+        wide = logits[rows].astype(np.float64)
+        found[rows] = cross_entropy(wide, softmax(wide), reduction="none")
+    return found

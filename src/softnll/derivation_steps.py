@@ -1,0 +1,278 @@
+"""The steps of a derivation: what is said, formulas, tables; plain text and HTML show the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from softnll.data.text import printable
+from softnll.formula import Formula, Fraction, Number, Sub, Word, digits, near_one
+from softnll.formula import as_text as line
+
+if TYPE_CHECKING:
+    from softnll.derivation import Derivation
+
+__all__ = ["Grid", "Step", "as_text", "heading", "steps"]
+
+_VISIBLE = 5e-6  # a smaller rest does not show in six digits of 1 + r
+TIMES = "\N{MULTIPLICATION SIGN}"
+DOT = "\N{MIDDLE DOT}"
+SUM = "\N{GREEK CAPITAL LETTER SIGMA}"
+DEL = "\N{PARTIAL DIFFERENTIAL}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A small table of shown numbers: a column a class, the true one's marked."""
+
+    columns: tuple[str, ...]
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    mark: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: a title, what is said of it, formulas, a table, and what follows from it."""
+
+    title: str
+    says: str
+    formulas: tuple[Formula, ...]
+    grid: Grid | None = None
+    then: str = ""
+
+
+def heading(derived: Derivation) -> str:
+    """Return one line on what is derived."""
+    name = printable(derived.names[derived.place])
+    return f"Row {derived.row}, true class y = {name}: from scores f to the derivative of the loss by each score"
+
+
+def steps(derived: Derivation) -> list[Step]:
+    """Return the steps from scores to the gradient."""
+    return [
+        _exponentials(derived),
+        _softmax(derived),
+        _loss(derived),
+        _logarithm(derived),
+        _quotient_rule(derived),
+        _jacobian(derived),
+        _chain_rule(derived),
+        _result(derived),
+    ]
+
+
+def as_text(derived: Derivation, found: list[Step]) -> str:
+    """Return the steps as plain text; a star stands at the true class."""
+    lines = [heading(derived)]
+    for number, step in enumerate(found, 1):
+        lines += ["", f"{number}. {step.title}"]
+        lines += [f"   {step.says}"] * bool(step.says)
+        lines += [f"     {line(formula)}" for formula in step.formulas]
+        lines += _grid_lines(step.grid) if step.grid is not None else []
+        lines += [f"   {step.then}"] * bool(step.then)
+    return "\n".join(lines)
+
+
+def _grid_lines(grid: Grid) -> list[str]:
+    """Return a table as aligned lines."""
+    head = ["", *(name + ("*" if i == grid.mark else " ") for i, name in enumerate(grid.columns))]
+    cells = [head, *([name, *(f"{value} " for value in row)] for name, row in zip(grid.names, grid.rows, strict=True))]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = []
+    for first, *others in cells:
+        right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("     " + "  ".join([first.ljust(widths[0]), *right]).rstrip())
+    return lines
+
+
+def _grid(derived: Derivation, *rows: tuple[str, tuple[str, ...]]) -> Grid:
+    """Return a table with a column for each shown class."""
+    columns = tuple(printable(name, 14) for name in derived.names)
+    return Grid(columns, tuple(name for name, _ in rows), tuple(cells for _, cells in rows), derived.place)
+
+
+def _shown(values: object) -> tuple[str, ...]:
+    """Return numbers as cells; what the rest has none of is a dash."""
+    return tuple("\N{EN DASH}" if v != v else digits(v) for v in (float(v) for v in values))  # type: ignore[attr-defined]  # noqa: PLR0124 - NaN
+
+
+def _p(derived: Derivation, i: int) -> Number:
+    """Return a class's probability for a formula."""
+    return Number(float(derived.probabilities[i]), float(derived.complements[i]))
+
+
+def _slope(of: str | Sub, by: Sub) -> Fraction:
+    """Return a partial derivative."""
+    return Fraction((DEL, of), (DEL, by))
+
+
+def _other(derived: Derivation) -> int | None:
+    """Return the likeliest class that is not the true one, which stands for all others; None where there is none."""
+    places = [i for i in range(len(derived.names)) if i != derived.place and i < len(derived.classes)]
+    return max(places, key=lambda i: float(derived.probabilities[i]), default=None)
+
+
+def _exponentials(d: Derivation) -> Step:
+    """Step 1: exponentials, the largest score taken off."""
+    return Step(
+        "Exponentiate the scores",
+        "Taking the largest score m off first changes nothing: exp(m) cancels in step 2. No exponential overflows.",
+        (("m", "=", Number(d.largest)), (Sub("e", "k"), "=", "exp", "(", Sub("f", "k"), "-", "m", ")")),
+        _grid(d, ("f", _shown(d.scores)), ("f - m", _shown(d.differences)), ("e", _shown(d.exponentials))),
+    )
+
+
+def _softmax(d: Derivation) -> Step:
+    """Step 2: divide by the sum."""
+    total: Formula = ("=", Number(d.total)) if d.rest > _VISIBLE else ()
+    p = tuple(near_one(float(a), float(b)) for a, b in zip(d.probabilities, d.complements, strict=True))
+    return Step(
+        "Divide by their sum: softmax",
+        "The largest class contributes exactly 1 to the sum S; r is what the others contribute.",
+        (
+            ("r", "=", Number(d.rest), ",", "S", "=", "1", "+", "r", *total),
+            (Sub("p", "k"), "=", Fraction((Sub("e", "k"),), ("S",))),
+        ),
+        _grid(d, ("p", p)),
+    )
+
+
+def _loss(d: Derivation) -> Step:
+    """Step 3: the loss."""
+    exact: Formula = (
+        "L", "=", "-", "ln", Sub("p", "y"), "=", "(", "m", "-", Sub("f", "y"), ")", "+", "ln", "(", "1", "+", "r", ")",
+        "=", Number(d.ahead), "+", Number(d.log_total), "=", Number(d.nll), Word("nats"),
+    )  # fmt: skip
+    return Step(
+        "Take the natural logarithm: the loss",
+        "Only the true class's probability is looked at. Written with m and r nothing is subtracted that could cancel.",
+        (exact,),
+    )
+
+
+def _logarithm(d: Derivation) -> Step:
+    """Step 4: the derivative of the logarithm."""
+    entry = float(d.loss_by_probability[d.place])
+    at: Formula = (
+        _slope("L", Sub("p", "y")), "=", "-", Fraction(("1",), (Sub("p", "y"),)),
+        "=", Number(entry),
+    )  # fmt: skip
+    elsewhere: Formula = (_slope("L", Sub("p", "i")), "=", "0", Word("for i other than y"))
+    alone = len(d.names) == 1
+    return Step(
+        "Differentiate the loss by the probabilities",
+        "(ln p)' = 1/p, for the natural logarithm; a logarithm to base 10 would divide everything below by ln 10.",
+        (at,) if alone else (at, elsewhere),
+    )
+
+
+def _quotient_rule(d: Derivation) -> Step:
+    """Step 5: the derivative of the true class's probability."""
+    y, k = d.place, _other(d)
+    e_y, e_k, total = Sub("e", "y"), Sub("e", "k"), "S"
+    square = ("S\N{SUPERSCRIPT TWO}",)
+    at: Formula = (
+        _slope(Sub("p", "y"), Sub("f", "y")), "=", Fraction((e_y, DOT, total, "-", e_y, DOT, e_y), square),
+        "=", Sub("p", "y"), DOT, "(", "1", "-", Sub("p", "y"), ")",
+        "=", _p(d, y), TIMES, Number(float(d.complements[y]), float(d.probabilities[y])),
+        "=", Number(float(d.jacobian[y, y])),
+    )  # fmt: skip
+    if k is None:
+        return Step("Differentiate p_y by the score: the quotient rule", _QUOTIENT, (at,))
+    name = Sub("f", d.names[k])
+    other: Formula = (
+        _slope(Sub("p", "y"), Sub("f", "k")), "=", Fraction(("0", DOT, total, "-", e_y, DOT, e_k), square),
+        "=", "-", Sub("p", "y"), DOT, Sub("p", "k"),
+    )  # fmt: skip
+    number: Formula = (
+        Word("for example"), _slope(Sub("p", "y"), name), "=", "-", _p(d, y), TIMES, _p(d, k),
+        "=", Number(float(d.jacobian[y, k])),
+    )  # fmt: skip
+    return Step(
+        "Differentiate p_y by the scores: the quotient rule",
+        _QUOTIENT,
+        (at, other, number),
+        then="-p_y\N{MIDDLE DOT}p_k is often forgotten: every score is in the sum S, so every score moves p_y.",
+    )
+
+
+_QUOTIENT = "(a/S)' = (a'S - aS')/S\N{SUPERSCRIPT TWO}, with S' = e_k; a = e_y depends on its own score only."
+
+
+def _jacobian(d: Derivation) -> Step:
+    """Step 6: the same for every probability."""
+    columns = tuple(printable(name, 14) for name in d.names)
+    grid = Grid(columns, columns, tuple(_shown(row) for row in d.jacobian), d.place)
+    rest = " The others stand for their summed p and a shared change of score." if d.n_rest else ""
+    return Step(
+        "Do so for every probability: the Jacobian",
+        f"Row i, column k; [i = k] is 1 on the diagonal, else 0. Rows and columns sum to 0.{rest}",
+        (
+            (
+                _slope(Sub("p", "i"), Sub("f", "k")), "=", Sub("p", "i"), DOT,
+                "(", Word("[i = k]"), "-", Sub("p", "k"), ")",
+            ),
+        ),
+        grid,
+    )  # fmt: skip
+
+
+def _chain_rule(d: Derivation) -> Step:
+    """Step 7: the sum over all probabilities."""
+    rule: Formula = (
+        _slope("L", Sub("f", "k")), "=", Sub(SUM, "i"), _slope("L", Sub("p", "i")), DOT,
+        _slope(Sub("p", "i"), Sub("f", "k")),
+    )  # fmt: skip
+    if not d.whole:
+        return Step(
+            "Chain rule, over all probabilities",
+            "p_y is 0, or its products are too small for float64: p_y is cancelled first, in step 8.",
+            (rule,),
+        )
+    columns = tuple(printable(name, 14) for name in d.names)
+    terms = d.loss_by_probability[:, None] * d.jacobian + 0.0
+    names = tuple(f"i = {name}" for name in columns)
+    grid = Grid(
+        columns,
+        (*names, "sum"),
+        (*(_shown(row) for row in terms), _shown(terms.sum(axis=0))),
+        d.place,
+    )
+    return Step(
+        "Chain rule, over all probabilities",
+        "A score moves every probability; the loss hears of it through each. Row i, column k:",
+        (rule,),
+        grid,
+        "" if len(names) == 1 else "All rows but the true class's are 0, because step 4 is 0 there.",
+    )
+
+
+def _result(d: Derivation) -> Step:
+    """Step 8: what is left."""
+    y = Sub("p", "y")
+    at: Formula = (
+        Word("k = y:"), "-", Fraction(("1",), (y,)), DOT, y, DOT, "(", "1", "-", y, ")", "=", y, "-", "1",
+        "=", Number(float(d.gradient[d.place])),
+    )  # fmt: skip
+    other: Formula = (
+        Word("k other than y:"), "-", Fraction(("1",), (y,)), DOT, "(", "-", y, DOT, Sub("p", "k"), ")",
+        "=", Sub("p", "k"),
+    )  # fmt: skip
+    onehot = tuple("1" if i == d.place else "0" for i in range(len(d.names)))
+    p = tuple(near_one(float(a), float(b)) for a, b in zip(d.probabilities, d.complements, strict=True))
+    alone = len(d.names) == 1
+    return Step(
+        "Cancel p_y: the gradient is p - onehot",
+        "",
+        (at,) if alone else (at, other),
+        _grid(d, ("p", p), ("onehot", onehot), ("gradient", _shown(d.gradient))),
+        _ALONE if alone else _MEANING,
+    )
+
+
+_ALONE = "With one class there is nothing to learn: p = 1 whatever the score."
+_MEANING = (
+    "It sums to 0. A step against it raises the true class's score and lowers each other one "
+    "in proportion to its probability."
+)

@@ -1,0 +1,130 @@
+"""The figure of an explanation as an object with the values drawn, in the manner of scikit-learn's displays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from softnll.figures import draw_panels, figure_bytes, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from softnll.explanation import Explanation
+
+__all__ = ["ExplanationDisplay"]
+
+
+class ExplanationDisplay:
+    """Probabilities, losses on the curve of −ln p, and the gradient, as far as they are drawn: 8 rows, 8 classes.
+
+    Attributes
+    ----------
+    explanation
+        Where the values come from.
+    classes
+        ``(K,)`` the classes drawn, as numbers from 0.
+    class_names
+        ``(K,)`` what they are called.
+    probabilities
+        ``(n, K)`` of the rows drawn.
+    targets, true_probabilities, nll
+        ``(n,)`` true class, its probability, and the loss in nats; None without targets.
+    gradient
+        ``(n, K)`` derivative of the total by each score; None without targets.
+    figure_, axes_, ax_
+        After `plot`: the figure, the list of panels, and the first of them.
+
+    Examples
+    --------
+    >>> import softnll as sn
+    >>> display = sn.explain([[5, 4, 2]], [0]).display()
+    >>> display.plot().axes_[1].get_ylabel()
+    'nats'
+    >>> display.true_probabilities.round(6).tolist()
+    [0.705385]
+    """
+
+    figure_: Figure
+    axes_: list[Axes]
+    ax_: Axes
+
+    def __init__(self, explanation: Explanation) -> None:
+        N, classes = shown(explanation)
+        self.explanation = explanation
+        self.classes: NDArray[np.int64] = classes
+        self.class_names = tuple(explanation.class_names[c] for c in classes)
+        self.probabilities: NDArray[Any] = explanation.probabilities[:N, classes]
+        self.targets: NDArray[np.int64] | None = None
+        self.true_probabilities: NDArray[Any] | None = None
+        self.nll: NDArray[Any] | None = None
+        self.gradient: NDArray[Any] | None = None
+        if explanation.losses is not None:
+            self.targets = explanation.losses.targets[:N]
+            self.true_probabilities = explanation.probabilities[np.arange(N), self.targets]
+            self.nll = explanation.losses.nll[:N]
+            self.gradient = explanation.losses.gradient[:N, classes]
+
+    @classmethod
+    def from_explanation(cls, explanation: Explanation) -> Self:
+        """Return the display of an explanation; nothing is drawn yet."""
+        return cls(explanation)
+
+    def plot(self, ax: Any = None, *, figure: Figure | None = None) -> Self:
+        """Draw it.
+
+        Parameters
+        ----------
+        ax
+            None for a figure of its own; axes whose place the panels take (they are switched off); or as many axes as
+            there are panels, one each: three, or one without targets.
+        figure
+            A figure to draw into, instead of ``ax``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If both are given, or ``ax`` is neither axes nor the right number of them.
+        """
+        if ax is not None and figure is not None:
+            raise ValueError("ax and figure are both given; allowed: one of them")
+        panels = 1 if self.nll is None else 3
+        widths = [1.15, 1, 1][:panels]
+        if ax is None:
+            if figure is None:
+                figure = Figure(figsize=(12, 3.9), facecolor="white", layout="constrained")
+                FigureCanvasAgg(figure)
+            axes = list(np.atleast_1d(figure.subplots(1, panels, width_ratios=widths)))
+        elif isinstance(ax, Axes):
+            axes = [ax] if panels == 1 else _within(ax, widths)
+        else:
+            axes = list(np.ravel(np.asarray(ax, dtype=object)))
+            if not all(isinstance(one, Axes) for one in axes):
+                raise TypeError("ax holds what are not matplotlib axes; allowed: axes, or an array of them")
+            if len(axes) != panels:
+                raise ValueError(f"ax holds {len(axes)} axes; allowed: one to share, or {panels}, one for each panel")
+        draw_panels(self.explanation, axes)
+        owner = axes[0].get_figure(root=True)
+        assert owner is not None  # noqa: S101 - it was just drawn into
+        self.figure_, self.axes_, self.ax_ = owner, axes, axes[0]
+        return self
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture, which notebooks show."""
+        return figure_bytes(type(self)(self.explanation).plot().figure_, "png")
+
+
+def _within(ax: Axes, widths: list[float]) -> list[Axes]:
+    """Return panels beside each other in the place of these axes."""
+    place = ax.get_subplotspec()
+    figure = ax.get_figure()
+    assert figure is not None  # noqa: S101 - axes that were removed from theirs cannot be drawn into
+    if place is None:
+        raise ValueError("ax was placed by hand; allowed: axes of a grid (plt.subplots), or an array of axes")
+    ax.set_axis_off()
+    grid = place.subgridspec(1, len(widths), width_ratios=widths, wspace=0.35)
+    return [figure.add_subplot(grid[0, i]) for i in range(len(widths))]
