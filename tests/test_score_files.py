@@ -195,3 +195,13 @@ def test_labels_that_are_none(tmp_path):
     np.save(tmp_path / "y.npy", np.zeros((2, 2, 2)))
     with pytest.raises(DataError, match="expected"):
         open_labels(tmp_path / "y.npy")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_explain_reads_them_too(name, tmp_path, capsys):
+    WRITERS[name](tmp_path / name)
+    torch.save(torch.from_numpy(LABELS), tmp_path / "y.pt")
+    assert main(["explain", "--scores", str(tmp_path / name), "--target", str(tmp_path / "y.pt"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose(told["scores"], SCORES, rtol=1e-6)
+    assert told["targets"] == LABELS.tolist()

@@ -53,10 +53,10 @@ def _softnll(
 def explain(
     scores: Annotated[
         str | None,
-        typer.Option(help="Scores: rows apart by ';', numbers by ',', or a .npy or .csv file. Without: three images."),
+        typer.Option(help="Scores: rows apart by ';', numbers by ',', or a file. Without: three images."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="True classes, names or numbers from 0, apart by ','; or a .npy or .csv file.")
+        str | None, typer.Option(help="True classes, names or numbers from 0, apart by ','; or a file.")
     ] = None,
     classes: Annotated[str | None, typer.Option(help="Names of the classes, apart by ','.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")] = None,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_class_names", "read_names", "read_scores", "read_targets"]
 
-_FILES = (".npy", ".csv", ".tsv")
+_FILES = (".npy", ".csv", ".tsv", ".npz", ".parquet", ".safetensors", ".pt", ".pth")
+_SIMPLE = _FILES[:3]
 _LARGEST_NAMES = 1 << 24  # bytes of a file of class names
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 
@@ -30,7 +31,8 @@ def read_scores(given: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     Parameters
     ----------
     given
-        Rows apart by ``;``, numbers by ``,``; or the name of a .npy, .csv or .tsv file.
+        Rows apart by ``;``, numbers by ``,``; or the name of a file that :func:`softnll.data.score_files.open_scores`
+        reads.
 
     Raises
     ------
@@ -46,6 +48,11 @@ def read_scores(given: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     if path is None:
         lines = [row.split(",") for row in given.strip().strip(";").split(";")]
         return _table(lines, "--scores", "row", 0), None
+    if path.suffix.lower() not in _SIMPLE:
+        from softnll.data.score_files import open_scores  # noqa: PLC0415 - which reads tables through this module
+
+        rows, names = open_scores(path)
+        return rows.rows(slice(None)), names
     if path.suffix.lower() == ".npy":
         array = read_npy(path)
         if array.ndim not in (1, 2) or array.dtype.kind not in "iuf" or array.size == 0:
@@ -59,7 +66,7 @@ def read_scores(given: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
 
 
 def read_targets(given: str, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return true classes from numbers or names apart by ``,``, or from a .npy or .csv file of them.
+    """Return true classes from numbers or names apart by ``,``, or from a file of them.
 
     What is a class's name counts as that name; everything else must be an index into the classes.
 
@@ -77,9 +84,14 @@ def read_targets(given: str, class_names: tuple[str, ...]) -> NDArray[np.int64]:
     if path is None:
         return _indices([word.strip() for word in given.split(",")], class_names, "--target")
     where = place(path)
-    if path.suffix.lower() != ".npy":
+    if path.suffix.lower() in (".csv", ".tsv"):
         return _indices(read_label_column(path).tolist(), class_names, where)
-    array = read_npy(path)
+    if path.suffix.lower() == ".npy":
+        array = read_npy(path)
+    else:
+        from softnll.data.score_files import open_labels  # noqa: PLC0415 - which reads tables through this module
+
+        array = open_labels(path)
     if array.ndim != 1 or array.dtype.kind not in "iuU":
         raise DataError(
             f"{where}: targets of shape {array.shape} and type {array.dtype.name}; expected (N,) whole numbers"
