@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -126,3 +127,29 @@ assert abs(sn.softmax(x).sum() - 40_000) < 1
 sys.exit(os.waitstatus_to_exitcode(status))
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+
+
+def test_a_busy_pool_keeps_no_arrays():
+    """A call that no thread had time for waits in the pool's queue; what it would have worked on must not."""
+    free, begun = threading.Event(), threading.Event()
+
+    def wait(_first, _last):
+        begun.set()
+        free.wait(30)
+
+    blocker = threading.Thread(target=lambda: for_rows(1 << 16, 4, wait, threads=2))
+    blocker.start()
+    begun.wait(30)
+
+    class Arrays:
+        pass
+
+    arrays = Arrays()
+    left = weakref.ref(arrays)
+    for_rows(1 << 16, 4, lambda *_, kept=arrays: None, threads=2)  # noqa: ARG005
+    del arrays
+    try:
+        assert left() is None
+    finally:
+        free.set()
+        blocker.join(30)

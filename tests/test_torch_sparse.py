@@ -66,7 +66,7 @@ def test_memory():
     target = snt.SparseTargets(torch.arange(2 * N).reshape(N, 2) % C, torch.full((N, 2), 0.5))
     snt.linear_cross_entropy(f[:2], W, snt.SparseTargets(*(each[:2] for each in target))).backward()  # compiles
     plan = snt.plan(f, W, target, max_bytes=6 << 20)
-    gc.collect()  # of what earlier tests left; what their finalisers ask for is not ours
+    gc.collect()  # what finalisers of earlier tests ask for is not ours
     tracemalloc.start()
     snt.linear_cross_entropy(f, W, target, max_bytes=6 << 20).backward()
     peak = tracemalloc.get_traced_memory()[1]

@@ -68,9 +68,11 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
     step = -(-step // 16) * 16
     starts = itertools.count(0, step)  # next() of it is one step under the GIL: each range is taken once
 
+    held = [work]  # emptied at the end: the pool lets go of a call, and of its arrays, when a thread next looks for one
+
     def run() -> None:
         while (first := next(starts)) < n_rows:
-            work(first, min(first + step, n_rows))
+            held[0](first, min(first + step, n_rows))
 
     if threads == 1:
         run()
@@ -81,5 +83,6 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
     finally:
         begun = [helper for helper in helpers if not helper.cancel()]  # other callers may keep the pool busy
         wait(begun)
+        held.clear()
     for helper in begun:
         helper.result()
