@@ -396,6 +396,7 @@ def test_numbers_of_every_room_tell_their_formulas(visit, width):
     page.click("[data-told='w01']")
     words = page.locator("#training-formula")
     assert words.locator("math").count() == 2
+    assert words.locator("math").last.text_content().count("wA2") == 2  # a symbol used twice is there twice
     found = page.evaluate(
         """(() => {
           const { current } = softnllPage.state;

@@ -4,7 +4,7 @@ const formulas = (() => {
 
   function element(name, ...children) {
     const made = document.createElementNS(SPACE, name);
-    for (const child of children) made.append(typeof child === "string" ? document.createTextNode(child) : child);
+    for (const child of children) made.append(child.parentNode ? child.cloneNode(true) : child);  // twice in a formula: drawn twice
     return made;
   }
   const mi = (text) => element("mi", text);

@@ -165,13 +165,13 @@ const roomMistakes = (() => {
       const { ece, bins } = M.reliability(confidence, right);
       const mean = (each) => each.reduce((a, b) => a + Number(b), 0) / each.length;
       const N = mn(String(EXAMPLES.length));
-      const over = (all) => fraction(mn(all), N.cloneNode(true));
+      const over = (all) => fraction(mn(all), N);
       const [accuracy, sure, loss] = [mean(right), mean(confidence), mean(scaled.map((each) => each.loss))];
       return { picture: reliabilityPicture(bins), head: ["", "accuracy", "confidence", "loss", "ECE"], rows: [["all", from(fixed(accuracy, 3), "The share whose highest probability is the truth's:", math(over(accuracy * EXAMPLES.length), mo("="), mn(accuracy))),
         from(fixed(sure, 3), "The mean of the highest probabilities:", math(over(sure * EXAMPLES.length), mo("="), mn(sure))),
         from(fixed(loss, 3), "The mean of −ln of the truth's probability:", math(over(loss * EXAMPLES.length), mo("="), mn(loss))),
         from(fixed(ece, 3), "In ten bins of confidence: how far accuracy is from confidence, weighted by how many are there.",
-          math(formulas.element("munder", mo("∑"), mi("bins")), fraction(mi("n"), N.cloneNode(true)), mo("·"), mo("|"), mi("accuracy"), mo("−"), mi("confidence"), mo("|"), mo("="), mn(ece)))]] };
+          math(formulas.element("munder", mo("∑"), mi("bins")), fraction(mi("n"), N), mo("·"), mo("|"), mi("accuracy"), mo("−"), mi("confidence"), mo("|"), mo("="), mn(ece)))]] };
     });
 
   function reliabilityPicture(bins) {
