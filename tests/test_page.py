@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import softnll as sn
+from softnll.calibration import reliability
 from softnll.cli import main
 from softnll.page import build
 
@@ -55,7 +56,7 @@ def visit(browser, file):
 
 
 def close(ours, theirs):
-    np.testing.assert_allclose(np.array(ours, float), theirs, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(np.array(ours, float), theirs, rtol=1e-12, atol=1e-300)  # below, digits go lost
 
 
 def until(page, says):
@@ -83,6 +84,9 @@ def test_the_command(tmp_path, capsys):
     path.write_text("older")
     assert main(["page", "--out", str(path)]) == 0  # replaced whole
     assert path.read_text(encoding="utf-8") == build()
+    missing = tmp_path / "not" / "there" / "page.html"
+    assert main(["page", "--out", str(missing)]) == 0  # folders are made
+    assert missing.read_text(encoding="utf-8") == build()
     folder = tmp_path / "folder"
     folder.mkdir()
     assert main(["page", "--out", str(folder)]) in (1, 2)
@@ -107,7 +111,7 @@ def test_the_policy_lets_nothing_in():
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("temperature", [1.0, 0.1, 2.5])
+@pytest.mark.parametrize("temperature", [1.0, 0.1, 2.5, 1e-2, 1e-3, 1e-4])
 def test_numbers_are_the_librarys(visit, temperature):
     page = visit()
     rows = [
@@ -118,8 +122,10 @@ def test_numbers_are_the_librarys(visit, temperature):
     for row in rows:
         x = np.array(row)
         close(call(page, "softmax", row, temperature), sn.softmax(x, temperature=temperature))
-        close(call(page, "logsumexp", row, temperature), sn.logsumexp(x / temperature))
-        close(call(page, "jacobian", row, temperature), sn.softmax_jacobian(x / temperature) / temperature)
+        m, log_p = x.max(), sn.log_softmax(x, temperature=temperature)
+        close(call(page, "logsumexp", row, temperature), m / temperature - log_p[x.argmax()])
+        if temperature >= 0.1:  # below, x / temperature is not the row that the page is asked of
+            close(call(page, "jacobian", row, temperature), sn.softmax_jacobian(x / temperature) / temperature)
         for target in range(min(3, len(row))):
             loss, grad = sn.cross_entropy_and_grad(x, target, temperature=temperature)
             close(call(page, "loss", row, target, temperature), loss)
@@ -137,15 +143,37 @@ def test_a_training_step_is_the_librarys(visit):
     loss, grads = sn.linear_cross_entropy_and_grad(X, W, y, bias=b)
     found = call(page, "evaluate", model, points, "softmax")
     np.testing.assert_allclose(found["loss"], loss, rtol=1e-12)
-    np.testing.assert_allclose(found["dW"], grads.weight, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(found["dW"], grads.weight, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(found["db"], grads.bias, rtol=1e-12, atol=1e-15)
     stepped = call(page, "step", model, points, 0.3, "softmax")
-    np.testing.assert_allclose(stepped["W"], W - 0.3 * grads.weight, rtol=1e-11)
-    np.testing.assert_allclose(stepped["b"], b - 0.3 * grads.bias, rtol=1e-11)
+    np.testing.assert_allclose(stepped["W"], W - 0.3 * grads.weight, rtol=1e-12)
+    np.testing.assert_allclose(stepped["b"], b - 0.3 * grads.bias, rtol=1e-12)
     hinge = call(page, "evaluate", model, points, "hinge")
     scores = X @ W.T + b
     over = np.maximum(0, scores - scores[np.arange(20), y][:, None] + 1)
     over[np.arange(20), y] = 0
     np.testing.assert_allclose(hinge["loss"], over.sum(1).mean(), rtol=1e-12)
+    slope = (over > 0).astype(float)
+    slope[np.arange(20), y] = -slope.sum(1)
+    np.testing.assert_allclose(hinge["dW"], slope.T @ X / 20, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(hinge["db"], slope.mean(0), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.browser
+def test_calibration_is_the_librarys(visit):
+    rng = np.random.default_rng(3)
+    scores, y = rng.normal(0, 2, (500, 3)), rng.integers(0, 3, 500)
+    p = sn.softmax(scores)
+    confidence, right = p.max(1), p.argmax(1) == y
+    confidence[:2] = 0.5, 1.0  # a bin holds its upper edge
+    found = call(visit(), "reliability", confidence.tolist(), right.tolist())
+    expected = reliability(confidence, right, bins=10)
+    assert [each["count"] for each in found["bins"]] == expected.counts.tolist()
+    for k, each in enumerate(found["bins"]):
+        if each["count"]:
+            close(each["confidence"] / each["count"], expected.confidence[k])
+            close(each["right"] / each["count"], expected.accuracy[k])
+    close(found["ece"], expected.ece)
 
 
 @pytest.mark.browser
@@ -173,8 +201,9 @@ def test_every_room_fits(visit, width, height, scheme):
 
 
 @pytest.mark.browser
-def test_scores_are_typed_and_numbers_follow(visit):
-    page = visit()
+@pytest.mark.parametrize("width", [360, 1280])
+def test_scores_are_typed_and_numbers_follow(visit, width):
+    page = visit(width=width)
     assert page.locator("#loss-0").inner_text() == "0.349"
     assert page.locator("#mean").inner_text() == "0.3624"
     page.fill("#score-0-1", "8")
@@ -195,7 +224,7 @@ def test_the_temperature_moves_everything(visit):
     tau = float(page.evaluate("softnllPage.state.current.temperature"))
     assert tau == pytest.approx(10**0.5, rel=0.01)
     assert page.locator("#p-0-0").inner_text() == f"{sn.softmax([5.0, 4.0, 2.0], temperature=tau)[0]:.3f}"
-    assert "t=" in page.evaluate("location.hash")
+    until(page, "location.hash.includes('t=')")
 
 
 @pytest.mark.browser
@@ -234,14 +263,183 @@ def test_the_address_brings_everything_back(visit):
     page.fill("#score-2-0", "-3.5")
     page.select_option("#truth-2", "2")
     page.locator("#temperature").fill("0.3")
-    address = page.evaluate("location.hash")
-    again = visit(address)
-    for what in ("#p-2-0", "#loss-2", "#mean", "#detail-title"):
+    page.click("#j-0-2")
+    again = visit(address(page))
+    for what in ("#p-2-0", "#loss-2", "#mean", "#detail-title", "#formula"):
         assert again.locator(what).inner_text() == page.locator(what).inner_text()
     page.click("#tab-training")
-    assert visit(page.evaluate("location.hash")).locator("#room-training").is_visible()
-    for bad in ("#x=1,2;3", "#x=a,b,c;1,2,3;1,2,3", "#y=0,1,7", "#t=1e9", "#room=<script>", "#row=9&t=NaN"):
-        assert visit(bad).locator("#mean").inner_text() == "0.3624"
+    assert visit(address(page)).locator("#room-training").is_visible()
+
+
+def address(page):
+    """Return what stands after '#', once it is written."""
+    page.wait_for_timeout(400)
+    return page.evaluate("location.hash")
+
+
+@pytest.mark.browser
+def test_the_address_brings_the_training_back(visit):
+    page = visit("#room=training")
+    assert address(page) == "#room=training"
+    page.locator("[data-point='3']").press("ArrowUp")
+    page.locator("#rate").fill("-1")
+    page.check("input[value=hinge]")
+    page.click("#step")
+    page.click("#step")
+    link = address(page)
+    again = visit(link)
+    for what in ("#standing-loss", "#standing-right", "#weights table"):
+        assert again.locator(what).inner_text() == page.locator(what).inner_text()
+    assert again.locator("[data-point='3']").get_attribute("aria-label") == page.locator(
+        "[data-point='3']"
+    ).get_attribute("aria-label")
+    assert again.locator("input[value=hinge]").is_checked()
+    assert again.locator("#rate").input_value() == "-1"
+    assert again.evaluate("softnllPage.training().model") == page.evaluate("softnllPage.training().model")
+    other = visit("#room=training")
+    other.evaluate("link => { location.hash = link }", link)
+    until(other, "document.querySelector('input[value=hinge]').checked")
+    assert other.locator("#weights table").inner_text() == page.locator("#weights table").inner_text()
+
+
+@pytest.mark.browser
+def test_the_address_brings_the_experiments_back(visit):
+    page = visit("#room=mistakes")
+    page.locator("#twice-classes").fill("3")
+    page.locator("#calibration-tau").fill("0.5")
+    again = visit(address(page))
+    for what in ("#twice-outcome", "#calibration-outcome"):
+        assert again.locator(what).inner_text() == page.locator(what).inner_text()
+    assert visit("#room=mistakes&e=twice-classes.1e9").locator("#twice-classes").input_value() == "100"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "#x=1,2;3",
+        "#x=a,b,c;1,2,3;1,2,3",
+        "#x=,,;,,;,,",
+        "#x= , , ; , , ; , , ",
+        "#x=0x10,1,1;1,1,1;1,1,1",
+        "#x=Infinity,0,0;0,0,0;0,0,0",
+        "#y=0,1,7",
+        "#y=,,",
+        "#t=1e9",
+        "#t=",
+        "#room=<script>",
+        "#row=9&t=NaN",
+        "#f=constructor.0&e=__proto__.1,<b>.2",
+        "#f=p.7",
+        "#pts=1,2&W=1,2,3&loss=<i>&rate=0",
+    ],
+)
+def test_a_bad_address_changes_nothing(visit, bad):
+    page = visit(bad)
+    assert page.locator("#mean").inner_text() == "0.3624"
+    assert page.locator("#formula math").count() >= 2
+
+
+@pytest.mark.browser
+def test_an_address_is_held_to_what_can_be_typed(visit):
+    page = visit("#x=1e308,-1e308,0;4,2,8;4,4,1")
+    assert page.evaluate("softnllPage.state.current.scores[0]") == [1e6, -1e6, 0]
+    assert "NaN" not in page.locator("main").inner_text()
+    assert "not a number" not in page.locator("main").inner_text()
+
+
+@pytest.mark.browser
+def test_the_address_is_written_seldom(visit):
+    """Browsers throttle who writes it at each move of a slider."""
+    page = visit()
+    page.evaluate(
+        """() => {
+          const first = history.replaceState.bind(history);
+          window.written = 0;
+          history.replaceState = (...given) => { window.written += 1; first(...given); };
+        }"""
+    )
+    for k in range(30):
+        page.locator("#temperature").fill(str(k / 100))
+    page.wait_for_timeout(400)
+    assert 1 <= page.evaluate("written") <= 8
+
+
+@pytest.mark.browser
+def test_17_ahead_is_never_shown_as_certain(visit):
+    page = visit()
+    page.click("text=17 ahead")
+    formula = page.locator("#formula")
+    for button in ("#p-0-0", "#loss-0", "#j-0-0", "#j-0-1", "[data-entry='0']"):
+        page.click(button)
+        text = formula.inner_text().replace("\n", "")
+        assert "8.2799·10⁻⁸" in text or "4.1399·10⁻⁸" in text
+        assert "ln1=" not in text.replace(" ", "").replace("\u2009", "")
+        assert "1·(1\N{MINUS SIGN}1)" not in text
+    assert "1 \N{MINUS SIGN} 8.2799·10⁻⁸" in page.locator("#p-0-0").get_attribute("aria-label")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("score", ["800", "-800", "1000000"])
+def test_large_scores_have_finite_formulas(visit, score):
+    page = visit()
+    page.fill("#score-0-0", score)
+    for button in ("#p-0-0", "#p-0-1", "#loss-0", "#j-0-0", "[data-entry='1']"):
+        page.click(button)
+        assert "∞" not in page.locator("#formula").inner_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1280])
+def test_numbers_of_every_room_tell_their_formulas(visit, width):
+    page = visit("#room=training", width)
+    page.click("[data-told='w01']")
+    words = page.locator("#training-formula")
+    assert words.locator("math").count() == 2
+    assert words.locator("math").last.text_content().count("wA2") == 2  # a symbol used twice is there twice
+    found = page.evaluate(
+        """(() => {
+          const { current } = softnllPage.state;
+          const at = current.points.map((at, n) => ({ at, label: Math.floor(n / 5) }));
+          return softnllPage.mathematics.evaluate(current.model, at).dW[0][1];
+        })()"""
+    )
+    assert f"{abs(found):.6f}".rstrip("0") in words.inner_text()
+    assert (
+        f"∂ {found:.3f}".replace("-", "\N{MINUS SIGN}") in page.locator("[data-told='w01']").inner_text()
+    )  # the gradient itself
+    page.click("[data-told='loss']")
+    assert "15" in words.inner_text()
+    page.click("#step")  # and it follows
+    assert page.locator("#room-training [aria-current=true]").count() == 1
+    page.click("#tab-mistakes")
+    for experiment in page.locator(".experiment").all():
+        buttons = experiment.locator(".outcome td button").all()
+        assert buttons
+        for button in buttons:
+            button.click()
+            assert experiment.locator(".told").inner_text().strip()
+            assert experiment.locator("[aria-current=true]").count() == 1
+
+
+@pytest.mark.browser
+def test_marks_are_large_enough_to_touch_and_the_plane_scrolls(visit):
+    page = visit("#room=training", 360, 740, has_touch=True)
+    box = page.locator("[data-point='0'] .hit").bounding_box()
+    assert min(box["width"], box["height"]) >= 24
+    action = "each => getComputedStyle(each).touchAction"
+    assert page.locator(".plane").evaluate(action) == "auto"
+    assert page.locator("[data-point='0']").evaluate(action) == "none"
+
+
+@pytest.mark.browser
+def test_the_plane_follows_the_colour_scheme(visit):
+    page = visit("#room=training", color_scheme="light")
+    picture = "document.getElementById('regions').toDataURL()"
+    light = page.evaluate(picture)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(100)
+    assert page.evaluate(picture) != light
 
 
 @pytest.mark.browser
@@ -269,14 +467,15 @@ def test_training_lowers_the_loss(visit):
 
 
 @pytest.mark.browser
-def test_points_are_dragged_and_nudged(visit):
-    page = visit("#room=training")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_points_are_dragged_and_nudged(visit, width):
+    page = visit("#room=training", width)
     point = page.locator("[data-point='0']")
     before, loss = point.get_attribute("aria-label"), page.locator("#standing-loss").inner_text()
     box = point.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
-    page.mouse.move(box["x"] + 160, box["y"] + 120, steps=4)
+    page.mouse.move(box["x"] + 80, box["y"] + 70, steps=4)
     page.mouse.up()
     assert point.get_attribute("aria-label") != before
     assert page.locator("#standing-loss").inner_text() != loss
@@ -306,13 +505,13 @@ def test_experiments_answer(visit):
     page.locator("#rounding-gap").fill("16")
     assert "∞" in page.locator("#rounding-outcome").inner_text()
     page.locator("#calibration-tau").fill("0")
-    calibrated = page.locator("#calibration-outcome td, #calibration-outcome tbody th").all_inner_texts()
+    calibrated = page.locator("#calibration-outcome td").all_inner_texts()
     page.locator("#calibration-tau").fill("-0.7")
-    sharp = page.locator("#calibration-outcome td, #calibration-outcome tbody th").all_inner_texts()
+    sharp = page.locator("#calibration-outcome td").all_inner_texts()
     assert calibrated[0] == sharp[0]  # accuracy
     assert float(calibrated[2]) < float(sharp[2])
     assert float(calibrated[3]) < 0.04 < float(sharp[3])
-    sums = page.locator("#off-diagonal-outcome tr:last-child td").all_inner_texts()
+    sums = page.locator("#off-diagonal-outcome tbody tr:last-child td").all_inner_texts()
     assert sums[0] == "0.0000"
     assert sums[1] != "0.0000"
 
@@ -348,24 +547,37 @@ def test_everything_has_a_name(visit, room):
 
 
 CONTRAST = """() => {
-  const light = (text) => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const light = (text) => {  // of any colour that CSS knows, color-mix as well
+    context.fillStyle = text;
+    context.fillRect(0, 0, 1, 1);
     const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    const [r, g, b] = text.match(/[\\d.]+/g).map((v) => linear(Number(v) / 255));
+    const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((v) => linear(v / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ratio = (one, other) => {
+    const [a, b] = [light(one), light(other)].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
   };
   const behind = (each) => {
     for (let at = each; at; at = at.parentElement) {
       const colour = getComputedStyle(at).backgroundColor;
-      if (!/rgba\\(.*, 0\\)/.test(colour) && colour.startsWith("rgb")) return colour;
+      if (!/rgba\\(.*, 0\\)/.test(colour) && colour !== "transparent") return colour;
     }
     return "rgb(255, 255, 255)";
   };
   const bad = [];
   for (const each of document.querySelectorAll("main [role=tabpanel]:not([hidden]) *, header *, nav *")) {
     const says = [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!says || each.closest("svg") || !each.getClientRects().length) continue;
-    const [a, b] = [light(getComputedStyle(each).color), light(behind(each))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) bad.push(each.outerHTML.slice(0, 90));
+    if (!says || !each.getClientRects().length) continue;
+    const { fill, color } = getComputedStyle(each);
+    if (ratio(each.closest("svg") ? fill : color, behind(each)) < 4.5) bad.push(each.outerHTML.slice(0, 90));
+  }
+  for (const each of document.querySelectorAll("input[type=number], select")) {
+    if (!each.getClientRects().length) continue;
+    const edge = getComputedStyle(each).borderTopColor;
+    if (ratio(edge, behind(each.parentElement)) < 3) bad.push(each.outerHTML.slice(0, 90));
   }
   return bad;
 }"""

@@ -35,6 +35,9 @@ const drawing = (() => {
     return html("div", { class: "slider" }, html("label", { for: id }, label), range, out);
   }
 
+  // A number that tells its formula when it is pressed.
+  const told = (attributes, ...inside) => html("button", { type: "button", class: "number", ...attributes }, ...inside);
+
   function setSlider(id, value, shown) {
     const range = byId(id);
     range.value = value;
@@ -42,5 +45,5 @@ const drawing = (() => {
     range.parentElement.querySelector("output").textContent = shown;
   }
 
-  return Object.freeze({ html, svg, byId, scale, colour, slider, setSlider });
+  return Object.freeze({ html, svg, byId, scale, colour, slider, setSlider, told });
 })();

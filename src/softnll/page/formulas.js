@@ -4,7 +4,7 @@ const formulas = (() => {
 
   function element(name, ...children) {
     const made = document.createElementNS(SPACE, name);
-    for (const child of children) made.append(typeof child === "string" ? document.createTextNode(child) : child);
+    for (const child of children) made.append(child.parentNode ? child.cloneNode(true) : child);  // twice in a formula: drawn twice
     return made;
   }
   const mi = (text) => element("mi", text);
@@ -44,6 +44,11 @@ const formulas = (() => {
     return value < 0 && text !== "0" ? `−${text}` : text;
   }
 
+  // A probability; one that six digits would round to 1 is shown by what it lacks, so that formulas of it stay true.
+  const lacks = (value, complement) => complement > 0 && value.toFixed(6) === "1.000000";
+  const share = (value, complement) => (lacks(value, complement) ? `1 − ${number(complement)}` : number(value));
+  const shareOf = (value, complement) => (lacks(value, complement) ? paren(mn("1"), mo("−"), mn(complement)) : mn(value));
+
   // Always so many digits after the point: columns stay in line.
   function fixed(value, digits = 3) {
     if (!Number.isFinite(value)) return number(value);
@@ -60,5 +65,5 @@ const formulas = (() => {
     return text.includes(".") ? text.replace(/0+$/, "").replace(/\.$/, "") : text;
   }
 
-  return Object.freeze({ math, mi, mo, mn, row, fraction, sup, sub, exp, ln, paren, signed, number, fixed });
+  return Object.freeze({ element, math, mi, mo, mn, row, fraction, sup, sub, exp, ln, paren, signed, number, fixed, share, shareOf });
 })();

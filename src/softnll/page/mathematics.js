@@ -1,14 +1,14 @@
 // The last layer in float64, in the same form as the library: the largest score m and the rest r.
 // Nothing here knows of the page; a test runs these functions in the browser against the library.
 const mathematics = (() => {
-  // u = x/temperature; r = sum of exp(u_j - m) without the first largest entry, which would be exactly 1.
+  // d = (x - largest x)/temperature, the difference first: it is exact where the quotients are not;
+  // r = sum of exp(d_j) without the first largest entry, which would be exactly 1.
   function parts(scores, temperature = 1) {
-    const u = scores.map((x) => x / temperature);
-    const top = u.indexOf(Math.max(...u));
-    const m = u[top];
-    const shifted = u.map((each) => Math.exp(each - m));
+    const top = scores.indexOf(Math.max(...scores));
+    const d = scores.map((x) => (x - scores[top]) / temperature);
+    const shifted = d.map(Math.exp);
     const r = shifted.reduce((sum, each, j) => (j === top ? sum : sum + each), 0);
-    return { u, top, m, r, shifted };
+    return { d, top, m: scores[top] / temperature, r, shifted };
   }
 
   function softmax(scores, temperature = 1) {
@@ -21,10 +21,10 @@ const mathematics = (() => {
     return m + Math.log1p(r);
   }
 
-  // -log p_y = (m - u_y) + log1p(r): no probability is rounded to 1 on the way.
+  // -log p_y = -d_y + log1p(r): no probability is rounded to 1 on the way.
   function loss(scores, target, temperature = 1) {
-    const { u, m, r } = parts(scores, temperature);
-    return m - u[target] + Math.log1p(r);
+    const { d, r } = parts(scores, temperature);
+    return Math.log1p(r) - d[target];
   }
 
   // 1 - p_i as the sum of the others: 1 minus a number near 1 has no digits left.
@@ -97,11 +97,11 @@ const mathematics = (() => {
     };
   }
 
-  // Expected calibration error over equal bins, and each bin's count, confidence and accuracy.
+  // Expected calibration error over equal bins, each with its upper edge, and each bin's count, confidence and accuracy.
   function reliability(confidences, rights, bins = 10) {
     const found = Array.from({ length: bins }, () => ({ count: 0, confidence: 0, right: 0 }));
     confidences.forEach((p, n) => {
-      const bin = found[Math.min(bins - 1, Math.floor(p * bins))];
+      const bin = found[Math.max(0, Math.ceil(p * bins) - 1)];
       bin.count += 1;
       bin.confidence += p;
       bin.right += rights[n] ? 1 : 0;
@@ -111,6 +111,6 @@ const mathematics = (() => {
   }
 
   return Object.freeze({
-    parts, softmax, logsumexp, loss, gradient, jacobian, conventional32, evaluate, step, reliability, scoresOf,
+    parts, softmax, logsumexp, loss, complement, gradient, jacobian, conventional32, evaluate, step, reliability, scoresOf,
   });
 })();

@@ -1,27 +1,67 @@
-// Room three: what people get wrong, each a small experiment.
+// Room three: what people get wrong, each a small experiment; its numbers tell their formulas.
 const roomMistakes = (() => {
-  const { html, svg, byId, scale, slider } = drawing;
-  const { fixed, number } = formulas;
+  const { html, svg, scale, slider, setSlider, told } = drawing;
+  const { math, mi, mo, mn, row, fraction, sub, exp, paren, ln, fixed, number, share } = formulas;
   const M = mathematics;
   const NAMES = state.CLASSES;
+  const made = []; // what each experiment does when somebody comes by another link
 
-  const table = (head, rows) => html("table", { class: "plain" },
-    html("thead", {}, html("tr", {}, ...head.map((each) => html("th", { scope: "col" }, each)))),
-    html("tbody", {}, ...rows.map(([name, ...cells]) => html("tr", {}, html("th", { scope: "row" }, name), ...cells.map((each) => html("td", {}, each))))));
+  // A number and where it comes from: words and formulas.
+  const from = (text, ...formula) => ({ text, formula });
 
-  // An experiment: a title, sliders, an outcome that follows them, and one sentence of what to see.
+  // An experiment: a title, sliders, a table of numbers that follow them, and one sentence of what to see.
   function experiment(id, title, sliders, see, outcome) {
-    const values = Object.fromEntries(sliders.map((each) => [each.name, each.value]));
-    const place = html("div", { class: "outcome", id: `${id}-outcome`, "aria-live": "polite" });
-    const draw = () => place.replaceChildren(...[outcome(values)].flat());
-    const made = html("section", { class: "experiment", id, "aria-labelledby": `${id}-title` },
+    const valueOf = ({ name, value, min, max }) => {
+      const moved = state.current.sliders[`${id}-${name}`];
+      return moved === undefined ? value : Math.min(max, Math.max(min, moved));
+    };
+    const place = html("div", { class: "outcome", id: `${id}-outcome` });
+    const words = html("div", { class: "told", id: `${id}-formula`, "aria-live": "polite" });
+    let shown = null;
+
+    function explain(at) {
+      shown = at;
+      const buttons = [...place.querySelectorAll("button")];
+      buttons.forEach((each, n) => (n === at ? each.setAttribute("aria-current", "true") : each.removeAttribute("aria-current")));
+      const { formula = [] } = cells[at] ?? {};
+      words.replaceChildren(...formula.map((each) => (typeof each === "string" ? html("p", {}, each) : each)));
+    }
+
+    let cells = [];
+    function draw() {
+      const { head, rows, picture = null } = outcome(Object.fromEntries(sliders.map((each) => [each.name, valueOf(each)])));
+      cells = rows.flatMap(([, ...each]) => each);
+      let n = 0;
+      const button = ({ text }, name, column) => {
+        const at = n++;
+        return told({ onclick: () => explain(at), "aria-label": `${name}, ${column}: ${text}: show the formula` }, text);
+      };
+      place.replaceChildren(...[picture, html("table", { class: "plain" },
+        html("thead", {}, html("tr", {}, ...head.map((each) => html("th", { scope: "col" }, each)))),
+        html("tbody", {}, ...rows.map(([name, ...each]) => html("tr", {}, html("th", { scope: "row" }, name),
+          ...each.map((cell, c) => html("td", {}, button(cell, name, head[c + 1])))))))].filter(Boolean));
+      explain(shown);
+    }
+
+    const move = (name, now) => {
+      state.note({ sliders: { ...state.current.sliders, [`${id}-${name}`]: Number(now.toPrecision(6)) } });
+      draw();
+    };
+    const section = html("section", { class: "experiment", id, "aria-labelledby": `${id}-title` },
       html("h3", { id: `${id}-title` }, title),
-      ...sliders.map(({ name, label, min, max, step, value, shown = (each) => fixed(each, 1) }) => slider({
-        id: `${id}-${name}`, label, min, max, step, value, shown, input: (now) => { values[name] = now; draw(); } })),
-      place, html("p", { class: "see" }, see));
+      ...sliders.map((each) => slider({ ...each, id: `${id}-${each.name}`, value: valueOf(each),
+        shown: each.shown ?? ((value) => fixed(value, 1)), input: (now) => move(each.name, now) })),
+      place, words, html("p", { class: "see" }, see));
     draw();
-    return made;
+    made.push(() => {
+      sliders.forEach((each) => setSlider(`${id}-${each.name}`, valueOf(each), (each.shown ?? ((value) => fixed(value, 1)))(valueOf(each))));
+      draw();
+    });
+    return section;
   }
+
+  const p = (c) => sub(mi("p"), mi(c));
+  const derivative = (c) => fraction(row(mo("∂"), mi("L")), row(mo("∂"), sub(mi("x"), mi(c))));
 
   const offDiagonal = () => experiment("off-diagonal", "Only the diagonal of the Jacobian",
     [{ name: "ahead", label: "Score of the true class", min: -4, max: 8, step: 0.5, value: 2 }],
@@ -29,18 +69,33 @@ const roomMistakes = (() => {
     ({ ahead }) => {
       const scores = [ahead, 1, 0];
       const right = M.gradient(scores, 0);
-      const p = M.softmax(scores);
+      const probabilities = M.softmax(scores);
       const J = M.jacobian(scores);
-      const wrong = right.map((_, i) => (i === 0 ? (-1 / p[0]) * J[0][0] : 0));
-      const sum = (each) => fixed(Math.abs(each.reduce((a, b) => a + b, 0)) < 1e-12 ? 0 : each.reduce((a, b) => a + b, 0), 4);
-      return table(["∂L/∂x", "all terms", "diagonal only"],
-        [...NAMES.map((name, i) => [name, fixed(right[i], 4), fixed(wrong[i], 4)]), ["sum", sum(right), sum(wrong)]]);
+      const wrong = right.map((_, i) => (i === 0 ? (-1 / probabilities[0]) * J[0][0] : 0));
+      const all = (each) => each.reduce((a, b) => a + b, 0);
+      const sum = (each) => {
+        const value = Math.abs(all(each)) < 1e-12 ? 0 : all(each);
+        return from(fixed(value, 4), "The sum of the entries above:", math(...each.flatMap((g, c) => [...(c ? [mo("+")] : []), g < 0 ? paren(mn(g)) : mn(g)]), mo("="), mn(value)));
+      };
+      const entry = (i) => from(fixed(right[i], 4), i ? "Of any other class: its probability." : "Of the true class: its probability less 1.",
+        math(derivative(NAMES[i]), mo("="), ...(i ? [p(NAMES[i])] : [p(NAMES[0]), mo("−"), mn("1")]), mo("="), mn(right[i])));
+      const lone = (i) => from(fixed(wrong[i], 4), i ? "The loss holds the true class's probability alone; its derivative by another class's score is off the diagonal, and left out." : "The one entry on the diagonal that the loss meets:",
+        math(derivative(NAMES[i]), mo("="), ...(i ? [mn("0")] : [mo("−"), fraction(mn("1"), p(NAMES[0])), mo("·"), fraction(row(mo("∂"), p(NAMES[0])), row(mo("∂"), sub(mi("x"), mi(NAMES[0])))), mo("="), mn(wrong[0])])));
+      return { head: ["∂L/∂x", "all terms", "diagonal only"], rows: [...NAMES.map((name, i) => [name, entry(i), lone(i)]), ["sum", sum(right), sum(wrong)]] };
     });
 
   const logBase = () => experiment("log-base", "Which logarithm",
     [{ name: "p", label: "Probability of the truth", min: 0.01, max: 1, step: 0.01, value: 0.71, shown: (each) => fixed(each, 2) }],
     "The losses differ by a constant factor: compare figures only in one unit. Frameworks mean nats; a log10 loss looks 2.3 times better.",
-    ({ p }) => table(["logarithm", "loss", "unit"], [["ln", fixed(-Math.log(p) || 0, 4), "nats"], ["log₂", fixed(-Math.log2(p) || 0, 4), "bits"], ["log₁₀", fixed(-Math.log10(p) || 0, 4), "bans"]]));
+    ({ p: given }) => {
+      const nats = 0 - Math.log(given);
+      const other = (base, unit) => from(fixed(nats / Math.log(base), 4), `The natural logarithm's loss over ln ${base}:`,
+        math(mo("−"), sub(mi("log"), mn(String(base))), mn(given), mo("="), fraction(mn(nats), ln(mn(String(base)))), mo("="), mn(nats / Math.log(base)), mi(unit)));
+      const line = (name, cell, unit) => [name, cell, from(unit, `One ${unit.slice(0, -1)} is the loss of a probability of 1/${{ nats: "e", bits: "2", bans: "10" }[unit]}.`)];
+      return { head: ["logarithm", "loss", "unit"], rows: [
+        line("ln", from(fixed(nats, 4), "The negative natural logarithm:", math(mo("−"), ln(mn(given)), mo("="), mn(nats), mi("nats"))), "nats"),
+        line("log₂", other(2, "bits"), "bits"), line("log₁₀", other(10, "bans"), "bans")] };
+    });
 
   const rounding = () => experiment("rounding", "Rounding before the logarithm",
     [{ name: "digits", label: "Digits kept of p", min: 1, max: 8, step: 1, value: 2, shown: (each) => String(each) },
@@ -48,9 +103,15 @@ const roomMistakes = (() => {
     "A probability rounded to two digits is 0 soon, and its loss infinite. The logarithm of the probability never needed the probability.",
     ({ digits, gap }) => {
       const scores = [0, gap, 0];
-      const p = M.softmax(scores)[0];
-      const kept = Number(p.toFixed(digits));
-      return table(["", "p", "loss"], [["rounded", kept.toFixed(digits), number(-Math.log(kept), 4)], ["exact", number(p), number(M.loss(scores, 0), 4)]]);
+      const all = M.softmax(scores);
+      const kept = all[0].toFixed(digits);
+      const exact = M.loss(scores, 0);
+      const { r } = M.parts(scores);
+      return { head: ["", "p", "loss"], rows: [
+        ["rounded", from(kept, `The probability ${number(all[0])}, cut to ${digits} digits after the point.`),
+          from(number(-Math.log(Number(kept)), 4), "The logarithm of what is left:", math(mo("−"), ln(mn(kept)), mo("="), mn(-Math.log(Number(kept)))))],
+        ["exact", from(share(all[0], M.complement(all, 0)), "The share of one exponential in the sum of all:", math(p("truth"), mo("="), fraction(mn(M.parts(scores).shifted[0]), row(mn("1"), mo("+"), mn(r))), mo("="), mn(all[0]))),
+          from(number(exact, 4), "From the scores, without the probability:", math(mi("L"), mo("="), paren(mi("m"), mo("−"), sub(mi("x"), mi("truth"))), mo("+"), ln(paren(mn("1"), mo("+"), mi("r"))), mo("="), mn(gap), mo("+"), ln(paren(mn("1"), mo("+"), mn(r))), mo("="), mn(exact)))]] };
     });
 
   const twice = () => experiment("twice", "Softmax applied twice",
@@ -59,8 +120,15 @@ const roomMistakes = (() => {
     "Fed with probabilities, the loss cannot fall below ln(e + C − 1) − 1, however sure the classifier is. A loss that is stuck there says so.",
     ({ gap, classes }) => {
       const scores = Array.from({ length: classes }, (_, c) => (c === 0 ? gap : 0));
-      return table(["", "loss"], [["once", number(M.loss(scores, 0), 4)], ["twice", number(M.loss(M.softmax(scores), 0), 4)],
-        ["floor of twice", number(Math.log(Math.E + classes - 1) - 1, 4)]]);
+      const probabilities = M.softmax(scores);
+      const others = String(classes - 1);
+      const once = M.loss(scores, 0);
+      const again = M.loss(probabilities, 0);
+      const floor = Math.log(Math.E + classes - 1) - 1;
+      return { head: ["", "loss"], rows: [
+        ["once", from(number(once, 4), "Of the truth's score and as many others of 0:", math(ln(paren(mn("1"), mo("+"), mn(others), exp(row(mo("−"), mn(gap))))), mo("="), mn(once)))],
+        ["twice", from(number(again, 4), "The probabilities taken for scores: they are at most 1 apart.", math(ln(paren(mn("1"), mo("+"), mn(others), exp(row(mo("−"), paren(p("truth"), mo("−"), p("other")))))), mo("="), mn(again)))],
+        ["floor of twice", from(number(floor, 4), "With the truth's probability at 1 and all others at 0:", math(ln(paren(mi("e"), mo("+"), mi("C"), mo("−"), mn("1"))), mo("−"), mn("1"), mo("="), mn(floor)))]] };
     });
 
   const reduction = () => experiment("reduction", "Sum or mean",
@@ -69,7 +137,10 @@ const roomMistakes = (() => {
     "The gradient of a sum grows with the batch: the same learning rate takes a step as many times as long. Change one, and the other must follow.",
     ({ size, rate }) => {
       const slope = Math.abs(M.gradient([1, 0, 0], 0)[0]);
-      return table(["reduction", "gradient", "step"], [["mean", fixed(slope, 4), fixed(rate * slope, 4)], ["sum", fixed(size * slope, 3), fixed(rate * size * slope, 3)]]);
+      const step = (value) => from(fixed(rate * value, value === slope ? 4 : 3), "The learning rate times the gradient:", math(mn(rate), mo("·"), mn(value), mo("="), mn(rate * value)));
+      return { head: ["reduction", "gradient", "step"], rows: [
+        ["mean", from(fixed(slope, 4), "Of examples that are all alike, with scores 1, 0, 0: 1 − p of the truth.", math(mn("1"), mo("−"), p("truth"), mo("="), mn(slope))), step(slope)],
+        ["sum", from(fixed(size * slope, 3), "The same, once for each example:", math(mn(String(size)), mo("·"), mn(slope), mo("="), mn(size * slope))), step(size * slope)]] };
     });
 
   // 2000 made-up examples of three classes, whose scores are calibrated as they are: always the same.
@@ -89,11 +160,18 @@ const roomMistakes = (() => {
     "The prediction never changes, only how sure it is: accuracy stays, and the loss is least where confidence agrees with it. That is what fitting a temperature finds.",
     ({ tau }) => {
       const scaled = EXAMPLES.map(({ scores, target }) => ({ p: M.softmax(scores, 10 ** tau), loss: M.loss(scores, target, 10 ** tau), target }));
-      const confidence = scaled.map(({ p }) => Math.max(...p));
-      const right = scaled.map(({ p, target }) => p.indexOf(Math.max(...p)) === target);
+      const confidence = scaled.map(({ p: each }) => Math.max(...each));
+      const right = scaled.map(({ p: each, target }) => each.indexOf(Math.max(...each)) === target);
       const { ece, bins } = M.reliability(confidence, right);
       const mean = (each) => each.reduce((a, b) => a + Number(b), 0) / each.length;
-      return [reliabilityPicture(bins), table(["accuracy", "confidence", "loss", "ECE"], [[fixed(mean(right), 3), fixed(mean(confidence), 3), fixed(mean(scaled.map((each) => each.loss)), 3), fixed(ece, 3)]])];
+      const N = mn(String(EXAMPLES.length));
+      const over = (all) => fraction(mn(all), N);
+      const [accuracy, sure, loss] = [mean(right), mean(confidence), mean(scaled.map((each) => each.loss))];
+      return { picture: reliabilityPicture(bins), head: ["", "accuracy", "confidence", "loss", "ECE"], rows: [["all", from(fixed(accuracy, 3), "The share whose highest probability is the truth's:", math(over(accuracy * EXAMPLES.length), mo("="), mn(accuracy))),
+        from(fixed(sure, 3), "The mean of the highest probabilities:", math(over(sure * EXAMPLES.length), mo("="), mn(sure))),
+        from(fixed(loss, 3), "The mean of −ln of the truth's probability:", math(over(loss * EXAMPLES.length), mo("="), mn(loss))),
+        from(fixed(ece, 3), "In ten bins of confidence: how far accuracy is from confidence, weighted by how many are there.",
+          math(formulas.element("munder", mo("∑"), mi("bins")), fraction(mi("n"), N), mo("·"), mo("|"), mi("accuracy"), mo("−"), mi("confidence"), mo("|"), mo("="), mn(ece)))]] };
     });
 
   function reliabilityPicture(bins) {
@@ -108,6 +186,12 @@ const roomMistakes = (() => {
 
   function build(room) {
     room.append(html("div", { class: "experiments" }, offDiagonal(), logBase(), rounding(), twice(), reduction(), calibration()));
+    let known = state.current.sliders;
+    state.watch(({ sliders }) => {
+      if (sliders === known) return;
+      known = sliders;
+      made.forEach((each) => each());
+    });
   }
 
   return Object.freeze({ build });

@@ -1,7 +1,7 @@
 // Room one: scores become probabilities, a loss and its gradient; every number tells where it comes from.
 const roomScores = (() => {
   const { html, svg, byId, scale, slider, setSlider } = drawing;
-  const { math, mi, mo, mn, row, fraction, sub, exp, ln, paren, signed, number, fixed } = formulas;
+  const { math, mi, mo, mn, row, fraction, sub, exp, ln, paren, signed, number, fixed, share, shareOf } = formulas;
   const M = mathematics;
   const PRESETS = {
     "The three images": { scores: state.START.scores, targets: state.START.targets, row: 0 },
@@ -13,7 +13,6 @@ const roomScores = (() => {
   const tau = () => state.current.temperature;
   const scoresOf = (n) => state.current.scores[n];
   const targetOf = (n) => state.current.targets[n];
-  let shown = { kind: "loss" };
 
   function build(room) {
     const presets = html("div", { class: "buttons", role: "group", "aria-label": "Examples" });
@@ -35,8 +34,7 @@ const roomScores = (() => {
   const rounded = (value) => Number(value.toPrecision(3));
 
   function preset({ scores, targets, row: chosen }) {
-    shown = { kind: "loss" };
-    state.set({ scores: structuredClone(scores), targets: [...targets], row: chosen, temperature: 1 });
+    state.set({ scores: structuredClone(scores), targets: [...targets], row: chosen, temperature: 1, formula: { kind: "loss" } });
   }
 
   function card(name, n) {
@@ -53,7 +51,7 @@ const roomScores = (() => {
     });
     const options = state.CLASSES.map((label, c) => html("option", { value: c }, label));
     const truth = html("select", { id: `truth-${n}`, onfocus: choose,
-      onchange: (event) => state.set({ targets: state.current.targets.with(n, Number(event.target.value)) }) }, ...options);
+      onchange: (event) => state.set({ targets: state.current.targets.map((y, k) => (k === n ? Number(event.target.value) : y)) }) }, ...options);
     return html("section", { class: "card", id: `card-${n}`, "aria-label": `Image ${n + 1}, a ${name}` },
       html("button", { type: "button", class: "picture", id: `picture-${n}`, "aria-label": `Show the details of image ${n + 1}, a ${name}`, onclick: choose },
         svg("svg", { viewBox: "0 0 100 100", "aria-hidden": "true" }, svg("use", { href: `#image-${name}` }))),
@@ -70,7 +68,7 @@ const roomScores = (() => {
     field.setAttribute("aria-invalid", String(!Number.isFinite(value)));
     if (!Number.isFinite(value)) return;
     const scores = structuredClone(state.current.scores);
-    scores[n][c] = Math.min(1e6, Math.max(-1e6, value));
+    scores[n][c] = state.clamp(value, state.LARGEST.score);
     state.set({ scores, row: n });
   }
 
@@ -86,7 +84,7 @@ const roomScores = (() => {
       html("div", { class: "two" },
         html("section", { class: "formula", "aria-labelledby": "formula-title" },
           html("h4", { id: "formula-title" }, "Where a number comes from"),
-          html("div", { id: "formula", "aria-live": "polite" })),
+          html("div", { id: "formula", class: "told", "aria-live": "polite" })),
         html("section", { class: "formula", "aria-labelledby": "rounding-title" },
           html("h4", { id: "rounding-title" }, "In 32-bit arithmetic"),
           html("div", { id: "rounding" }))));
@@ -102,7 +100,7 @@ const roomScores = (() => {
         byId(`bar-${n}-${c}`).style.width = `${100 * p[c]}%`;
         const button = byId(`p-${n}-${c}`);
         button.textContent = fixed(p[c], 3);
-        button.setAttribute("aria-label", `Probability of ${label}, ${number(p[c])}: show the formula`);
+        button.setAttribute("aria-label", `Probability of ${label}, ${share(p[c], M.complement(p, c))}: show the formula`);
       });
       byId(`truth-${n}`).value = targetOf(n);
       const loss = M.loss(scoresOf(n), targetOf(n), tau());
@@ -122,7 +120,7 @@ const roomScores = (() => {
     drawArrows(n);
     drawJacobian(n);
     drawRounding(n);
-    explain(shown);
+    explain(state.current.formula);
   }
 
   const meanLoss = () => state.IMAGES.reduce((sum, _, n) => sum + M.loss(scoresOf(n), targetOf(n), tau()), 0) / 3;
@@ -133,14 +131,15 @@ const roomScores = (() => {
   }
 
   function drawCurve(n) {
-    const p = M.softmax(scoresOf(n), tau())[targetOf(n)];
+    const all = M.softmax(scoresOf(n), tau());
+    const p = all[targetOf(n)];
     const loss = M.loss(scoresOf(n), targetOf(n), tau());
     const x = scale([0, 1], [40, 300]);
     const y = scale([0, 5], [190, 16]);
     const points = Array.from({ length: 160 }, (_, k) => Math.exp(-5 * (1 - k / 159)))
       .map((each) => `${x(each).toFixed(1)},${y(-Math.log(each)).toFixed(1)}`).join(" ");
     const at = { cx: x(p), cy: Math.max(8, y(loss)) };
-    redraw("curve", svg("svg", { viewBox: "0 0 320 220", role: "img", "aria-label": `−ln ${number(p, 4)} is ${number(loss, 4)}` },
+    redraw("curve", svg("svg", { viewBox: "0 0 320 220", role: "img", "aria-label": `−ln (${share(p, M.complement(all, targetOf(n)))}) is ${number(loss, 4)}` },
       ...[0, 1, 2, 3, 4, 5].map((each) => svg("g", { class: "axis" },
         svg("line", { x1: 40, x2: 300, y1: y(each), y2: y(each) }), svg("text", { x: 32, y: y(each) + 4, "text-anchor": "end" }, each))),
       ...[0, 0.25, 0.5, 0.75, 1].map((each) => svg("text", { x: x(each), y: 208, "text-anchor": "middle" }, each)),
@@ -219,33 +218,38 @@ const roomScores = (() => {
   const half = (value) => (tau() === 1 ? value : fraction(value, mn(tau())));
 
   function explain(what) {
-    shown = what;
+    state.note({ formula: what });
     const n = state.current.row;
     const x = scoresOf(n);
     const y = targetOf(n);
     const p = M.softmax(x, tau());
     const name = (c) => mi(state.CLASSES[c]);
-    const { m, r } = M.parts(x, tau());
+    const { d, top, r, shifted } = M.parts(x, tau());
+    const of = (i) => shareOf(p[i], M.complement(p, i)); // p_i, as a number that formulas of it may use
+    const largest = mn(x[top]);
     const found = {
       p: ({ i }) => ["The share of one exponential in the sum of all:",
         math(sub(mi("p"), name(i)), mo("="), fraction(exp(over(x[i])), sumOfExponentials(x))),
-        math(mo("="), fraction(mn(Math.exp(x[i] / tau())), mn(x.reduce((all, each) => all + Math.exp(each / tau()), 0))), mo("="), mn(p[i]))],
+        "The largest score taken from each changes nothing, and no exponential is infinite:",
+        math(mo("="), fraction(exp(half(row(mn(x[i]), mo("−"), signed(x[top])))), row(mn("1"), mo("+"), mi("r"))), mo("="),
+          fraction(mn(shifted[i]), row(mn("1"), mo("+"), mn(r))), mo("="), of(i)),
+        r === 0 ? "The others' exponentials are 0: too small for a number." : null],
       loss: () => ["How unlikely the classifier thought the truth, in nats:",
-        math(mi("L"), mo("="), mo("−"), ln(sub(mi("p"), name(y))), mo("="), mo("−"), ln(mn(p[y])), mo("="), mn(M.loss(x, y, tau()))),
+        math(mi("L"), mo("="), mo("−"), ln(sub(mi("p"), name(y))), mo("="), mo("−"), ln(of(y)), mo("="), mn(M.loss(x, y, tau()))),
         "Computed from the largest score m and the rest r, so that nothing is rounded away:",
-        math(mi("L"), mo("="), paren(mi("m"), mo("−"), half(sub(mi("x"), name(y)))), mo("+"), ln(paren(mn("1"), mo("+"), mi("r")))),
-        math(mo("="), mn(m - x[y] / tau()), mo("+"), ln(paren(mn("1"), mo("+"), mn(r))), mo("="), mn(M.loss(x, y, tau())))],
+        math(mi("L"), mo("="), half(paren(mi("m"), mo("−"), sub(mi("x"), name(y)))), mo("+"), ln(paren(mn("1"), mo("+"), mi("r"))), mo(","), mi("m"), mo("="), largest),
+        math(mo("="), mn(0 - d[y]), mo("+"), ln(paren(mn("1"), mo("+"), mn(r))), mo("="), mn(M.loss(x, y, tau())))],
       g: ({ i }) => [i === y ? "Of the true class: its probability less 1. Descent raises this score." : "Of any other class: its probability. Descent lowers this score.",
         math(fraction(row(mo("∂"), mi("L")), row(mo("∂"), sub(mi("x"), name(i)))), mo("="),
           half(i === y ? row(sub(mi("p"), name(i)), mo("−"), mn("1")) : sub(mi("p"), name(i))), mo("="), mn(M.gradient(x, y, tau())[i])),
         "By the chain rule over all probabilities; only that of the true class is in the loss:",
         math(row(mo("−"), fraction(mn("1"), sub(mi("p"), name(y)))), mo("·"),
           fraction(row(mo("∂"), sub(mi("p"), name(y))), row(mo("∂"), sub(mi("x"), name(i))))),
-        math(mo("="), row(mo("−"), fraction(mn("1"), mn(p[y]))), mo("·"), signed(M.jacobian(x, tau())[y][i]), mo("="), mn(M.gradient(x, y, tau())[i]))],
+        math(mo("="), row(mo("−"), fraction(mn("1"), of(y))), mo("·"), signed(M.jacobian(x, tau())[y][i]), mo("="), mn(M.gradient(x, y, tau())[i]))],
       j: ({ i, j }) => [i === j ? "On the diagonal: a score raises its own probability." : "Off the diagonal: a score takes from every other probability.",
         math(fraction(row(mo("∂"), sub(mi("p"), name(i))), row(mo("∂"), sub(mi("x"), name(j)))), mo("="),
           half(i === j ? row(sub(mi("p"), name(i)), paren(mn("1"), mo("−"), sub(mi("p"), name(i)))) : row(mo("−"), sub(mi("p"), name(i)), sub(mi("p"), name(j))))),
-        math(mo("="), half(i === j ? row(mn(p[i]), mo("·"), paren(mn("1"), mo("−"), mn(p[i]))) : row(mo("−"), mn(p[i]), mo("·"), mn(p[j]))),
+        math(mo("="), half(i === j ? row(of(i), mo("·"), mn(M.complement(p, i))) : row(mo("−"), of(i), mo("·"), of(j))),
           mo("="), mn(M.jacobian(x, tau())[i][j]))],
       mean: () => ["The sum of the three losses, divided by three:",
         math(fraction(row(...state.IMAGES.flatMap((_, k) => {
@@ -253,7 +257,7 @@ const roomScores = (() => {
           return k ? [mo("+"), each] : [each];
         })), mn("3")), mo("="), mn(meanLoss()))],
     }[what.kind](what);
-    byId("formula").replaceChildren(...found.map((each) => (typeof each === "string" ? html("p", {}, each) : each)));
+    byId("formula").replaceChildren(...found.filter(Boolean).map((each) => (typeof each === "string" ? html("p", {}, each) : each)));
     document.querySelectorAll("[aria-current='true']").forEach((each) => each.removeAttribute("aria-current"));
     const target = { p: () => byId(`p-${n}-${what.i}`), loss: () => byId(`loss-${n}`), mean: () => byId("mean"),
       j: () => byId(`j-${what.i}-${what.j}`), g: () => document.querySelector(`#arrows [data-entry='${what.i}']`) }[what.kind]();

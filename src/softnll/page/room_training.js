@@ -1,43 +1,44 @@
 // Room two: a linear classifier of points in the plane, trained before the reader's eyes.
 const roomTraining = (() => {
-  const { html, svg, byId, scale, slider } = drawing;
-  const { fixed } = formulas;
+  const { html, svg, byId, scale, slider, setSlider, told } = drawing;
+  const { math, mi, mo, mn, row, fraction, sub, paren, signed, fixed } = formulas;
   const M = mathematics;
   const NAMES = ["A", "B", "C"];
   const SIZE = 480; // of the picture, in its own units
   const CELLS = 60; // regions are painted in so many cells a side
   const x = scale([-3, 3], [0, SIZE]);
   const y = scale([-3, 3], [SIZE, 0]);
-  const START = [
-    [[-1.6, 0.9], 0], [[-1.1, 1.6], 0], [[-1.9, 1.7], 0], [[-0.7, 0.8], 0], [[-1.3, 0.3], 0],
-    [[1.3, 1.2], 1], [[1.9, 0.6], 1], [[0.9, 1.7], 1], [[1.6, 1.9], 1], [[0.5, 0.6], 1],
-    [[0.1, -1.2], 2], [[0.8, -1.6], 2], [[-0.6, -1.7], 2], [[0.3, -2.1], 2], [[-0.2, -0.5], 2],
-  ];
+  const EACH = 5; // points of a class
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
-  let points;
-  let model;
-  let losses;
-  let kind = "softmax";
-  let rate = 0.5;
+  const points = () => state.current.points.map((at, n) => ({ at, label: Math.floor(n / EACH) }));
+  const evaluated = () => M.evaluate(state.current.model, points(), state.current.kind);
+  let losses; // since the page was opened: a link holds where the training stands, not how it came there
+  let known; // the points, model and loss that this room has drawn
+  let shown = null; // which number's formula
   let playing = null;
 
+  function note(changes) {
+    state.note(changes);
+    known = [state.current.points, state.current.model, state.current.kind];
+  }
+
   function reset() {
-    points = START.map(([at, label]) => ({ at: [...at], label }));
-    model = { W: [[0.5, -0.6], [-0.4, -0.5], [0.2, 0.9]], b: [0, 0, 0] }; // wrong on purpose: there is something to learn
-    losses = [M.evaluate(model, points, kind).loss];
+    note({ points: structuredClone(state.START.points), model: structuredClone(state.START.model) });
+    losses = [evaluated().loss];
   }
 
   function build(room) {
-    reset();
+    note({});
+    losses = [evaluated().loss];
     const play = html("button", { type: "button", id: "play", class: "main", onclick: toggle }, "Play");
     const controls = html("div", { class: "buttons" }, play,
       html("button", { type: "button", id: "step", onclick: () => { stop(); advance(1); } }, "One step"),
       html("button", { type: "button", id: "reset", onclick: () => { stop(); reset(); update(); } }, "Start again"));
     const kinds = html("fieldset", { class: "choice" }, html("legend", {}, "Loss"),
       ...[["softmax", "softmax"], ["hinge", "SVM (hinge)"]].map(([value, label]) => html("label", {},
-        html("input", { type: "radio", name: "kind", value, checked: value === kind, onchange: () => choose(value) }), ` ${label}`)));
-    const rates = slider({ id: "rate", label: "Learning rate", min: -2, max: 1, step: 0.05, value: Math.log10(rate),
-      shown: (value) => fixed(10 ** value, 2), input: (value) => { rate = 10 ** value; } });
+        html("input", { type: "radio", name: "kind", value, checked: value === state.current.kind, onchange: () => choose(value) }), ` ${label}`)));
+    const rates = slider({ id: "rate", label: "Learning rate", min: -2, max: 1, step: 0.05, value: Math.log10(state.current.rate),
+      shown: (value) => fixed(10 ** value, 2), input: (value) => { note({ rate: Number((10 ** value).toPrecision(3)) }); explain(shown); } });
     const canvas = html("canvas", { id: "regions", width: CELLS, height: CELLS, "aria-hidden": "true" });
     const picture = svg("svg", { id: "points", viewBox: `0 0 ${SIZE} ${SIZE}`, role: "group",
       "aria-label": "Points of three classes; each can be dragged, or moved with the arrow keys" });
@@ -46,15 +47,29 @@ const roomTraining = (() => {
         html("p", { class: "hint" }, "Drag the points, or move one with the arrow keys. Colours show the most probable class, paler where the classifier is less sure.")),
       html("div", { class: "side" }, controls, html("div", { class: "settings" }, kinds, rates),
         html("dl", { class: "tiles", id: "standing" }), html("figure", { id: "history" }, html("figcaption", {}, "Loss over the steps")),
-        html("figure", { id: "weights" }, html("figcaption", {}, "Weights, and where the next step takes them"))))); 
+        html("figure", { id: "weights" }, html("figcaption", {}, "Weights, and the gradient of the loss by each")),
+        html("div", { id: "training-formula", class: "told formula", "aria-live": "polite" }))));
     drawPoints();
     update();
-    state.watch(({ room: open }) => open !== "training" && stop());
+    state.watch(follow);
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawRegions);
+  }
+
+  // Somebody else changed something: the reader went to another room, or came by another link.
+  function follow({ room: open, points: at, model, kind, rate }) {
+    if (open !== "training") stop();
+    if (at === known[0] && model === known[1] && kind === known[2]) return;
+    stop();
+    note({});
+    losses = [evaluated().loss];
+    document.querySelector(`input[name=kind][value=${kind}]`).checked = true;
+    setSlider("rate", Math.log10(rate), fixed(rate, 2));
+    update();
   }
 
   function choose(value) {
-    kind = value;
-    losses = [M.evaluate(model, points, kind).loss];
+    note({ kind: value });
+    losses = [evaluated().loss];
     update();
   }
 
@@ -79,21 +94,24 @@ const roomTraining = (() => {
 
   function advance(steps) {
     for (let k = 0; k < steps; k += 1) {
-      model = M.step(model, points, rate, kind);
-      losses.push(M.evaluate(model, points, kind).loss);
+      note({ model: M.step(state.current.model, points(), state.current.rate, state.current.kind) });
+      losses.push(evaluated().loss);
     }
     if (losses.length > 4000) losses = losses.filter((_, k) => k % 2 === 0);
     update();
   }
 
   function update() {
-    const found = M.evaluate(model, points, kind);
+    const found = evaluated();
+    const all = state.current.points.length;
     drawRegions();
     placePoints();
-    byId("standing").replaceChildren(...[["Loss", fixed(found.loss, 4)], ["Right", `${Math.round(found.accuracy * points.length)} of ${points.length}`], ["Steps", losses.length - 1]]
+    const press = (kind, value) => told({ "data-told": kind, "aria-label": `${value}: show the formula`, onclick: () => explain({ kind }) }, value);
+    byId("standing").replaceChildren(...[["Loss", press("loss", fixed(found.loss, 4))], ["Right", press("right", `${Math.round(found.accuracy * all)} of ${all}`)], ["Steps", losses.length - 1]]
       .map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", { id: `standing-${name.toLowerCase()}` }, value))));
     drawHistory();
     drawWeights(found);
+    explain(shown);
   }
 
   // Colours of the classes as red, green, blue: a canvas cannot read style sheets by itself.
@@ -103,6 +121,7 @@ const roomTraining = (() => {
   function drawRegions() {
     const canvas = byId("regions");
     const context = canvas.getContext("2d");
+    const { model, kind } = state.current;
     const image = context.createImageData(CELLS, CELLS);
     const colours = palette();
     const paper = getComputedStyle(document.documentElement).getPropertyValue("--region-paper").trim().split(" ").map(Number);
@@ -124,28 +143,30 @@ const roomTraining = (() => {
   const MARKS = [(s) => `M0,${-s}L${s},${s}L${-s},${s}Z`, (s) => `M${-s},${-s}H${s}V${s}H${-s}Z`, (s) => `M0,${-1.3 * s}L${1.3 * s},0L0,${1.3 * s}L${-1.3 * s},0Z`];
 
   function drawPoints() {
-    points.forEach(({ label }, n) => {
-      const mark = svg("path", { d: MARKS[label](9), class: `c${label} mark`, tabindex: 0, role: "button", "data-point": n,
-        onpointerdown: (event) => drag(event, n), onkeydown: (event) => nudge(event, n) });
+    points().forEach(({ label }, n) => {
+      const mark = svg("g", { class: "mark", tabindex: 0, role: "button", "data-point": n,
+        onpointerdown: (event) => drag(event, n), onkeydown: (event) => nudge(event, n) },
+      svg("circle", { r: 22, class: "hit" }), svg("path", { d: MARKS[label](9), class: `c${label}` })); // 24 pixels on a phone
       byId("points").append(mark);
     });
   }
 
   function placePoints() {
-    points.forEach(({ at, label }, n) => {
+    points().forEach(({ at, label }, n) => {
       const mark = document.querySelector(`[data-point='${n}']`);
       mark.setAttribute("transform", `translate(${x(at[0])} ${y(at[1])})`);
-      const scores = M.scoresOf(model, at);
+      const scores = M.scoresOf(state.current.model, at);
       mark.classList.toggle("miss", scores.indexOf(Math.max(...scores)) !== label);
       mark.setAttribute("aria-label", `Point of class ${NAMES[label]} at ${fixed(at[0], 1)}, ${fixed(at[1], 1)}`);
     });
   }
 
-  const inside = (value) => Math.min(2.9, Math.max(-2.9, value));
+  // Within the plane, and of so few digits that a link can hold all of them.
+  const inside = (value) => state.clamp(Math.round(value * 1000) / 1000, state.LARGEST.place);
 
   function move(n, at) {
-    points[n].at = at.map(inside);
-    losses[losses.length - 1] = M.evaluate(model, points, kind).loss;
+    note({ points: state.current.points.map((each, k) => (k === n ? at.map(inside) : each)) });
+    losses[losses.length - 1] = evaluated().loss;
     update();
   }
 
@@ -154,20 +175,20 @@ const roomTraining = (() => {
     const mark = event.currentTarget;
     mark.focus();
     mark.setPointerCapture(event.pointerId);
-    const follow = ({ clientX, clientY }) => {
+    const along = ({ clientX, clientY }) => {
       const box = byId("points").getBoundingClientRect();
       move(n, [-3 + (6 * (clientX - box.left)) / box.width, 3 - (6 * (clientY - box.top)) / box.height]);
     };
-    mark.addEventListener("pointermove", follow);
-    mark.addEventListener("pointerup", () => mark.removeEventListener("pointermove", follow), { once: true });
-    mark.addEventListener("pointercancel", () => mark.removeEventListener("pointermove", follow), { once: true });
+    mark.addEventListener("pointermove", along);
+    mark.addEventListener("pointerup", () => mark.removeEventListener("pointermove", along), { once: true });
+    mark.addEventListener("pointercancel", () => mark.removeEventListener("pointermove", along), { once: true });
   }
 
   function nudge(event, n) {
     const by = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];
     if (!by) return;
     event.preventDefault();
-    move(n, points[n].at.map((each, k) => each + by[k]));
+    move(n, state.current.points[n].map((each, k) => each + by[k]));
   }
 
   function drawHistory() {
@@ -186,14 +207,58 @@ const roomTraining = (() => {
       svg("text", { x: 392, y: 136, "text-anchor": "end" }, `${losses.length - 1} steps`)));
   }
 
+  const COLUMNS = ["w₁", "w₂", "b"];
+
   function drawWeights({ dW, db }) {
-    const cell = (value, slope) => html("td", {}, fixed(value, 2), html("span", { class: "slope", title: "−rate × gradient" }, ` ${slope > 0 ? "−" : "+"}${fixed(Math.abs(rate * slope), 3)}`));
+    const { model } = state.current;
+    const cell = (value, slope, c, k) => html("td", {},
+      told({ "data-told": `w${c}${k}`, onclick: () => explain({ kind: "w", c, k }),
+        "aria-label": `${COLUMNS[k]} of class ${NAMES[c]} is ${fixed(value, 2)}, the gradient ${fixed(slope, 3)}: show the formula` },
+      fixed(value, 2), html("span", { class: "slope" }, ` ∂ ${fixed(slope, 3)}`)));
     byId("weights").querySelector("table")?.remove();
     byId("weights").append(html("table", { class: "plain" },
-      html("thead", {}, html("tr", {}, ...["class", "w₁", "w₂", "b"].map((each) => html("th", { scope: "col" }, each)))),
+      html("thead", {}, html("tr", {}, ...["class", ...COLUMNS].map((each) => html("th", { scope: "col" }, each)))),
       html("tbody", {}, ...NAMES.map((name, c) => html("tr", {}, html("th", { scope: "row" }, html("span", { class: `dot d${c}` }), ` ${name}`),
-        cell(model.W[c][0], dW[c][0]), cell(model.W[c][1], dW[c][1]), cell(model.b[c], db[c]))))));
+        ...[0, 1].map((k) => cell(model.W[c][k], dW[c][k], c, k)), cell(model.b[c], db[c], c, 2))))));
   }
 
-  return Object.freeze({ build, standing: () => ({ losses: [...losses], model: structuredClone(model), playing: playing !== null }) });
+  const sum = (below, above) => formulas.element("munderover", mo("∑"), below, above);
+
+  // Where a number comes from, with the numbers of now.
+  function explain(what) {
+    shown = what;
+    const place = byId("training-formula");
+    document.querySelectorAll("#room-training [aria-current]").forEach((each) => each.removeAttribute("aria-current"));
+    if (!what) return place.replaceChildren();
+    const { model, rate, kind } = state.current;
+    const { loss, accuracy, dW, db } = evaluated();
+    const N = state.current.points.length;
+    const mean = (term) => row(fraction(mn("1"), mn(String(N))), sum(row(mi("n"), mo("="), mn("1")), mn(String(N))), term);
+    const score = (c) => sub(mi("s"), mi(c));
+    const hinge = row(formulas.element("munder", mo("∑"), row(mi("c"), mo("≠"), mi("y"))), mi("max"), paren(mn("0"), mo(","), score("c"), mo("−"), score("y"), mo("+"), mn("1")));
+    const found = {
+      loss: () => [kind === "softmax" ? "The mean over the points of −ln of the probability of each one's own class:" : "The mean over the points of what other classes' scores have beyond the own class's, less a margin of 1:",
+        math(mi("L"), mo("="), mean(kind === "softmax" ? row(mo("−"), mi("ln"), sub(mi("p"), row(mi("n"), sub(mi("y"), mi("n"))))) : hinge)),
+        math(mo("="), fraction(mn(loss * N), mn(String(N))), mo("="), mn(loss))],
+      right: () => ["The points whose own class has the highest score s = W·x + b:",
+        math(fraction(mn(String(Math.round(accuracy * N))), mn(String(N))), mo("="), mn(accuracy))],
+      w: ({ c, k }) => {
+        const value = k < 2 ? model.W[c][k] : model.b[c];
+        const slope = k < 2 ? dW[c][k] : db[c];
+        const by = k < 2 ? sub(mi("w"), row(mi(NAMES[c]), mn(String(k + 1)))) : sub(mi("b"), mi(NAMES[c]));
+        const inner = kind === "softmax" ? paren(sub(mi("p"), row(mi("n"), mi(NAMES[c]))), mo("−"), mi("1"), mo("["), sub(mi("y"), mi("n")), mo("="), mi(NAMES[c]), mo("]"))
+          : row(fraction(row(mo("∂"), sub(mi("L"), mi("n"))), row(mo("∂"), score(NAMES[c]))));
+        return [`The gradient: what the loss has by this ${k < 2 ? "weight" : "bias"}, averaged over the points:`,
+          math(fraction(row(mo("∂"), mi("L")), row(mo("∂"), by)), mo("="), mean(k < 2 ? row(inner, sub(mi("x"), row(mi("n"), mn(String(k + 1))))) : inner), mo("="), mn(slope)),
+          "The next step goes against it, by the learning rate:",
+          math(by, mo("−"), mi("η"), fraction(row(mo("∂"), mi("L")), row(mo("∂"), by)), mo("="), mn(value), mo("−"), mn(rate), mo("·"), signed(slope), mo("="), mn(value - rate * slope))];
+      },
+    }[what.kind](what);
+    place.replaceChildren(...found.map((each) => (typeof each === "string" ? html("p", {}, each) : each)));
+    const at = what.kind === "w" ? `w${what.c}${what.k}` : what.kind;
+    document.querySelector(`[data-told='${at}']`)?.setAttribute("aria-current", "true");
+    return undefined;
+  }
+
+  return Object.freeze({ build, standing: () => ({ losses: [...losses], model: structuredClone(state.current.model), playing: playing !== null }) });
 })();

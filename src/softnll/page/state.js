@@ -1,48 +1,118 @@
-// What the reader has set, in the address after '#': a link or a reload brings it back. Bad links change nothing.
+// What the reader has set, in the address after '#': a link or a reload brings it back. Of a bad link, what is bad is
+// left out: only numbers within what the page itself allows come in.
 const state = (() => {
   const CLASSES = Object.freeze(["cat", "dog", "horse"]);
   const IMAGES = Object.freeze(["cat", "horse", "dog"]);
   const ROOMS = Object.freeze(["scores", "training", "mistakes"]);
+  const KINDS = Object.freeze(["softmax", "hinge"]);
+  const LARGEST = Object.freeze({ score: 1e6, place: 2.9, weight: 1e9 });
+  const FORMULAS = new Map([["loss", 0], ["mean", 0], ["p", 1], ["g", 1], ["j", 2]]); // of so many entries each
+  const LATER = 250; // milliseconds: browsers throttle who writes the address at each move of a slider
   const START = Object.freeze({
     room: "scores",
     scores: [[5, 4, 2], [4, 2, 8], [4, 4, 1]],
     targets: [0, 2, 1],
     temperature: 1,
     row: 0,
+    formula: { kind: "loss" },
+    points: [
+      [-1.6, 0.9], [-1.1, 1.6], [-1.9, 1.7], [-0.7, 0.8], [-1.3, 0.3],
+      [1.3, 1.2], [1.9, 0.6], [0.9, 1.7], [1.6, 1.9], [0.5, 0.6],
+      [0.1, -1.2], [0.8, -1.6], [-0.6, -1.7], [0.3, -2.1], [-0.2, -0.5],
+    ],
+    model: { W: [[0.5, -0.6], [-0.4, -0.5], [0.2, 0.9]], b: [0, 0, 0] }, // wrong on purpose: there is something to learn
+    kind: "softmax",
+    rate: 0.5,
+    sliders: {}, // of the experiments, by id: those that were moved
   });
   const current = structuredClone(START);
   const watchers = [];
+  let pending = null;
+
+  const clamp = (value, most) => Math.min(most, Math.max(-most, value));
+  // A number as people write it; what Number makes of "" or " " is none.
+  const numeric = (text) => (/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text ?? "") ? Number(text) : NaN);
+
+  // A table of numbers such as "1,2;3,4", of this many rows and columns; null for anything else.
+  function table(text, rows, columns, most) {
+    const found = (text ?? "").split(";").map((line) => line.split(",").map(numeric));
+    const whole = found.length === rows && found.every((line) => line.length === columns && line.every((each) => !Number.isNaN(each)));
+    return whole ? found.map((line) => line.map((each) => clamp(each, most))) : null;
+  }
+  const text = (rows) => rows.map((line) => line.join(",")).join(";");
+
+  const toText = {
+    x: (at) => text(at.scores),
+    y: (at) => at.targets.join(","),
+    t: (at) => String(at.temperature),
+    row: (at) => String(at.row),
+    f: ({ formula: { kind, i, j } }) => [kind, i, j].filter((each) => each !== undefined).join("."),
+    pts: (at) => text(at.points),
+    W: ({ model: { W, b } }) => text(W.map((line, c) => [...line, b[c]])),
+    loss: (at) => at.kind,
+    rate: (at) => String(at.rate),
+    e: (at) => Object.entries(at.sliders).map(([id, value]) => `${id}.${value}`).join(","),
+  };
+
+  const fromText = {
+    room: (given, found) => { if (ROOMS.includes(given)) found.room = given; },
+    x: (given, found) => { found.scores = table(given, 3, 3, LARGEST.score) ?? found.scores; },
+    y: (given, found) => {
+      const targets = given.split(",").map(numeric);
+      if (targets.length === 3 && targets.every((y) => [0, 1, 2].includes(y))) found.targets = targets;
+    },
+    t: (given, found) => { if (numeric(given) >= 0.1 && numeric(given) <= 10) found.temperature = numeric(given); },
+    row: (given, found) => { if ([0, 1, 2].includes(numeric(given))) found.row = numeric(given); },
+    f: (given, found) => {
+      const [kind, i, j] = given.split(".");
+      if (!FORMULAS.has(kind)) return;
+      const entries = [i, j].slice(0, FORMULAS.get(kind));
+      if (!entries.every((each) => ["0", "1", "2"].includes(each))) return;
+      found.formula = { kind, ...(entries.length > 0 && { i: Number(i) }), ...(entries.length > 1 && { j: Number(j) }) };
+    },
+    pts: (given, found) => { found.points = table(given, START.points.length, 2, LARGEST.place) ?? found.points; },
+    W: (given, found) => {
+      const rows = table(given, 3, 3, LARGEST.weight);
+      if (rows) found.model = { W: rows.map(([a, b]) => [a, b]), b: rows.map((line) => line[2]) };
+    },
+    loss: (given, found) => { if (KINDS.includes(given)) found.kind = given; },
+    rate: (given, found) => { if (numeric(given) >= 0.01 && numeric(given) <= 10) found.rate = numeric(given); },
+    // The experiments know their sliders' ends, and hold to them.
+    e: (given, found) => {
+      for (const each of given.split(",").slice(0, 20)) {
+        const [, id, value] = /^([a-z]+(?:-[a-z]+)*)\.(.*)$/.exec(each) ?? [];
+        if (id && !Number.isNaN(numeric(value))) found.sliders[id] = clamp(numeric(value), 1e3);
+      }
+    },
+  };
 
   function read(hash) {
     const given = new URLSearchParams(hash.replace(/^#/, ""));
     const found = structuredClone(START);
-    if (ROOMS.includes(given.get("room"))) found.room = given.get("room");
-    const rows = (given.get("x") ?? "").split(";").map((each) => each.split(",").map(Number));
-    const whole = rows.length === 3 && rows.every((each) => each.length === 3 && each.every(Number.isFinite));
-    if (given.has("x") && whole) found.scores = rows;
-    const targets = (given.get("y") ?? "").split(",").map(Number);
-    if (given.has("y") && targets.length === 3 && targets.every((y) => [0, 1, 2].includes(y))) found.targets = targets;
-    const temperature = Number(given.get("t") ?? 1);
-    if (temperature >= 0.1 && temperature <= 10) found.temperature = temperature;
-    const row = Number(given.get("row") ?? 0);
-    if ([0, 1, 2].includes(row)) found.row = row;
+    for (const [name, take] of Object.entries(fromText)) if (given.has(name)) take(given.get(name), found);
     return found;
   }
 
   function written() {
-    const parts = [`room=${current.room}`];
-    const text = current.scores.map((each) => each.join(",")).join(";");
-    if (text !== START.scores.map((each) => each.join(",")).join(";")) parts.push(`x=${text}`);
-    if (current.targets.join() !== START.targets.join()) parts.push(`y=${current.targets.join(",")}`);
-    if (current.temperature !== 1) parts.push(`t=${current.temperature}`);
-    if (current.row) parts.push(`row=${current.row}`);
-    return `#${parts.join("&")}`;
+    const changed = Object.entries(toText).filter(([, each]) => each(current) !== each(START));
+    return `#${[`room=${current.room}`, ...changed.map(([name, each]) => `${name}=${each(current)}`)].join("&")}`;
   }
 
-  // Change something, note it in the address, tell the rooms.
-  function set(changes) {
-    Object.assign(current, changes);
+  function write() {
+    clearTimeout(pending);
+    pending = null;
     history.replaceState(null, "", written());
+  }
+
+  // Change something and have it in the address soon; the rooms that did not do it need not know.
+  function note(changes) {
+    Object.assign(current, changes);
+    pending ??= setTimeout(write, LATER);
+  }
+
+  // Change something and tell the rooms.
+  function set(changes) {
+    note(changes);
     watchers.forEach((each) => each(current));
   }
 
@@ -51,6 +121,7 @@ const state = (() => {
   }
 
   window.addEventListener("hashchange", () => set(read(location.hash)));
+  window.addEventListener("pagehide", () => pending !== null && write());
   Object.assign(current, read(location.hash));
-  return Object.freeze({ CLASSES, IMAGES, START, current, set, watch, read });
+  return Object.freeze({ CLASSES, IMAGES, START, current, set, note, watch, read, clamp, LARGEST });
 })();
