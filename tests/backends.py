@@ -11,7 +11,7 @@ import numpy as np
 from softnll.kernels import fallback
 from softnll.objective import CrossEntropy
 
-NAMES = ("compiled", "equation", "strict", "torch")
+NAMES = ("compiled", "equation", "strict", "torch", "triton")
 USERS = ("functional", "output", "head", "calibration")  # the modules that ask for kernels
 
 
@@ -42,6 +42,8 @@ def get(name):
         return importlib.import_module("softnll.kernels.cpu")
     if name == "torch":
         return importlib.import_module("torch_backend").TorchKernels()
+    if name == "triton":
+        return importlib.import_module("triton_backend").TritonKernels()
     return fallback if name == "equation" else StrictKernels()
 
 
