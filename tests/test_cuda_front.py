@@ -104,7 +104,7 @@ def test_nobody_waits_for_the_device(compact, monkeypatch):
             snt.linear_cross_entropy(f, W, y, compact=compact, **options).backward()
         snt.softmax(x, 1).sum().backward()
         snt.nll_loss(x, y).backward()
-    with pytest.raises(AssertionError, match="waits"), NoWaiting():  # the test can fail
+    with pytest.raises((AssertionError, RuntimeError), match="waits"), NoWaiting():  # the test can fail
         snt.cross_entropy(x, y, check=True)
 
 
@@ -114,7 +114,7 @@ def test_targets_out_of_range():
     y = torch.tensor([0, 4, -1])
     loss = snt.cross_entropy(x, y, reduction="none")
     assert loss.isnan().tolist() == [False, True, True]
-    (grad,) = torch.autograd.grad(loss.nansum(), x)
+    (grad,) = torch.autograd.grad(loss.sum(), x)
     assert grad.isnan().any(1).tolist() == [False, True, True]
     with pytest.raises(IndexError, match=r"target\[1\] is 4; allowed: 0 <= target < 4 classes, or ignore_index=-100"):
         snt.cross_entropy(x, y, check=True)
@@ -136,8 +136,8 @@ def test_checked_values():
     snt.cross_entropy(x, q)
     with pytest.raises(ValueError, match=r"sum of target\[1\] is 1.5; allowed: a sum of 1"):
         snt.cross_entropy(x, q, check=True)
-    with pytest.raises(ValueError, match=r"target\[0\] is -0.1; allowed: soft targets >= 0"):
-        snt.cross_entropy(x, torch.tensor([[-0.1, 0.6, 0.5], [0, 0, 1]]), check=True)
+    with pytest.raises(ValueError, match=r"target\[0\] is -0.5; allowed: soft target >= 0"):
+        snt.cross_entropy(x, torch.tensor([[-0.5, 1.0, 0.5], [0, 0, 1]]), check=True)
     with pytest.raises(ValueError, match=r"weight\[1\] is -1.0; allowed: finite numbers >= 0"):
         snt.cross_entropy(x, HARD[1:].clamp(max=2), torch.tensor([1.0, -1.0, 1.0]), check=True)
     with pytest.raises(ValueError, match=r"temperature\[0\] is 0.0; allowed: finite numbers > 0"):

@@ -34,9 +34,10 @@ __all__ = [
 
 Launch = dict[str, Any]
 
-ON_CHIP = {2: 32768, 4: 16384, 8: 8192}  # classes of a row, by bytes an entry, that one block takes
-BLOCK = {2: 8192, 4: 4096, 8: 2048}  # classes at a time of longer rows
-SMALL = 2048  # entries of a tile of several short rows
+ON_CHIP = {2: 16_384, 4: 16_384, 8: 8192}  # classes of a row, by bytes an entry, that one block takes
+BLOCK = {2: 4096, 4: 4096, 8: 2048}  # classes at a time of longer rows
+SHORT = {2: 512, 4: 512, 8: 256}  # entries of a tile of several short rows: with more, registers spill
+A_WARP = 512  # entries that a warp takes
 PROGRAMS = 264  # below that, rows are cut into parts: two for each multiprocessor of a large device
 PARTS = 32  # at most
 
@@ -76,9 +77,8 @@ def tile_of(n_rows: int, classes: int, itemsize: int) -> Tile:
     """Return the tile of a shape and type."""
     block = max(16, triton.next_power_of_2(classes))
     if block <= ON_CHIP[itemsize]:
-        rows = max(1, SMALL // block)
-        entries = rows * block
-        return Tile(rows, block, min(32, max(4, entries // 1024)), 1)
+        rows = max(1, SHORT[itemsize] // block)
+        return Tile(rows, block, min(32, max(4, rows * block // A_WARP)), 1)
     block = BLOCK[itemsize]
     blocks = -(-classes // block)
     parts = 1
@@ -153,6 +153,11 @@ def _float64(x: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float64, device=x.device)
 
 
+def _pair(x: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
+    """Return memory for m and r; each its own, as torch asks of what an operator returns."""
+    return _float64(x, *shape), _float64(x, *shape)
+
+
 def _scale(problem: Problem, upstream: Tensor | None) -> Tensor | None:
     """Return the upstream gradient over D, on the device: one, or one a row; None for 1."""
     scale = _mean(problem)
@@ -177,7 +182,7 @@ def _rests(problem: Problem, tile: Tile, cap_bits: int | None) -> tuple[Tensor, 
     """Return (m, r) of the parts of rows."""
     x = problem.x
     N, C = x.shape
-    m, r = _float64(x, 2, N, tile.parts)
+    m, r = _pair(x, N, tile.parts)
     cuda_rows.rest_kernel[tile.grid(N)](
         x, m, r, N=N, C=C, **_rows(x), cap_bits=cap_bits, span=tile.span(C), R=tile.rows, B=tile.block,
         PARTS=tile.parts, num_warps=tile.warps, **_options(problem),
@@ -188,7 +193,7 @@ def _rests(problem: Problem, tile: Tile, cap_bits: int | None) -> tuple[Tensor, 
 def _merge(problem: Problem, parts: int, given: tuple[Tensor, Tensor], *, lse: bool) -> tuple[Tensor, Tensor]:
     """Return (m, r) of rows, or logsumexp twice."""
     N = problem.x.shape[0]
-    m, r = _float64(problem.x, 2, N)
+    m, r = _pair(problem.x, N)
     options = _options(problem)
     notes = (None, None, m) if lse else (m, r, None)
     cuda_rows.merge_kernel[(-(-N // 128),)](
@@ -249,7 +254,7 @@ def _losses(
     if tile.parts > 1:
         parts = _rests(problem, tile, targets["cap_bits"])
         if out is not None:
-            wanted = notes or tuple(_float64(x, 2, N))  # type: ignore[assignment]
+            wanted = notes or _pair(x, N)
     together = out if tile.parts == 1 else None
     scale = None if out is None else _scale(problem, upstream)
     cuda_rows.loss_kernel[(-(-N // tile.rows),)](
@@ -271,7 +276,7 @@ def forward(problem: Problem, out: Tensor | None = None) -> tuple[Tensor, Tensor
 
     With ``out``, the gradient is written there in the same pass.
     """
-    m, r = _float64(problem.x, 2, problem.x.shape[0])
+    m, r = _pair(problem.x, problem.x.shape[0])
     return _losses(problem, out, (m, r)), m, r
 
 

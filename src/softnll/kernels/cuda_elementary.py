@@ -65,7 +65,8 @@ def power_of_two(t):
     """Return 2ⁿ of what has n + bias in its lowest bits."""
     if t.dtype == tl.float64:
         return (t.to(tl.int64, bitcast=True) << 52).to(tl.float64, bitcast=True)
-    return (t.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
+    else:  # noqa: RET505 - Triton compiles what follows a return, even where a constant decides
+        return (t.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -109,10 +110,11 @@ def power(u, c, magic, cut, beta, beta_low):
     d = tl.where(u == c, 0.0, u - c)  # of ∞ and ∞ as well
     if beta is None:
         return exponential(tl.where(d < cut, cut, d), None, magic)
-    v = d * beta
-    lo = tl.where(tl.abs(d) < float("inf"), tl.fma(d, beta, -v) + d * beta_low, 0.0)
-    low = v < cut
-    return tl.where(low, 0.0, exponential(tl.where(low, cut, v), lo, magic))
+    else:  # noqa: RET505
+        v = d * beta
+        lo = tl.where(tl.abs(d) < float("inf"), tl.fma(d, beta, -v) + d * beta_low, 0.0)
+        low = v < cut
+        return tl.where(low, 0.0, exponential(tl.where(low, cut, v), lo, magic))
 
 
 @triton.jit

@@ -40,7 +40,8 @@ def effective(x, mask, cap):
     """Return logits after the soft cap, if there is one, before the temperature."""
     if cap is None:
         return x
-    return tl.where(mask, capped(x, cap.to(x.dtype))[0], float("-inf"))
+    else:  # noqa: RET505 - Triton compiles what follows a return, even where a constant decides
+        return tl.where(mask, capped(x, cap.to(x.dtype))[0], float("-inf"))
 
 
 @triton.jit
@@ -54,9 +55,10 @@ def temperatures(tau_ptr, tau_bits, rows, inside):
     """Return one temperature a row in float64, or None for 1."""
     if tau_ptr is not None:
         return tl.load(tau_ptr + rows, mask=inside, other=1.0).to(tl.float64)
-    if tau_bits is not None:
+    elif tau_bits is not None:  # noqa: RET505
         return tl.full(rows.shape, 1.0, tl.float64) * number(tau_bits)
-    return None
+    else:
+        return None
 
 
 @triton.jit
@@ -64,10 +66,12 @@ def inverse(tau, COMPUTE: tl.constexpr):
     """Return 1/τ as an unevaluated sum in the type that is computed in, or (None, None)."""
     if tau is None:
         return None, None
-    beta = 1.0 / tau
-    if COMPUTE == tl.float64:
+    elif COMPUTE == tl.float64:  # noqa: RET505
+        beta = 1.0 / tau
         return beta, tl.fma(-beta, tau, tl.full(tau.shape, 1.0, tl.float64)) * beta
-    return beta.to(COMPUTE), (beta - beta.to(COMPUTE).to(tl.float64)).to(COMPUTE)
+    else:
+        beta = 1.0 / tau
+        return beta.to(COMPUTE), (beta - beta.to(COMPUTE).to(tl.float64)).to(COMPUTE)
 
 
 @triton.jit
@@ -79,11 +83,13 @@ def summed(e, GROUP: tl.constexpr):
         anchor = 16.0 * tl.sum(e, 1)[:, None]
         high = (e + anchor) - anchor  # digits that all of them share: their sum is exact
         return tl.sum(high, 1) + tl.sum(e - high, 1)
-    e = tl.sum(tl.reshape(e, (R, B // 2, 2)), 2)
-    e = tl.sum(tl.reshape(e, (R, B // 4, 2)), 2)
-    if GROUP == 8:
-        e = tl.sum(tl.reshape(e, (R, B // 8, 2)), 2)
-    return tl.sum(e.to(tl.float64), 1)
+    else:  # noqa: RET505
+        pairs = tl.sum(tl.reshape(e, (R, B // 2, 2)), 2)
+        fours = tl.sum(tl.reshape(pairs, (R, B // 4, 2)), 2)
+        if GROUP == 8:
+            return tl.sum(tl.sum(tl.reshape(fours, (R, B // 8, 2)), 2).to(tl.float64), 1)
+        else:  # noqa: RET505
+            return tl.sum(fours.to(tl.float64), 1)
 
 
 @triton.jit
@@ -213,6 +219,13 @@ def scales(scale_ptr, rows, inside, s, SCALE_PER_ROW: tl.constexpr):
     """Return what the gradient of each row is multiplied by: s times the upstream gradient over D."""
     if scale_ptr is None:
         return s
+    else:  # noqa: RET505
+        return scaled(scale_ptr, rows, inside, s, SCALE_PER_ROW)
+
+
+@triton.jit
+def scaled(scale_ptr, rows, inside, s, SCALE_PER_ROW: tl.constexpr):
+    """Return row weights times a scale; 0 stays 0."""
     scale = tl.load(scale_ptr + rows, mask=inside, other=0.0) if SCALE_PER_ROW else tl.load(scale_ptr)
     return tl.where(s == 0, 0.0, s * scale)
 

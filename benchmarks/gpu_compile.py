@@ -1,7 +1,7 @@
 """What the Triton kernels compile to, on a machine without a GPU: registers, spills and shared memory of each variant.
 
-    python benchmarks/cuda_compile.py                 # writes results/cuda-compile.{csv,md}
-    python benchmarks/cuda_compile.py --target sm_90 --only "loss + gradient"
+    python benchmarks/gpu_compile.py                 # writes results/gpu-compile.{csv,md}
+    python benchmarks/gpu_compile.py --target sm_90 --only "loss + gradient"
 
 The kernels are launched as always, but for a target that is not there: Triton compiles and nothing runs. For NVIDIA's
 chips ``ptxas -v`` says what a program takes; for AMD's the compiler's own notes do.
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
@@ -37,7 +38,7 @@ TARGETS = {
     "sm_90": GPUTarget("cuda", 90, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-SHAPES = ((1_000_000, 10), (100_000, 100), (8192, 1000), (8192, 8192), (8192, 32_000), (8192, 128_256), (4, 128_256))
+SHAPES = ((1_000_000, 10), (100_000, 100), (8192, 1000), (8192, 8192), (8192, 16_384), (8192, 128_256), (4, 128_256))
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 OPTIONS = {
     "": {},
@@ -149,27 +150,30 @@ def usage(compiled: Any, target: str) -> tuple[int | None, int | None]:
         registers = re.search(r"\.vgpr_count:\s+(\d+)", text)
         spilled = re.search(r"\.vgpr_spill_count:\s+(\d+)", text)
         return int(registers[1]) if registers else None, 4 * int(spilled[1]) if spilled else None
-    ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    ptxas = get_ptxas(TARGETS[target].arch).path  # the one that Triton itself compiled with
     name = re.search(r"\.target (\w+)", compiled.asm["ptx"])[1]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(compiled.asm["ptx"], encoding="utf-8")
         command = [ptxas, "-v", "--fmad=false", f"--gpu-name={name}", source, "-o", Path(folder) / "kernel.cubin"]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+    text = done.stdout + done.stderr
     spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", text)
     return int(re.search(r"Used (\d+) registers", text)[1]), int(spilled[1]) + int(spilled[2])
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str, tuple[int, int], str]]:
-    """Yield what is compiled: every call at every shape and type; every option where most rows are."""
+    """Yield what is compiled: every call at every shape and type, and the gradients with every option."""
     for target in arguments.target:
         for name in arguments.only:
             for dtype in arguments.dtype:
-                for shape in SHAPES:
+                for shape in arguments.shape:
                     yield target, name, dtype, shape, ""
-                if "loss" in name or name == "gradient":
+                if name in ("loss + gradient", "gradient"):
                     for option in list(OPTIONS)[1:]:
-                        for shape in ((8192, 1000), (8192, 128_256)):
+                        for shape in set(arguments.shape) & {(8192, 1000), (8192, 128_256)}:
                             yield target, name, dtype, shape, option
 
 
@@ -195,36 +199,44 @@ def lines(chosen: Iterator[tuple[str, str, str, tuple[int, int], str]]) -> Itera
         yield from found
 
 
+def size(text: str) -> tuple[int, int]:
+    """Return a shape."""
+    rows, classes = text.split("x")
+    return int(rows), int(classes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(TARGETS))
     parser.add_argument("--only", action="append", choices=CALLS)
     parser.add_argument("--dtype", action="append", choices=list(DTYPES))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of cuda-compile.csv and cuda-compile.md")
+    parser.add_argument("--shape", action="append", type=size, metavar="NxC", help="may be repeated")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of gpu-compile.csv and gpu-compile.md")
     arguments = parser.parse_args()
     arguments.target = arguments.target or list(TARGETS)
     arguments.only = arguments.only or CALLS
     arguments.dtype = arguments.dtype or list(DTYPES)
+    arguments.shape = arguments.shape or SHAPES
     made = []
     for line in lines(cases(arguments)):
         made.append(line)
         print(*asdict(line).values(), sep=" | ", flush=True)
     names = [each.name for each in fields(Line)]
-    with (arguments.out / "cuda-compile.csv").open("w", newline="", encoding="utf-8") as file:
+    with (arguments.out / "gpu-compile.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(line) for line in made)
     page = [
         "# What the Triton kernels compile to\n",
-        f"Triton {triton.__version__}, compiled without a GPU by `benchmarks/cuda_compile.py`; registers and spills a thread, from `ptxas -v`",
+        f"Triton {triton.__version__}, compiled without a GPU by `benchmarks/gpu_compile.py`; registers and spills a thread, from `ptxas -v`",
         "(AMD: the compiler's notes). A kernel that several calls share is listed once.\n",
         "| " + " | ".join(name.replace("_", " ") for name in names[:-1]) + " |",
         "|" + " --- |" * (len(names) - 1),
         *("| " + " | ".join(str(value) for value in list(asdict(line).values())[:-1]) + " |" for line in made),
     ]
-    (arguments.out / "cuda-compile.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    (arguments.out / "gpu-compile.md").write_text("\n".join(page) + "\n", encoding="utf-8")
     spilling = [line for line in made if line.spilled_bytes]
-    print(f"{len(made)} kernels, {len(spilling)} of them spill", file=sys.stderr)
+    print(f"{len(made)} kernels in {sum(line.seconds for line in made):.0f} s, {len(spilling)} of them spill", file=sys.stderr)
 
 
 if __name__ == "__main__":

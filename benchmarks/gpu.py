@@ -1,7 +1,7 @@
 """The CUDA kernels on a GPU: checked against float64 there, timed beside their peers and beside the machine's limits.
 
-    python benchmarks/cuda.py --out results        # all of it, in at most nine minutes
-    python benchmarks/cuda.py --interpret          # the script's own logic, in Triton's interpreter, with a fake timer
+    python benchmarks/gpu.py --out results        # all of it, in at most nine minutes
+    python benchmarks/gpu.py --interpret          # the script's own logic, in Triton's interpreter, with a fake timer
 
 Needs NumPy, torch and Triton only. Every section has its share of the time; what does not fit is told in the table.
 Ours and its peers take turns; a figure is a median. Traffic counts one read and one write of the logits (forward alone:
@@ -33,7 +33,7 @@ import torch.nn.functional as F  # noqa: N812
 import triton
 
 import softnll.torch as snt
-from cuda_peers import LINEAR, LOGITS, OURS, Missing
+from gpu_peers import LINEAR, LOGITS, OURS, Missing
 from softnll.torch import devices
 
 RESULTS = Path(__file__).parent / "results"
@@ -382,7 +382,7 @@ def page(lines: list[Line], machine: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interpret", action="store_true", help="tiny shapes in the interpreter, with a fake timer")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of cuda.csv and cuda.md")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of gpu.csv and gpu.md")
     parser.add_argument("--section", action="append", choices=list(SHARES), help="may be repeated")
     arguments = parser.parse_args()
     small = arguments.interpret
@@ -412,11 +412,11 @@ def main() -> None:
                 raise
             lines.append(Line(name, "", "", "", OURS, note=f"{type(error).__name__}: {error}".splitlines()[0]))
             print(lines[-1], file=sys.stderr)
-        with (arguments.out / "cuda.csv").open("w", newline="", encoding="utf-8") as file:
+        with (arguments.out / "gpu.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [each.name for each in fields(Line)], lineterminator="\n")
             writer.writeheader()
             writer.writerows(asdict(line) for line in lines)
-        (arguments.out / "cuda.md").write_text(page(lines, machine), encoding="utf-8")
+        (arguments.out / "gpu.md").write_text(page(lines, machine), encoding="utf-8")
 
 
 if __name__ == "__main__":
