@@ -197,8 +197,11 @@ def exact(x: torch.Tensor, y: torch.Tensor, options: dict[str, Any]) -> tuple[to
         slope = 1 / torch.cosh(u / cap) ** 2
         u = cap * torch.tanh(u / cap)
     m, a = u.max(1, keepdim=True)
-    d = (u - m) / tau
-    e = torch.exp(d)
+    d = u - m
+    part = d - u
+    lost = ((u - (d - part)) - (m + part)) / tau  # of the difference (Knuth): an error of the exponent
+    d = d / tau
+    e = torch.exp(d) * (1 + lost)
     rest = e.scatter(1, a, 0.0).sum(1, keepdim=True)
     log_r = torch.log1p(rest)
     log_p = d - log_r

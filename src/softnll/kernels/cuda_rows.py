@@ -525,5 +525,8 @@ def lift_kernel(values_ptr, factor_ptr, n, B: tl.constexpr):
         return
     at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     values = tl.load(values_ptr + at, mask=at < n, other=0.0)
-    product = values.to(tl.float64) * factor.to(tl.float64)
-    tl.store(values_ptr + at, product.to(values_ptr.dtype.element_ty), mask=at < n)
+    if values.dtype == tl.float64:
+        values = values * factor.to(tl.float64)
+    else:
+        values = values.to(tl.float32) * factor.to(tl.float32)
+    tl.store(values_ptr + at, values.to(values_ptr.dtype.element_ty), mask=at < n)
