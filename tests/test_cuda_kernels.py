@@ -146,7 +146,7 @@ def test_options_in_blocks(options, parts):
     np.testing.assert_allclose(again, wanted, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize(("stride", "back"), product([1, 2], [False, True]))
+@pytest.mark.parametrize(("stride", "back"), list(product([1, 2], [False, True])))
 def test_strides(stride, back):
     wide = torch.randn(6, 40, generator=torch.Generator().manual_seed(5))
     x = wide[::2, ::stride]

@@ -1,4 +1,4 @@
-"""The Triton kernels behind the kernels' interface, in Triton's interpreter: their logic, on a machine without a GPU."""
+"""The Triton kernels behind the kernels' interface, in Triton's interpreter: their logic, where there is no GPU."""
 
 from __future__ import annotations
 
@@ -7,33 +7,29 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+import triton
 
-import ml_dtypes
-import triton.language as tl
-from triton.runtime import interpreter
-
+import interpreter  # noqa: F401 - mends Triton's
 from softnll.kernels import cpu, cuda
 from softnll.torch.views import as_array, as_tensor
 
-_cast = interpreter.InterpreterBuilder.cast_impl
+LARGEST = 1 << 16  # entries of a tile
 
 
-def _rounding(self, source, target):
-    """Round float32 to bfloat16 as devices do; the interpreter cuts digits off."""
-    if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
-        return interpreter.TensorHandle(source.data.astype(ml_dtypes.bfloat16).view(np.uint16), target.scalar)
-    return _cast(self, source, target)
-
-
-interpreter.InterpreterBuilder.cast_impl = _rounding
+def coarse(n_rows, classes, *_):
+    """Return a tile for the interpreter, which takes 50 ms a program of any size; no device has such registers."""
+    block = max(16, triton.next_power_of_2(classes))
+    if block > LARGEST:
+        return cuda.Tile(1, LARGEST, 8, 2)
+    return cuda.Tile(min(LARGEST // block, triton.next_power_of_2(n_rows)), block, 4, 1)
 
 
 class TritonKernels:
     """Problems as tensors on the CPU, for the interpreter. What CUDA has not (masks) is skipped."""
 
     total = staticmethod(cpu.total)
-
     kernels = cuda
+    interpreted = True
 
     def softmax(self, problem, out):
         out[...] = self.written(problem, self.kernels.softmax)[0]
@@ -84,4 +80,8 @@ def on_device(problem):
     def convert(value):
         return as_tensor(np.array(value, order="C")) if isinstance(value, np.ndarray) else value
 
-    return replace(problem, **{each.name: convert(getattr(problem, each.name)) for each in fields(problem)})
+    objective = problem.objective
+    if objective is not None and objective.ignore_index >= problem.x.shape[1]:  # rows of weight 0 are ignored already,
+        objective = replace(objective, ignore_index=-100)  # and what is out of range may have become this number
+    given = {each.name: convert(getattr(problem, each.name)) for each in fields(problem)}
+    return replace(problem, **given | {"objective": objective})

@@ -73,10 +73,10 @@ class Tile(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def tile_of(n_rows: int, classes: int, itemsize: int) -> Tile:
-    """Return the tile of a shape and type."""
+def tile_of(n_rows: int, classes: int, itemsize: int, doubled: bool = False) -> Tile:
+    """Return the tile of a shape and type; ``doubled``: each entry takes the registers of two."""
     block = max(16, triton.next_power_of_2(classes))
-    if block <= ON_CHIP[itemsize]:
+    if block <= ON_CHIP[itemsize] >> doubled:
         rows = max(1, SHORT[itemsize] // block)
         return Tile(rows, block, min(32, max(4, rows * block // A_WARP)), 1)
     block = BLOCK[itemsize]
@@ -142,9 +142,10 @@ def _dense(problem: Problem) -> bool:
     return problem.q is not None or problem.objective.label_smoothing > 0
 
 
-def _tile(problem: Problem) -> Tile:
-    """Return the tile of a problem."""
-    tile = tile_of(*problem.x.shape, 8 if _computed(problem) == tl.float64 else problem.x.dtype.itemsize)
+def _tile(problem: Problem, *, log: bool = False) -> Tile:
+    """Return the tile of a problem; ``log``: what is written has more digits than its type."""
+    itemsize = 8 if _computed(problem) == tl.float64 else problem.x.dtype.itemsize
+    tile = tile_of(*problem.x.shape, itemsize, log and itemsize == 4)
     return tile._replace(parts=1) if _dense(problem) else tile  # their mass is a sum over the whole row
 
 
@@ -209,7 +210,7 @@ def _normalise(problem: Problem, out: Tensor, *, log: bool) -> None:
     N, C = x.shape
     if N == 0:
         return
-    tile = _tile(problem)
+    tile = _tile(problem, log=log)
     whole = tile.block >= C
     m = r = None
     if tile.parts > 1:

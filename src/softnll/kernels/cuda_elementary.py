@@ -20,13 +20,25 @@ _LN2 = tl.constexpr(0.6931471805599453)
 
 _HIGH_4, _LOW_4 = tl.constexpr(-0.693359375), tl.constexpr(2.12194440e-4)  # −ln 2 = high + low
 _ROUND_4, _BASE_4, _LIMIT_4 = tl.constexpr(12582912.0), tl.constexpr(127.0 + 64.0), tl.constexpr(272.0)
-_Q2_4, _Q3_4, _Q4_4 = (tl.constexpr(0.4999999403953552), tl.constexpr(0.1666652113199234), tl.constexpr(0.04166838899254799))
+_Q2_4, _Q3_4, _Q4_4 = (
+    tl.constexpr(0.4999999403953552),
+    tl.constexpr(0.1666652113199234),
+    tl.constexpr(0.04166838899254799),
+)
 _Q5_4, _Q6_4 = tl.constexpr(0.008368724025785923), tl.constexpr(0.001381457899697125)
 
 _HIGH_8, _LOW_8 = tl.constexpr(-0.693145751953125), tl.constexpr(-1.42860682030941723212e-6)
 _ROUND_8, _BASE_8, _LIMIT_8 = tl.constexpr(6755399441055744.0), tl.constexpr(1023.0 + 200.0), tl.constexpr(1700.0)
-_Q2_8, _Q3_8, _Q4_8 = tl.constexpr(0.5000000000000011), tl.constexpr(0.16666666666666413), tl.constexpr(0.04166666666653003)
-_Q5_8, _Q6_8, _Q7_8 = tl.constexpr(0.008333333333494177), tl.constexpr(0.0013888888943667025), tl.constexpr(0.00019841269507314978)
+_Q2_8, _Q3_8, _Q4_8 = (
+    tl.constexpr(0.5000000000000011),
+    tl.constexpr(0.16666666666666413),
+    tl.constexpr(0.04166666666653003),
+)
+_Q5_8, _Q6_8, _Q7_8 = (
+    tl.constexpr(0.008333333333494177),
+    tl.constexpr(0.0013888888943667025),
+    tl.constexpr(0.00019841269507314978),
+)
 _Q8_8, _Q9_8 = tl.constexpr(2.4801493057881946e-05), tl.constexpr(2.7557585614059544e-06)
 _Q10_8, _Q11_8 = tl.constexpr(2.76302638941755e-07), tl.constexpr(2.5000333323841077e-08)
 
@@ -37,7 +49,11 @@ _L1, _L2, _L3, _L4 = (
     tl.constexpr(0.2857142874366239149),
     tl.constexpr(0.2222219843214978396),
 )
-_L5, _L6, _L7 = tl.constexpr(0.1818357216161805012), tl.constexpr(0.1531383769920937332), tl.constexpr(0.1479819860511658591)
+_L5, _L6, _L7 = (
+    tl.constexpr(0.1818357216161805012),
+    tl.constexpr(0.1531383769920937332),
+    tl.constexpr(0.1479819860511658591),
+)
 _LN2_HIGH, _LN2_LOW = tl.constexpr(6.93147180369123816490e-01), tl.constexpr(1.90821492927058770002e-10)
 _ROOT_HALF = tl.constexpr(0x3FE6A09E667F3BCD)  # the bits of √½
 
@@ -65,7 +81,7 @@ def power_of_two(t):
     """Return 2ⁿ of what has n + bias in its lowest bits."""
     if t.dtype == tl.float64:
         return (t.to(tl.int64, bitcast=True) << 52).to(tl.float64, bitcast=True)
-    else:  # noqa: RET505 - Triton compiles what follows a return, even where a constant decides
+    else:
         return (t.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
 
 
@@ -110,7 +126,7 @@ def power(u, c, magic, cut, beta, beta_low):
     d = tl.where(u == c, 0.0, u - c)  # of ∞ and ∞ as well
     if beta is None:
         return exponential(tl.where(d < cut, cut, d), None, magic)
-    else:  # noqa: RET505
+    else:
         v = d * beta
         lo = tl.where(tl.abs(d) < float("inf"), tl.fma(d, beta, -v) + d * beta_low, 0.0)
         low = v < cut
@@ -169,11 +185,13 @@ def log1p(x):
 
 @triton.jit
 def capped(x, cap):
-    """Return cap·tanh(x/cap) and its slope 1/cosh², from E = exp(−2|x/cap|): neither overflows, the slope is no difference."""
+    """Return cap·tanh(x/cap) and its slope 1/cosh², from E = exp(−2|x/cap|), of which nothing overflows or cancels."""
     z = tl.abs(x) / cap
-    far: tl.constexpr = 350.0 if z.dtype == tl.float64 else 43.0
-    unscaled: tl.constexpr = _ROUND_8 + 1023.0 if z.dtype == tl.float64 else _ROUND_4 + 127.0
-    e = exponential(-2.0 * tl.where(z > far, far, z), None, tl.full(z.shape, unscaled, z.dtype))
+    far: tl.constexpr = 374.0 if z.dtype == tl.float64 else 53.0  # there the slope is 0
+    scaled: tl.constexpr = _ROUND_8 + _BASE_8 if z.dtype == tl.float64 else _ROUND_4 + _BASE_4
+    down: tl.constexpr = 2.0**-200 if z.dtype == tl.float64 else 2.0**-64
+    large = exponential(-2.0 * tl.where(z > far, far, z), None, tl.full(z.shape, scaled, z.dtype))
+    e = large * down
     norm = 1.0 / (1.0 + e)
     size = cap * ((1.0 - e) * norm)
-    return tl.where(x < 0, -size, size), 4.0 * e * norm * norm
+    return tl.where(x < 0, -size, size), (large * norm * norm) * (4.0 * down)

@@ -40,38 +40,24 @@ def effective(x, mask, cap):
     """Return logits after the soft cap, if there is one, before the temperature."""
     if cap is None:
         return x
-    else:  # noqa: RET505 - Triton compiles what follows a return, even where a constant decides
+    else:
         return tl.where(mask, capped(x, cap.to(x.dtype))[0], float("-inf"))
 
 
 @triton.jit
-def column(values):
-    """Return what there is one of a row as a column, or None."""
-    return None if values is None else values[:, None]
-
-
-@triton.jit
 def temperatures(tau_ptr, tau_bits, rows, inside):
-    """Return one temperature a row in float64, or None for 1."""
+    """Return one temperature a row in float64."""
     if tau_ptr is not None:
         return tl.load(tau_ptr + rows, mask=inside, other=1.0).to(tl.float64)
-    elif tau_bits is not None:  # noqa: RET505
-        return tl.full(rows.shape, 1.0, tl.float64) * number(tau_bits)
     else:
-        return None
+        return tl.full(rows.shape, 1.0, tl.float64) * number(tau_bits)
 
 
 @triton.jit
-def inverse(tau, COMPUTE: tl.constexpr):
-    """Return 1/τ as an unevaluated sum in the type that is computed in, or (None, None)."""
-    if tau is None:
-        return None, None
-    elif COMPUTE == tl.float64:  # noqa: RET505
-        beta = 1.0 / tau
-        return beta, tl.fma(-beta, tau, tl.full(tau.shape, 1.0, tl.float64)) * beta
-    else:
-        beta = 1.0 / tau
-        return beta.to(COMPUTE), (beta - beta.to(COMPUTE).to(tl.float64)).to(COMPUTE)
+def inverse_low(tau, beta):
+    """Return what ``beta`` lacks of 1/τ."""
+    high = beta.to(tl.float64)
+    return (tl.fma(-high, tau, tl.full(tau.shape, 1.0, tl.float64)) / tau).to(beta.dtype)
 
 
 @triton.jit
@@ -83,13 +69,22 @@ def summed(e, GROUP: tl.constexpr):
         anchor = 16.0 * tl.sum(e, 1)[:, None]
         high = (e + anchor) - anchor  # digits that all of them share: their sum is exact
         return tl.sum(high, 1) + tl.sum(e - high, 1)
-    else:  # noqa: RET505
+    else:
         pairs = tl.sum(tl.reshape(e, (R, B // 2, 2)), 2)
         fours = tl.sum(tl.reshape(pairs, (R, B // 4, 2)), 2)
         if GROUP == 8:
             return tl.sum(tl.sum(tl.reshape(fours, (R, B // 8, 2)), 2).to(tl.float64), 1)
-        else:  # noqa: RET505
+        else:
             return tl.sum(fours.to(tl.float64), 1)
+
+
+@triton.jit
+def powers(u, c, magic, cut, beta, beta_low):
+    """Return ``power`` of a tile, of which everything else is one a row."""
+    if beta is None:
+        return power(u, c[:, None], magic[:, None], cut[:, None], None, None)
+    else:
+        return power(u, c[:, None], magic[:, None], cut[:, None], beta[:, None], beta_low[:, None])
 
 
 @triton.jit
@@ -97,7 +92,7 @@ def block_rest(u, beta, beta_low, GROUP: tl.constexpr):
     """Return (m, R, all exponentials, that of m) of the rows of a block."""
     m, a = tl.max(u, 1, return_indices=True)
     c, magic, cut = reference(m, beta)
-    e = power(u, c[:, None], magic[:, None], cut[:, None], column(beta), column(beta_low))
+    e = powers(u, c, magic, cut, beta, beta_low)
     rest = summed(tl.where(tl.arange(0, u.shape[1])[None, :] == a[:, None], 0.0, e), GROUP)
     big = power(m, c, magic, cut, beta, beta_low).to(tl.float64)
     R = rest / (big * _DOWN)
@@ -173,7 +168,7 @@ def factors(factor, COMPUTE: tl.constexpr):
 
     Between the two nothing is a subnormal number that the second would lift.
     """
-    up: tl.constexpr = 2.0**200 if COMPUTE == tl.float64 else 2.0**64
+    up: tl.constexpr = 2.0**200 if tl.float64 == COMPUTE else 2.0**64
     small = tl.abs(factor) < 1.0 / (up * 0.25)  # exponentials are about as large as ``up``
     first = tl.where(small, factor * up, factor)
     return first.to(COMPUTE), tl.where(small, 1.0 / up, 1.0).to(COMPUTE)
@@ -219,7 +214,7 @@ def scales(scale_ptr, rows, inside, s, SCALE_PER_ROW: tl.constexpr):
     """Return what the gradient of each row is multiplied by: s times the upstream gradient over D."""
     if scale_ptr is None:
         return s
-    else:  # noqa: RET505
+    else:
         return scaled(scale_ptr, rows, inside, s, SCALE_PER_ROW)
 
 
@@ -292,7 +287,7 @@ def write_rows(
         if not ONE_BLOCK:
             x = load(x_ptr, rows, cols, mask, stride_row, stride_col, COMPUTE, False)
             u = effective(x, mask, cap)
-            e = power(u, c[:, None], magic[:, None], cut[:, None], column(beta), column(beta_low))
+            e = powers(u, c, magic, cut, beta, beta_low)
         g = (e * near[:, None]) * power_two[:, None]
         if DENSE:
             t = measure(q_ptr, w_ptr, rows, cols, mask, y, C, q_stride_row, q_stride_col, smoothing, COMPUTE)
@@ -319,8 +314,10 @@ def rest_kernel(
     part = tl.program_id(1)
     inside = rows < N
     cap = None if cap_bits is None else number(cap_bits)
-    tau = temperatures(tau_ptr, tau_bits, rows, inside)
-    beta, beta_low = inverse(tau, COMPUTE)
+    HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
+    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
+    beta = (1.0 / tau).to(COMPUTE) if HEATED else None
+    beta_low = inverse_low(tau, beta) if HEATED else None
     first = part * span
     last = tl.minimum(first + span, C)
     m, rest = row_rest(
@@ -337,7 +334,8 @@ def merge_kernel(
     """Write (m, r) of rows from those of their parts, and logsumexp if there is an ``lse_ptr``."""
     rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     inside = rows < N
-    tau = temperatures(tau_ptr, tau_bits, rows, inside)
+    HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
+    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
     m, rest = merged_parts(parts_m_ptr, parts_r_ptr, rows, inside, tau, PARTS)
     if m_ptr is not None:
         tl.store(m_ptr + rows, m, mask=inside)
@@ -356,8 +354,10 @@ def normalise_kernel(
     """Write softmax or log_softmax; from (m, r) of each row if there is an ``m_ptr``, a part of the row a program."""
     rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     inside = rows < N
-    tau = temperatures(tau_ptr, tau_bits, rows, inside)
-    beta, beta_low = inverse(tau, COMPUTE)
+    HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
+    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
+    beta = (1.0 / tau).to(COMPUTE) if HEATED else None
+    beta_low = inverse_low(tau, beta) if HEATED else None
     first = tl.program_id(1) * span
     last = tl.minimum(first + span, C)
     cols = tl.arange(0, B)
@@ -393,12 +393,14 @@ def normalise_kernel(
             if tau is not None:
                 v = d * beta[:, None]
                 fine = tl.abs(v) < float("inf")
-                lost = tl.where(fine, tl.fma(d, beta[:, None], -v) + (d * beta_low[:, None] + lost * beta[:, None]), 0.0)
-                d = v
+                lost = tl.where(
+                    fine, tl.fma(d, beta[:, None], -v) + (d * beta_low[:, None] + lost * beta[:, None]), 0.0
+                )
+                d = tl.where(fine, v, x * beta[:, None] - (top * beta)[:, None])  # a difference may leave the range
             value = (lost - log_r) + d
         else:
             if not ONE_BLOCK:
-                e = power(x, c[:, None], magic[:, None], cut[:, None], column(beta), column(beta_low))
+                e = powers(x, c, magic, cut, beta, beta_low)
             value = (e * near[:, None]) * power_two[:, None]
         at = out_ptr + rows[:, None] * out_stride_row + cols.to(tl.int64)[None, :] * out_stride_col
         tl.store(at, value.to(out_ptr.dtype.element_ty), mask=mask)
@@ -412,7 +414,7 @@ def loss_kernel(
     R: tl.constexpr, B: tl.constexpr, COMPUTE: tl.constexpr, GROUP: tl.constexpr,
     PARTS: tl.constexpr, ONE_BLOCK: tl.constexpr, SCALE_PER_ROW: tl.constexpr,
 ):  # fmt: skip
-    """Write each row's loss (weight applied), (m, r) if there is an ``m_ptr`` and the gradient if there is a ``dx_ptr``.
+    """Write each row's loss (weight applied), (m, r) to an ``m_ptr``, the gradient to a ``dx_ptr``, if they are there.
 
     With ``PARTS`` > 0, from (m, r) of so many parts of each row.
     """
@@ -421,8 +423,10 @@ def loss_kernel(
     inside = rows < N
     cap = None if cap_bits is None else number(cap_bits)
     smoothing = None if smoothing_bits is None else number(smoothing_bits)
-    tau = temperatures(tau_ptr, tau_bits, rows, inside)
-    beta, beta_low = inverse(tau, COMPUTE)
+    HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
+    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
+    beta = (1.0 / tau).to(COMPUTE) if HEATED else None
+    beta_low = inverse_low(tau, beta) if HEATED else None
     y, s, mass, good = weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE)
     active = inside & (s != 0.0) & (mass != 0.0)
     bad = active & (good == 0)
@@ -493,8 +497,10 @@ def gradient_kernel(
     inside = rows < N
     cap = None if cap_bits is None else number(cap_bits)
     smoothing = None if smoothing_bits is None else number(smoothing_bits)
-    tau = temperatures(tau_ptr, tau_bits, rows, inside)
-    beta, beta_low = inverse(tau, COMPUTE)
+    HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
+    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
+    beta = (1.0 / tau).to(COMPUTE) if HEATED else None
+    beta_low = inverse_low(tau, beta) if HEATED else None
     y, s, mass, good = weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE)
     active = inside & (s != 0.0) & (mass != 0.0)
     m = tl.load(m_ptr + rows, mask=active, other=float("-inf"))

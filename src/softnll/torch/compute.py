@@ -73,13 +73,13 @@ class Noted(NamedTuple):
     layout
         How the logits become rows.
     m, r
-        The largest entry and the rest of each row.
+        The largest entry and the rest of each row: arrays, or tensors on a CUDA device.
     """
 
     problem: Problem
     layout: Layout
-    m: NDArray[np.float64]
-    r: NDArray[np.float64]
+    m: Any
+    r: Any
 
 
 @uncompiled

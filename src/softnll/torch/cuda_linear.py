@@ -133,7 +133,9 @@ class Head:
             values[rows] = cuda.losses(part)
         return self.reduce(values)
 
-    def gradients(self, plan: Plan, out: tuple[Tensor | None, Tensor | None, Tensor | None]) -> Tensor:
+    def gradients(  # noqa: C901 - each of the three may be wanted
+        self, plan: Plan, out: tuple[Tensor | None, Tensor | None, Tensor | None]
+    ) -> Tensor:
         """Return the reduced loss and write the gradients that are wanted."""
         to_features, to_weight, to_bias = out
         values = self._zeros(self.rows.n_rows)
@@ -164,10 +166,9 @@ class Head:
                     d_rows[rows] = (dz @ W).to(d_rows.dtype)
         if total is not None and not added:
             total.zero_()
-        if to_weight is not None and total is not to_weight:
-            to_weight.copy_(total)
-        if to_bias is not None:
-            to_bias.copy_(d_bias)
+        for to, made in ((to_weight, total), (to_bias, d_bias)):
+            if to is not None and made is not None and made is not to:
+                to.copy_(made)
         return self.reduce(values)
 
     def reduce(self, values: Tensor) -> Tensor:
@@ -197,7 +198,7 @@ def _product(a: Tensor, b: Tensor, out: Tensor, *, add: bool) -> None:
 
 
 def head_of(*given: Any, upstream: Tensor | None = None) -> Head:
-    """Check ``(f, W, b, target, weight, sample_weight, temperature, indices, LinearLoss)`` and return them as a Head."""
+    """Check ``(f, W, b, target, weight, sample_weight, temperature, indices, LinearLoss)`` and return a Head."""
     f, W, b, target, weight, sample_weight, temperature, indices, what = given
     check_shapes(f, W, b)
     rows = Rows((*f.shape[:-1], W.shape[0]), f.dim() - 1)

@@ -88,7 +88,9 @@ def row_vector(each: Tensor) -> Tensor:
     return (each if each.is_floating_point() else each.double()).contiguous()
 
 
-def _all(name: str, values: Tensor, good: Tensor, allowed: str, shape: tuple[int, ...], error: Any = ValueError) -> None:
+def _all(
+    name: str, values: Tensor, good: Tensor, allowed: str, shape: tuple[int, ...], error: Any = ValueError
+) -> None:
     """Raise unless all are good; this waits for the device."""
     if capturing():
         raise RuntimeError("check=True waits for the device, which a CUDA graph that is being captured cannot")
@@ -100,7 +102,7 @@ def _all(name: str, values: Tensor, good: Tensor, allowed: str, shape: tuple[int
     raise error(f"{name}{index} is {values[at].item()}; allowed: {allowed}")
 
 
-def loss_problem(
+def loss_problem(  # noqa: C901 - one thing after the other is looked at
     x: Tensor | None,
     rows: Rows,
     target: Tensor,
@@ -119,7 +121,8 @@ def loss_problem(
         _floating("temperature", temperature)
         if tuple(temperature.shape) != rows.row_shape:
             raise ValueError(
-                f"temperature has shape {tuple(temperature.shape)}; allowed: a number, or one a row: shape {rows.row_shape}"
+                f"temperature has shape {tuple(temperature.shape)}; allowed: a number, or one a row: "
+                f"shape {rows.row_shape}"
             )
         tau = row_vector(temperature)
         if check:
@@ -142,8 +145,9 @@ def loss_problem(
         raise TypeError(f"targets has dtype {target.dtype}; allowed: integers (hard) or floats (soft)")
     else:
         raise ValueError(
-            f"targets has shape {tuple(target.shape)} and dtype {target.dtype}, logits have shape {rows.shape} with the "
-            f"classes on axis {rows.dim}; allowed: integers of shape {rows.row_shape} or floats of shape {rows.shape}"
+            f"targets has shape {tuple(target.shape)} and dtype {target.dtype}, logits have shape {rows.shape} with "
+            f"the classes on axis {rows.dim}; "
+            f"allowed: integers of shape {rows.row_shape} or floats of shape {rows.shape}"
         )
     divisor: Any = 1.0
     if objective.reduction == "mean":

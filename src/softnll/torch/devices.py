@@ -25,7 +25,9 @@ def cuda(name: str = "compute") -> Any:
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
-        raise ImportError("CUDA tensors need Triton, which comes with torch's CUDA packages: pip install triton") from error
+        raise ImportError(
+            "CUDA tensors need Triton, which comes with torch's CUDA packages: pip install triton"
+        ) from error
 
 
 def capturing() -> bool:

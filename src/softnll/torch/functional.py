@@ -303,8 +303,8 @@ def cross_entropy(
     IndexError
         For a hard target that is no class and not ``ignore_index``.
     NotImplementedError
-        For tensors that are neither on the CPU nor on a CUDA device, and where a derivative with respect to ``weight``, ``sample_weight`` or
-        ``temperature`` is asked for.
+        For tensors that are neither on the CPU nor on a CUDA device, and where a derivative with respect to
+        ``weight``, ``sample_weight`` or ``temperature`` is asked for.
 
     Examples
     --------

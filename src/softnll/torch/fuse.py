@@ -75,7 +75,8 @@ def fuse(model: Model, head: str = "lm_head") -> Model:
     -----
     UserWarning
         Once, where the head cannot be served and keeps making ordinary logits: subclasses of ``nn.Linear`` (quantised
-        layers, adapters), sharded weights (DTensor, FSDP, ZeRO), hooks that read its output, devices that are neither CPUs nor CUDA's.
+        layers, adapters), sharded weights (DTensor, FSDP, ZeRO), hooks that read its output, devices that are neither
+        CPUs nor CUDA's.
 
     Examples
     --------
