@@ -53,7 +53,7 @@ def test_the_committed_table():
 
 @pytest.mark.parametrize("name", ["cuda_rows", "cuda_elementary"])
 def test_older_tritons_compile_it(name):
-    """Up to 3.6 at least, a function may not return None and an assignment has one target; the installed one may do more."""
+    """Up to 3.6 at least a function may not return None, and an assignment has one target; newer ones do more."""
     tree = ast.parse((ROOT / "src" / "softnll" / "kernels" / f"{name}.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Return) and node.value is not None:
