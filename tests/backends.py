@@ -11,7 +11,7 @@ import numpy as np
 from softnll.kernels import fallback
 from softnll.objective import CrossEntropy
 
-NAMES = ("compiled", "equation", "strict", "torch")
+NAMES = ("compiled", "equation", "strict", "torch", "triton")
 USERS = ("functional", "output", "head", "calibration")  # the modules that ask for kernels
 
 
@@ -42,12 +42,16 @@ def get(name):
         return importlib.import_module("softnll.kernels.cpu")
     if name == "torch":
         return importlib.import_module("torch_backend").TorchKernels()
+    if name == "triton":
+        return importlib.import_module("triton_backend").TritonKernels()
     return fallback if name == "equation" else StrictKernels()
 
 
 def patch(monkeypatch, name):
     """Let every front door use this backend."""
     backend = get(name)
+    if name == "triton":
+        monkeypatch.setattr(backend.kernels, "tile_of", importlib.import_module("triton_backend").coarse)
     for user in USERS:
         monkeypatch.setattr(importlib.import_module(f"softnll.{user}"), "kernels", lambda: backend)
     return backend

@@ -51,17 +51,19 @@ def exact(index, targets, masked):
     return (losses.sum() if options["reduction"] == "sum" else losses), grads
 
 
-@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "where"])
 @pytest.mark.parametrize("targets", list(TARGETS))
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(str(value) for value in shape.values()))
-def test_every_combination(shape, targets, masked):
+def test_every_combination(shape, targets, masked, backend):
+    slow = getattr(backend, "interpreted", False)
     for index, options in enumerate(cases.COMBINATIONS):
         if all(options[name] == value for name, value in shape.items()):
-            check_combination(index, targets, masked)
+            if slow and options["reduction"] != "mean":  # the others are sums of the same rows
+                continue
+            check_combination(index, targets, masked, layer=not slow)
 
 
-def check_combination(index, targets, masked):
+def check_combination(index, targets, masked, *, layer):
     options = dict(cases.COMBINATIONS[index])
     y = cases.MASKED_SOFT if masked and targets == "soft" else TARGETS[targets]
     if masked:
@@ -76,7 +78,7 @@ def check_combination(index, targets, masked):
     narrow, dx = sn.cross_entropy_and_grad(logits.astype(np.float32), y, **options)
     assert np.allclose(narrow, loss, rtol=1e-6, atol=1e-6, equal_nan=True)
     assert np.allclose(dx, grad, rtol=1e-5, atol=1e-6)
-    if masked:
+    if masked or not layer:  # devices have a layer of their own: tests/test_cuda_front.py
         return
     # The same through a linear layer that makes these logits, two rows at a time.
     features = np.linalg.solve(np.eye(4) + 0.25, (logits - 0.5).T).T

@@ -133,9 +133,8 @@ class EagerCrossEntropy(_CrossEntropy):
                 to_x = GradientFunction.apply(grad, m, r, x, target, weight, s, tau, ctx.what)
             else:
                 held, ctx.held = ctx.held, None  # the caller's from now on: a second backward makes its own
-                to_x = None if held is None else compute.lifted(held, grad)
-                if to_x is None:
-                    to_x = compute.gradient(grad, x, target, ctx.notes)
+                given = (grad, x, target, ctx.notes)
+                to_x = compute.gradient(*given) if held is None else compute.handed_out(held, *given)
         if ctx.needs_input_grad[1]:
             to_target = formulas.target_gradient(grad, x, target, weight, s, tau, ctx.what)
         return to_x, to_target, None, None, None, None

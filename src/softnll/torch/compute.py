@@ -1,4 +1,7 @@
-"""Values and gradients of plain CPU tensors, by the kernels that serve NumPy arrays. Nothing here is differentiable."""
+"""Values and gradients of plain tensors, by the kernels that serve NumPy arrays; those on CUDA devices go elsewhere.
+
+Nothing here is differentiable.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from softnll.layout import Layout
 from softnll.objective import CrossEntropy
 from softnll.output import narrowed, reduce, write
 from softnll.problem import Problem, prepare, prepare_targets
+from softnll.torch import devices
 from softnll.torch.uncompiled import uncompiled
 from softnll.torch.views import as_array, as_tensor, laid_out_like
 
@@ -26,7 +30,7 @@ __all__ = [
     "backward",
     "forward",
     "gradient",
-    "lifted",
+    "handed_out",
     "log_softmax",
     "logsumexp",
     "losses",
@@ -69,18 +73,20 @@ class Noted(NamedTuple):
     layout
         How the logits become rows.
     m, r
-        The largest entry and the rest of each row.
+        The largest entry and the rest of each row: arrays, or tensors on a CUDA device.
     """
 
     problem: Problem
     layout: Layout
-    m: NDArray[np.float64]
-    r: NDArray[np.float64]
+    m: Any
+    r: Any
 
 
 @uncompiled
 def softmax(x: Tensor, dim: int) -> Tensor:
     """Return p."""
+    if devices.on_cuda(x):
+        return devices.cuda().softmax(x, dim)
     problem, layout = prepare(as_array(x), dim, name="input")
     return laid_out_like(x, write(problem, layout, None, kernels().softmax)[0])
 
@@ -88,6 +94,8 @@ def softmax(x: Tensor, dim: int) -> Tensor:
 @uncompiled
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """Return log p."""
+    if devices.on_cuda(x):
+        return devices.cuda().log_softmax(x, dim)
     problem, layout = prepare(as_array(x), dim, name="input")
     return laid_out_like(x, write(problem, layout, None, kernels().log_softmax)[0])
 
@@ -95,6 +103,8 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
 @uncompiled
 def logsumexp(x: Tensor, dim: int) -> Tensor:
     """Return lse, without the dimension it is taken over."""
+    if devices.on_cuda(x):
+        return devices.cuda().logsumexp(x, dim)
     problem, layout = prepare(as_array(x), dim, empty=True, name="input")
     lse = narrowed(kernels().logsumexp(problem), problem.x.dtype)
     return as_tensor(lse.reshape(layout.row_shape))
@@ -132,18 +142,24 @@ def _reduced(problem: Problem, layout: Layout, values: NDArray[np.float64]) -> T
 @uncompiled
 def losses(*given: Any) -> Tensor:
     """Return the loss of ``(x, target, weight, sample_weight, temperature, Loss)``."""
+    if devices.on_cuda(given[0]):
+        return devices.cuda().losses(*given)
     problem, layout = _problem(*given)
     return _reduced(problem, layout, kernels().losses(problem))
 
 
 def noted(*given: Any) -> tuple[Tensor, Noted]:
     """Return the loss, and what the backward will want to know."""
+    if devices.on_cuda(given[0]):
+        return devices.cuda().noted(*given)
     problem, layout = _problem(*given)
     return _noting(problem, layout, kernels().forward(problem))
 
 
 def with_gradient(x: Tensor, *others: Any) -> tuple[Tensor, Noted, Tensor]:
     """Return the reduced loss, what a backward would want to know, and the gradient, made in one pass over logits."""
+    if devices.on_cuda(x):
+        return devices.cuda().with_gradient(x, *others)
     problem, layout = _problem(x, *others)
     grad, found = write(problem, layout, None, kernels().forward)
     return *_noting(problem, layout, found), laid_out_like(x, grad)
@@ -157,7 +173,15 @@ def _noting(problem: Problem, layout: Layout, found: tuple[NDArray[np.float64], 
     return value, Noted(problem, layout, m, r)
 
 
-def lifted(grad: Tensor, upstream: Tensor) -> Tensor | None:
+def handed_out(held: Tensor, upstream: Tensor, x: Tensor, target: Tensor, notes: Noted) -> Tensor:
+    """Return the gradient that the forward made times the upstream gradient; it is the caller's from now on."""
+    if devices.on_cuda(x):
+        return devices.cuda().handed_out(held, upstream, x, target, notes)
+    made = _lifted(held, upstream)
+    return gradient(upstream, x, target, notes) if made is None else made
+
+
+def _lifted(grad: Tensor, upstream: Tensor) -> Tensor | None:
     """Return a gradient times an upstream gradient, in place; None where that would cost digits.
 
     Those are lost where a subnormal number grows, and, to half types, where a product is rounded once more.
@@ -175,6 +199,8 @@ def lifted(grad: Tensor, upstream: Tensor) -> Tensor | None:
 @uncompiled
 def gradient(upstream: Tensor, x: Tensor, target: Tensor, notes: Noted) -> Tensor:
     """Return the gradient of the loss with respect to the logits, times the upstream gradient of the loss."""
+    if devices.on_cuda(x):
+        return devices.cuda().gradient(upstream, x, target, notes)
     known, layout, m, r = notes
     q = layout.rows(as_array(target)) if known.y is None else None
     rows = layout.rows(as_array(x))
@@ -186,12 +212,16 @@ def gradient(upstream: Tensor, x: Tensor, target: Tensor, notes: Noted) -> Tenso
 
 def forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss, and m and r of each row in the shape of the rows."""
+    if devices.on_cuda(given[0]):
+        return devices.cuda().forward(*given)
     value, notes = noted(*given)
     return value, *notes_as_tensors(notes)
 
 
 def notes_as_tensors(notes: Noted) -> tuple[Tensor, Tensor]:
     """Return m and r in the shape of the rows."""
+    if isinstance(notes.m, Tensor):
+        return devices.cuda().notes_as_tensors(notes)
     shape = notes.layout.row_shape
     return torch.from_numpy(notes.m.reshape(shape)), torch.from_numpy(notes.r.reshape(shape))
 
@@ -199,6 +229,8 @@ def notes_as_tensors(notes: Noted) -> tuple[Tensor, Tensor]:
 @uncompiled
 def backward(upstream: Tensor, m: Tensor, r: Tensor, x: Tensor, target: Tensor, *others: Any) -> Tensor:
     """Return the gradient as ``gradient`` does, from m and r of ``forward``."""
+    if devices.on_cuda(x):
+        return devices.cuda().backward(upstream, m, r, x, target, *others)
     weight, sample_weight, temperature, what = others
     problem, layout = _problem(x, target, weight, sample_weight, temperature, replace(what, check=False))
     notes = Noted(problem, layout, as_array(m).reshape(-1), as_array(r).reshape(-1))
@@ -226,6 +258,8 @@ def scale(problem: Problem, upstream: Tensor, n_rows: int) -> None:
 @uncompiled
 def pick(x: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, loss: Loss) -> Tensor:
     """Return the loss of log-probabilities."""
+    if devices.on_cuda(x):
+        return devices.cuda().pick(x, target, weight, sample_weight, loss)
     problem, layout = _problem(x, target, weight, sample_weight, None, loss)
     return _reduced(problem, layout, kernels().pick(problem))
 

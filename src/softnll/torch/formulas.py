@@ -75,7 +75,9 @@ def loss(
         t = _measure(target.double(), weight, what, shape)
         valid, silent = torch.ones_like(s, dtype=torch.bool), s == 0
     else:
-        t = _measure((target.unsqueeze(dim) == torch.arange(C).reshape(shape)).double(), weight, what, shape)
+        t = _measure(
+            (target.unsqueeze(dim) == torch.arange(C, device=x.device).reshape(shape)).double(), weight, what, shape
+        )
         valid = ((target >= 0) & (target < C)) | (s == 0)
         silent = (s == 0) | ((t.sum(dim) == 0) & valid)
     u = torch.where(silent.unsqueeze(dim), 0.0, x.double())  # a row that takes no part may hold anything

@@ -14,7 +14,7 @@ from softnll.torch import autograd, compute, normalise, ops
 from softnll.torch.compute import Loss
 from softnll.torch.errors import InputIndexError, InputTypeError, InputValueError, raise_as_torch
 from softnll.torch.function import apply
-from softnll.torch.inputs import as_logits, check_tensor, compiling, tracked
+from softnll.torch.inputs import as_logits, check_devices, check_tensor, compiling, tracked
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
@@ -51,7 +51,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     ValueError
         If there are no classes, where torch returns an empty tensor.
     NotImplementedError
-        For tensors that are not on the CPU.
+        For tensors that are neither on the CPU nor on a CUDA device.
 
     Examples
     --------
@@ -283,8 +283,9 @@ def cross_entropy(
     temperature
         A number > 0, or a tensor of one a row.
     check
-        None: hard targets must be in range. True: soft ones must be distributions as well. False: neither is looked
-        at; a hard target out of range makes its row NaN.
+        None: hard targets must be in range, but on CUDA devices, where to look would stall. True: soft ones must be
+        distributions as well, weights not negative. False: neither is looked at; a hard target out of range makes its
+        row NaN.
 
     Returns
     -------
@@ -302,8 +303,8 @@ def cross_entropy(
     IndexError
         For a hard target that is no class and not ``ignore_index``.
     NotImplementedError
-        For tensors that are not on the CPU, and where a derivative with respect to ``weight``, ``sample_weight`` or
-        ``temperature`` is asked for.
+        For tensors that are neither on the CPU nor on a CUDA device, and where a derivative with respect to
+        ``weight``, ``sample_weight`` or ``temperature`` is asked for.
 
     Examples
     --------
@@ -406,6 +407,7 @@ def _loss_input(tensors: tuple[Any, ...], size_average: Any, reduce: Any) -> tup
         check_tensor("weight", weight)
     if sample_weight is not None:
         check_tensor("sample_weight", sample_weight)
+    check_devices(("input", "target", "weight", "sample_weight"), (x, target, weight, sample_weight))
     if x.dim() == 0:
         raise InputValueError("input has no dimensions; allowed: (C,), (N, C) or (N, C, d1, ...)")
     return x, 1 if x.dim() > 1 else 0
@@ -414,4 +416,5 @@ def _loss_input(tensors: tuple[Any, ...], size_average: Any, reduce: Any) -> tup
 def _temperatures(temperature: Tensor, x: Tensor, dim: int) -> Tensor:
     """Return one temperature a row."""
     check_tensor("temperature", temperature)
+    check_devices(("input", "temperature"), (x, temperature))
     return temperature.expand([*x.shape[:dim], *x.shape[dim + 1 :]]) if temperature.dim() == 0 else temperature

@@ -75,7 +75,8 @@ def fuse(model: Model, head: str = "lm_head") -> Model:
     -----
     UserWarning
         Once, where the head cannot be served and keeps making ordinary logits: subclasses of ``nn.Linear`` (quantised
-        layers, adapters), sharded weights (DTensor, FSDP, ZeRO), hooks that read its output, other devices than CPUs.
+        layers, adapters), sharded weights (DTensor, FSDP, ZeRO), hooks that read its output, devices that are neither
+        CPUs nor CUDA's.
 
     Examples
     --------
@@ -166,7 +167,7 @@ def _unserved(layer: nn.Module) -> str:
             return f"the head's {name} is a {type(each).__name__}, not a plain torch.nn.Parameter"
         if hasattr(each, "ds_id") or hasattr(each, "_fsdp_flattened"):
             return f"the head's {name} is sharded"
-        if not each.is_cpu or each.dtype not in FLOATS:
+        if not (each.is_cpu or each.is_cuda) or each.dtype not in FLOATS:
             return f"the head's {name} is {each.dtype} on {each.device}"
     if _hooked(layer):
         return "hooks read the head's output"
@@ -197,7 +198,7 @@ def _unmet(layer: FusedLinear, input: Tensor) -> str:  # noqa: A002
 def _fits(layer: FusedLinear, input: Tensor) -> bool:  # noqa: A002
     """Whether a linear layer takes these features; if not, it says itself why."""
     types = {each.dtype for each in (input, layer.weight, layer.bias) if each is not None}
-    cast = torch.is_autocast_enabled("cpu") and torch.float64 not in types  # which autocast leaves alone
+    cast = torch.is_autocast_enabled(input.device.type) and torch.float64 not in types  # which autocast leaves alone
     alike = types <= set(FLOATS) and (cast or len(types) == 1)
     return alike and input.dim() > 0 and input.shape[-1] == layer.weight.shape[1]
 

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from softnll.torch.errors import InputTypeError
+from softnll.torch.errors import InputTypeError, InputValueError
 
-__all__ = ["FLOATS", "as_logits", "check_tensor", "compiling", "tracked"]
+__all__ = ["FLOATS", "as_logits", "check_devices", "check_tensor", "compiling", "tracked"]
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def as_logits(input: Any) -> Tensor:  # noqa: A002
-    """Return input as floating-point numbers on the CPU."""
+    """Return input as floating-point numbers."""
     check_tensor("input", input)
     if input.dtype in FLOATS:
         return input
@@ -26,11 +26,19 @@ def as_logits(input: Any) -> Tensor:  # noqa: A002
 
 
 def check_tensor(name: str, tensor: Any) -> None:
-    """Raise unless this is a tensor on the CPU."""
+    """Raise unless this is a tensor on the CPU or a CUDA device."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; allowed: a tensor")
-    if not tensor.is_cpu:
-        raise NotImplementedError(f"a tensor is on {tensor.device}; allowed: cpu. CUDA kernels are not there yet")
+    if not (tensor.is_cpu or tensor.is_cuda):
+        raise NotImplementedError(f"{name} is on {tensor.device}; allowed: cpu, cuda")
+
+
+def check_devices(names: tuple[str, ...], tensors: tuple[Any, ...]) -> None:
+    """Raise unless all tensors lie where the first one does."""
+    device = tensors[0].device
+    for name, each in zip(names, tensors, strict=True):
+        if each is not None and each.device != device:
+            raise InputValueError(f"{name} is on {each.device}, {names[0]} on {device}; allowed: one device")
 
 
 def compiling() -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from softnll.plan import Wanted
-from softnll.torch import linear_compute, linear_formulas
+from softnll.torch import devices, linear_compute, linear_formulas
 from softnll.torch.autograd import one_by_one, refuse_constants
 from softnll.torch.function import Rule, immediate, records, refuse_nested
 from softnll.torch.uncompiled import uncompiled
@@ -123,6 +123,8 @@ class EagerLinear(_Linear):
 
 def _handed_out(ctx: Any, upstream: Tensor, at: tuple[int, ...]) -> list[Tensor]:
     """Return the gradients; those that the forward made are changed in place, and are the caller's from then on."""
+    if ctx.held and devices.on_cuda(upstream):
+        return _lifted_there(ctx, upstream, at)
     factor = upstream.item() if ctx.held else math.nan
     here = [i for i in at if i in ctx.held] if math.isfinite(factor) else []  # 0·∞ is not for rows that take no part
     values: dict[int, Tensor] = {}
@@ -131,6 +133,20 @@ def _handed_out(ctx: Any, upstream: Tensor, at: tuple[int, ...]) -> list[Tensor]
         if factor != 1:
             each.mul_(factor)
         values[i] = each.to(ctx.types[i])
+    rest = tuple(i for i in at if i not in values)
+    if rest:
+        values |= zip(rest, _made(upstream, (*ctx.saved_tensors, ctx.what), rest), strict=True)
+    return [values[i] for i in at]
+
+
+def _lifted_there(ctx: Any, upstream: Tensor, at: tuple[int, ...]) -> list[Tensor]:
+    """Return the gradients as ``_handed_out`` does, on a CUDA device: nobody waits to hear the factor."""
+    values: dict[int, Tensor] = {}
+    for i in at:
+        if i in ctx.held:
+            each = ctx.held.pop(i)
+            devices.cuda("compute").lift(each, upstream)
+            values[i] = each.to(ctx.types[i])
     rest = tuple(i for i in at if i not in values)
     if rest:
         values |= zip(rest, _made(upstream, (*ctx.saved_tensors, ctx.what), rest), strict=True)
@@ -189,7 +205,7 @@ class GradientFunction(Rule):
         """Return the gradients."""
         *given, derivative = inputs
         held = {i: each for i, each in derivative.held.items() if i in derivative.at}
-        if not held or not math.isfinite(upstream.item()):
+        if not held or not (devices.on_cuda(upstream) or math.isfinite(upstream.item())):
             return tuple(_made(upstream, tuple(given), derivative.at))
         values = {i: (each * upstream).to(given[i].dtype) for i, each in held.items()}
         rest = tuple(i for i in derivative.at if i not in held)

@@ -1,4 +1,7 @@
-"""The linear layer with its loss on plain CPU tensors, by the loop that serves NumPy arrays; not differentiable."""
+"""The linear layer with its loss on plain tensors, by the loop that serves NumPy arrays; not differentiable.
+
+Tensors on CUDA devices go to the loop of ``cuda_linear``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from softnll.layout import Layout
 from softnll.objective import checked
 from softnll.plan import NO_GRADIENTS, Plan, Wanted
 from softnll.problem import Problem, as_temperatures, prepare_targets
+from softnll.torch import devices
 from softnll.torch.compute import Loss, scale
 from softnll.torch.gemm import multiply
 from softnll.torch.sparse import sparse_problem
@@ -37,13 +41,14 @@ class LinearLoss:
     at_most
         The most rows at a time, None for what the memory allows.
     compact
-        Whether rows that take no part are left out of the products, or take part as zeros.
+        Whether rows that take no part are left out of the products, or take part as zeros. None: they are left out,
+        but of a CUDA graph that is being captured or compiled, where nobody may wait to hear how many there are.
     """
 
     loss: Loss
     max_bytes: int | None = None
     at_most: int | None = None
-    compact: bool = True
+    compact: bool | None = None
 
     @classmethod
     def of(
@@ -57,7 +62,7 @@ class LinearLoss:
         check: bool | None,
         max_bytes: int | None,
         at_most: int | None,
-        compact: bool,
+        compact: bool | None,
     ) -> LinearLoss:
         """Return options as a value, checked."""
         objective, _ = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
@@ -92,12 +97,14 @@ def head_of(*given: Any, upstream: Tensor | None = None) -> Head:
     if upstream is not None:
         scale(problem, upstream, layout.n_rows)
     bias = None if b is None else as_array(b)
-    return Head.of(as_array(f), as_array(W), bias, problem, layout, multiply, compact=what.compact)
+    return Head.of(as_array(f), as_array(W), bias, problem, layout, multiply, compact=what.compact is not False)
 
 
 @uncompiled
 def losses(*given: Any) -> Tensor:
     """Return the loss of ``(f, W, b, target, weight, sample_weight, temperature, indices, LinearLoss)``."""
+    if devices.on_cuda(given[0]):
+        return devices.cuda("linear").losses(*given)
     head, what = head_of(*given), given[-1]
     return torch.from_numpy(np.asarray(head.losses(head.plan(what.max_bytes, at_most=what.at_most))))
 
@@ -129,12 +136,17 @@ def _run(head: Head, inputs: tuple[Any, ...], what: LinearLoss, wanted: Wanted, 
 @uncompiled
 def with_gradients(wanted: Wanted, *given: Any) -> tuple[Tensor, Gradients]:
     """Return the reduced loss, and its gradients to wait for an upstream gradient: those of float16 in float32."""
+    if devices.on_cuda(given[0]):
+        loss, made = devices.cuda("linear").with_gradients(wanted, *given)
+        return loss, Gradients(*made)
     return _run(head_of(*given), given[:3], given[-1], wanted, held=True)
 
 
 @uncompiled
 def gradients(wanted: Wanted, upstream: Tensor, *given: Any) -> Gradients:
     """Return the gradients of the loss times the upstream gradient."""
+    if devices.on_cuda(given[0]):
+        return Gradients(*devices.cuda("linear").gradients(wanted, upstream, *given))
     *tensors, what = given
     what = replace(what, loss=replace(what.loss, check=False))  # that was done in the forward
     return _run(head_of(*tensors, what, upstream=upstream), given[:3], what, wanted, held=False)[1]
@@ -145,9 +157,10 @@ def planned(given: Sequence[Any], what: LinearLoss, recording: bool) -> Plan:
     inputs = given[:4]
     needed = [recording and each is not None and each.requires_grad for each in inputs]
     wanted = Wanted(*needed[:3])
-    head = head_of(*given, what)
+    head = (devices.cuda("linear").head_of if devices.on_cuda(given[0]) else head_of)(*given, what)
     again = what.loss.objective.reduction == "none" and any(wanted)
-    plan = plan_of(head, inputs[1], what, wanted, held=not again)
+    cut = devices.cuda("linear").plan_of if devices.on_cuda(given[0]) else plan_of
+    plan = cut(head, inputs[1], what, wanted, held=not again)
     made = sum(
         each.numel() * (_held_type(each.dtype, not again) if i < 3 else each.dtype).itemsize
         for i, (each, asked) in enumerate(zip(inputs, needed, strict=True))

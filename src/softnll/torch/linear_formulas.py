@@ -33,12 +33,22 @@ def _exact(function: Callable[Parameters, Returned]) -> Callable[Parameters, Ret
 
     @wraps(function)
     def call(*args: Parameters.args, **options: Parameters.kwargs) -> Returned:
-        if not torch.is_autocast_enabled("cpu"):
+        device = _device(args)
+        if not torch.is_autocast_enabled(device):
             return function(*args, **options)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(device, enabled=False):
             return function(*args, **options)
 
     return call
+
+
+def _device(args: tuple[Any, ...]) -> str:
+    """Return the kind of device that the first tensor lies on, in a tuple or by itself."""
+    for each in args:
+        for inner in each if isinstance(each, (tuple, list)) else (each,):
+            if isinstance(inner, Tensor):
+                return inner.device.type
+    return "cpu"
 
 
 def _rows_at_once(n_classes: int, width: int, n_rows: int, what: LinearLoss) -> int:
@@ -69,7 +79,7 @@ def logits(f: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
 
 def _dense(q: Tensor, indices: Tensor, n_classes: int) -> Tensor:
     """Return sparse soft targets with all their classes."""
-    return torch.zeros(q.shape[0], n_classes, dtype=torch.float64).scatter_add(1, indices, q.double())
+    return torch.zeros(q.shape[0], n_classes, dtype=torch.float64, device=q.device).scatter_add(1, indices, q.double())
 
 
 def _silent(target: Tensor, s: Tensor, weight: Tensor | None, what: Loss) -> Tensor:

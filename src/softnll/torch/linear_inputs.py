@@ -9,7 +9,7 @@ from torch import Tensor
 
 from softnll.torch.errors import NAMES as OTHERS
 from softnll.torch.errors import InputTypeError, InputValueError
-from softnll.torch.inputs import FLOATS, check_tensor
+from softnll.torch.inputs import FLOATS, check_devices, check_tensor
 from softnll.torch.sparse import SparseTargets
 
 __all__ = ["NAMES", "Inputs", "Options", "layer", "prepare"]
@@ -75,6 +75,8 @@ def prepare(
     for name, each in (("weight", weight), ("sample_weight", sample_weight)):
         if each is not None:
             check_tensor(name, each)
+    names = ("input", "linear_weight", "linear_bias", "target", "weight", "sample_weight", "target.indices")
+    check_devices(names, (input, linear_weight, linear_bias, target, weight, sample_weight, indices))
     if ignore_index is not None and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: None with soft targets")
     tau, number = temperatures(temperature, input)
@@ -83,7 +85,7 @@ def prepare(
         raise InputTypeError(f"compact is {compact!r}; allowed: True, False or None")
     ignored = -100 if ignore_index is None else ignore_index
     scalars = (label_smoothing, z_loss, softcap, number, ignored, reduction)
-    settings = (check, max_bytes, at_most, compact is not False)
+    settings = (check, max_bytes, at_most, compact)
     return (input, linear_weight, linear_bias, target, weight, sample_weight, tau, indices), (*scalars, *settings)
 
 
@@ -92,6 +94,7 @@ def temperatures(temperature: Any, input: Tensor) -> tuple[Tensor | None, Any]: 
     if not isinstance(temperature, Tensor):
         return None, temperature
     check_tensor("temperature", temperature)
+    check_devices(("input", "temperature"), (input, temperature))
     return (temperature.expand(input.shape[:-1]) if temperature.dim() == 0 else temperature), 1.0
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from softnll.plan import Wanted
-from softnll.torch import linear_compute, linear_formulas
+from softnll.torch import devices, linear_compute, linear_formulas
 from softnll.torch.autograd import refuse_constants
 from softnll.torch.errors import raise_as_torch
 from softnll.torch.function import refuse_tangents
@@ -23,7 +23,7 @@ _TENSORS = (
 )
 _OPTIONS = (
     "float label_smoothing, float z_loss, float? softcap, float temperature_number, int ignore_index, "
-    "str reduction, bool? check, int? max_bytes, int? at_most, bool compact"
+    "str reduction, bool? check, int? max_bytes, int? at_most, bool? compact"
 )
 _WANTED = "bool to_input, bool to_weight, bool to_bias"
 
@@ -31,6 +31,8 @@ _WANTED = "bool to_input, bool to_weight, bool to_bias"
 def linear_cross_entropy(inputs: Inputs, options: Options) -> Tensor:
     """Return the loss, as an operator in a graph; it makes the gradients of what requires one."""
     ahead = torch.is_grad_enabled() and options[5] != "none"
+    if options[-1] is None and devices.on_cuda(inputs[0]):
+        options = (*options[:-1], False)  # a compiled graph may become a CUDA graph, which cannot wait
     wanted = [ahead and each is not None and each.requires_grad for each in inputs[:3]]
     loss: Tensor = _linear_cross_entropy(*inputs, *options, *wanted)[0]
     return loss

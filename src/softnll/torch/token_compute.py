@@ -13,6 +13,7 @@ from softnll.kernels.choose import kernels
 from softnll.layout import loss_dtype
 from softnll.problem import Problem
 from softnll.targets import blocks
+from softnll.torch import devices
 from softnll.torch.linear_compute import head_of
 from softnll.torch.uncompiled import uncompiled
 
@@ -44,6 +45,8 @@ class TokenStats(NamedTuple):
 @np.errstate(all="ignore")  # logits that overflow are inf
 def token_stats(*given: Any) -> TokenStats:
     """Return the stats of ``(f, W, b, target, None, None, temperature, None, LinearLoss)``."""
+    if devices.on_cuda(given[0]):
+        return TokenStats(*devices.cuda("tokens").token_stats(*given))
     head, what = head_of(*given), given[-1]
     N = head.problem_rows
     stats = np.zeros((3, N))

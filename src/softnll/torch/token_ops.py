@@ -35,7 +35,7 @@ def _given(
     max_bytes: int | None,
 ) -> tuple[Any, ...]:
     """Return an operator's arguments as everything else takes them."""
-    what = LinearLoss.of(0.0, 0.0, softcap, number, ignore_index, "none", check, max_bytes, None, True)
+    what = LinearLoss.of(0.0, 0.0, softcap, number, ignore_index, "none", check, max_bytes, None, None)
     return input, linear_weight, linear_bias, target, None, None, temperature, None, what
 
 

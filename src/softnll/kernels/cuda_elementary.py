@@ -1,0 +1,197 @@
+"""exp, log1p and tanh of Triton tensors, and the common reference that makes exp(x − m) exact where x − m is not.
+
+The mathematics, the coefficients and the names are those of ``kernels/elementary.py``, which says why: exp is taken of
+x itself and scaled by a power of two near exp(−m), 2⁶⁴ (float64: 2²⁰⁰) above it, so that nothing that counts is a
+subnormal number. ``tl.exp`` errs by up to 63 units in the last place, and libdevice does not run in the interpreter.
+
+Every function computes in the type of its first argument, float32 or float64. Products and sums are fused where it
+says so and nowhere else: launches pass ``enable_fp_fusion=False``.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["capped", "exponential", "log1p", "number", "power", "power_of_two", "reference", "two_sum"]
+
+_LOG2E = tl.constexpr(1.4426950408889634)
+_LN2 = tl.constexpr(0.6931471805599453)
+
+_HIGH_4, _LOW_4 = tl.constexpr(-0.693359375), tl.constexpr(2.12194440e-4)  # −ln 2 = high + low
+_ROUND_4, _BASE_4, _LIMIT_4 = tl.constexpr(12582912.0), tl.constexpr(127.0 + 64.0), tl.constexpr(272.0)
+_Q2_4, _Q3_4, _Q4_4 = (
+    tl.constexpr(0.4999999403953552),
+    tl.constexpr(0.1666652113199234),
+    tl.constexpr(0.04166838899254799),
+)
+_Q5_4, _Q6_4 = tl.constexpr(0.008368724025785923), tl.constexpr(0.001381457899697125)
+
+_HIGH_8, _LOW_8 = tl.constexpr(-0.693145751953125), tl.constexpr(-1.42860682030941723212e-6)
+_ROUND_8, _BASE_8, _LIMIT_8 = tl.constexpr(6755399441055744.0), tl.constexpr(1023.0 + 200.0), tl.constexpr(1700.0)
+_Q2_8, _Q3_8, _Q4_8 = (
+    tl.constexpr(0.5000000000000011),
+    tl.constexpr(0.16666666666666413),
+    tl.constexpr(0.04166666666653003),
+)
+_Q5_8, _Q6_8, _Q7_8 = (
+    tl.constexpr(0.008333333333494177),
+    tl.constexpr(0.0013888888943667025),
+    tl.constexpr(0.00019841269507314978),
+)
+_Q8_8, _Q9_8 = tl.constexpr(2.4801493057881946e-05), tl.constexpr(2.7557585614059544e-06)
+_Q10_8, _Q11_8 = tl.constexpr(2.76302638941755e-07), tl.constexpr(2.5000333323841077e-08)
+
+# log1p: fdlibm's coefficients (Sun Microsystems, 1993, s_log1p.c)
+_L1, _L2, _L3, _L4 = (
+    tl.constexpr(0.6666666666666735130),
+    tl.constexpr(0.3999999999940941908),
+    tl.constexpr(0.2857142874366239149),
+    tl.constexpr(0.2222219843214978396),
+)
+_L5, _L6, _L7 = (
+    tl.constexpr(0.1818357216161805012),
+    tl.constexpr(0.1531383769920937332),
+    tl.constexpr(0.1479819860511658591),
+)
+_LN2_HIGH, _LN2_LOW = tl.constexpr(6.93147180369123816490e-01), tl.constexpr(1.90821492927058770002e-10)
+_ROOT_HALF = tl.constexpr(0x3FE6A09E667F3BCD)  # the bits of √½
+
+
+@triton.jit
+def number(bits):
+    """Return the float64 that an integer argument holds the bits of: Triton passes a float as float32."""
+    return bits.to(tl.int64).to(tl.float64, bitcast=True)
+
+
+@triton.jit
+def mul_add(a, b: tl.constexpr, c: tl.constexpr):
+    """Return a·b + c for constants, rounded once."""
+    return tl.fma(a, tl.full(a.shape, b, a.dtype), tl.full(a.shape, c, a.dtype))
+
+
+@triton.jit
+def horner(q, t, c: tl.constexpr):
+    """Return q·t + c for a constant, rounded once."""
+    return tl.fma(q, t, tl.full(q.shape, c, q.dtype))
+
+
+@triton.jit
+def power_of_two(t):
+    """Return 2ⁿ of what has n + bias in its lowest bits."""
+    if t.dtype == tl.float64:
+        return (t.to(tl.int64, bitcast=True) << 52).to(tl.float64, bitcast=True)
+    else:
+        return (t.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def exponential(v, lo, magic):
+    """Return exp(v + lo) times the scale in magic; ``lo`` is None for 0. NaN stays NaN."""
+    t = tl.fma(v, tl.full(v.shape, _LOG2E, v.dtype), magic)
+    n = t - magic
+    if v.dtype == tl.float64:
+        r = tl.fma(n, tl.full(v.shape, _LOW_8, v.dtype), tl.fma(n, tl.full(v.shape, _HIGH_8, v.dtype), v))
+        if lo is not None:
+            r = r + lo
+        q = mul_add(r, _Q11_8, _Q10_8)
+        q = horner(q, r, _Q9_8)
+        q = horner(q, r, _Q8_8)
+        q = horner(q, r, _Q7_8)
+        q = horner(q, r, _Q6_8)
+        q = horner(q, r, _Q5_8)
+        q = horner(q, r, _Q4_8)
+        q = horner(q, r, _Q3_8)
+        q = horner(q, r, _Q2_8)
+    else:
+        r = tl.fma(n, tl.full(v.shape, _LOW_4, v.dtype), tl.fma(n, tl.full(v.shape, _HIGH_4, v.dtype), v))
+        if lo is not None:
+            r = r + lo
+        q = mul_add(r, _Q6_4, _Q5_4)
+        q = horner(q, r, _Q4_4)
+        q = horner(q, r, _Q3_4)
+        q = horner(q, r, _Q2_4)
+    q = horner(q, r, 1.0)
+    scale = power_of_two(t)
+    return tl.fma(q, r * scale, scale)
+
+
+@triton.jit
+def power(u, c, magic, cut, beta, beta_low):
+    """Return exp(u/τ) relative to a reference: 0 below its cut.
+
+    ``beta + beta_low`` is 1/τ, or both are None for τ = 1. The product's rounding is carried along, as it is an error
+    of the exponent.
+    """
+    d = tl.where(u == c, 0.0, u - c)  # of ∞ and ∞ as well
+    if beta is None:
+        return exponential(tl.where(d < cut, cut, d), None, magic)
+    else:
+        v = d * beta
+        lo = tl.where(tl.abs(d) < float("inf"), tl.fma(d, beta, -v) + d * beta_low, 0.0)
+        low = v < cut
+        return tl.where(low, 0.0, exponential(tl.where(low, cut, v), lo, magic))
+
+
+@triton.jit
+def reference(m, beta):
+    """Return (c, magic, cut) of rows whose largest entry is m. ``beta`` is 1/τ or None."""
+    scaled = m if beta is None else m * beta
+    if m.dtype == tl.float64:
+        near = tl.abs(scaled) < _LIMIT_8
+        k = mul_add(tl.where(near, scaled, 0.0), _LOG2E, _ROUND_8) - _ROUND_8
+        magic, cut = -k + (_ROUND_8 + _BASE_8), (k - _BASE_8) * _LN2
+    else:
+        near = tl.abs(scaled) < _LIMIT_4
+        k = mul_add(tl.where(near, scaled, 0.0), _LOG2E, _ROUND_4) - _ROUND_4
+        magic, cut = -k + (_ROUND_4 + _BASE_4), (k - _BASE_4) * _LN2
+    c = tl.where(near | (m == float("-inf")), 0.0, m)
+    return c, magic, cut
+
+
+@triton.jit
+def two_sum(a, b):
+    """Return a + b rounded, and what the rounding lost (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+@triton.jit
+def log1p(x):
+    """Return log(1 + x) of float64 ≥ −1, within 1 ulp."""
+    u, lost = two_sum(tl.full(x.shape, 1.0, tl.float64), x)
+    bits = u.to(tl.int64, bitcast=True)
+    k = (bits - _ROOT_HALF) >> 52
+    f = (bits - (k << 52)).to(tl.float64, bitcast=True) - 1.0
+    e = k.to(tl.float64)
+    small = k == 0  # 1 + x < √2: x itself is f, unrounded
+    f = tl.where(small, x, f)
+    correction = tl.where(small, 0.0, lost / u)
+    half = f * f * 0.5
+    s = f / (f + 2.0)
+    z = s * s
+    p = mul_add(z, _L7, _L6)
+    p = horner(p, z, _L5)
+    p = horner(p, z, _L4)
+    p = horner(p, z, _L3)
+    p = horner(p, z, _L2)
+    p = horner(p, z, _L1)
+    tail = tl.fma(s, half + z * p, tl.fma(e, tl.full(x.shape, _LN2_LOW, tl.float64), correction))
+    value = tl.fma(e, tl.full(x.shape, _LN2_HIGH, tl.float64), f - (half - tail))
+    value = tl.where(x == -1.0, float("-inf"), value)
+    return tl.where((x == x) & (x < float("inf")), value, x)
+
+
+@triton.jit
+def capped(x, cap):
+    """Return cap·tanh(x/cap) and its slope 1/cosh², from E = exp(−2|x/cap|), of which nothing overflows or cancels."""
+    z = tl.abs(x) / cap
+    far: tl.constexpr = 374.0 if z.dtype == tl.float64 else 53.0  # there the slope is 0
+    scaled: tl.constexpr = _ROUND_8 + _BASE_8 if z.dtype == tl.float64 else _ROUND_4 + _BASE_4
+    down: tl.constexpr = 2.0**-200 if z.dtype == tl.float64 else 2.0**-64
+    large = exponential(-2.0 * tl.where(z > far, far, z), None, tl.full(z.shape, scaled, z.dtype))
+    e = large * down
+    norm = 1.0 / (1.0 + e)
+    size = cap * ((1.0 - e) * norm)
+    return tl.where(x < 0, -size, size), (large * norm * norm) * (4.0 * down)
