@@ -24,6 +24,7 @@ _STREAMED = 1 << 26  # bytes of an output from which it is written past the cach
 _TINY = 1 << 14  # entries of logits that are not worth a look at how to share them out
 _SMALL = 1e-15  # weights and shares so small that float32 might lose a product of them
 _BLOCK = 1 << 15  # capped logits at a time
+_LEAST_CAP = 1e-300  # 1/softcap is finite
 _FIRST = np.zeros(1, np.int64)
 
 
@@ -144,6 +145,8 @@ def served(problem: Problem) -> bool:
     """Whether the vector kernels serve this problem, a soft cap aside: the others go through plain loops."""
     objective = problem.objective
     if spread(problem) and not _spread_served(problem):
+        return False
+    if objective.softcap is not None and objective.softcap < _LEAST_CAP:
         return False
     return fuses() or (problem.tau is None and objective.temperature == 1)
 
