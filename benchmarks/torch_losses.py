@@ -1,9 +1,10 @@
 """softnll.torch.cross_entropy beside torch's own, eager and compiled: time, forward alone and with backward; errors.
 
-    OMP_NUM_THREADS=2 python benchmarks/torch_losses.py [--shape 8192x1000] [--samples 7] [--out DIR]
+    OMP_NUM_THREADS=2 python benchmarks/torch_losses.py [--shape 8192x1000] [--samples 7] [--softcap 30] [--out DIR]
 
 All ways take turns in one process, with the same tensors and number of threads (that of ``torch.get_num_threads``);
-gradients are dropped before each call. Medians; a table and a csv in ``benchmarks/results/``.
+gradients are dropped before each call. Medians; a table and a csv in ``benchmarks/results/``. With ``--softcap``, of
+logits with a soft cap, which for torch is ``c * tanh(x / c)`` before its loss.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import csv
 import os
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -40,14 +42,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", action="append", type=shape, metavar="NxC", help="may be repeated")
     parser.add_argument("--type", action="append", choices=TYPES, help="may be repeated")
     parser.add_argument("--samples", type=int, default=7)
+    parser.add_argument("--softcap", type=float)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of torch-losses.csv and .md")
     return parser.parse_args()
 
 
-def losses():
+def losses(cap):
     """Return each way's loss of logits and targets."""
     eager = torch.nn.functional.cross_entropy
-    return dict(zip(WAYS, (snt.cross_entropy, eager, torch.compile(eager, dynamic=False)), strict=True))
+    if cap is not None:
+
+        def eager(x, y, **options):
+            return torch.nn.functional.cross_entropy(cap * torch.tanh(x / cap), y, **options)
+
+    torch.compiler.reset()  # it compiles a function for eight shapes, and then no more
+    ours = partial(snt.cross_entropy, softcap=cap)
+    return dict(zip(WAYS, (ours, eager, torch.compile(eager, dynamic=False)), strict=True))
 
 
 def calls(loss, x, y):
@@ -72,11 +82,11 @@ def seconds(call, times: int) -> float:
     return (time.perf_counter() - start) / times
 
 
-def measure(n, C, dtype, samples):
+def measure(n, C, dtype, samples, cap):
     """Yield (measure, way, seconds of each sample)."""
     torch.manual_seed(0)
     x, y = torch.randn(n, C).to(dtype), torch.randint(0, C, (n,))
-    ways = {way: calls(loss, x, y) for way, loss in losses().items()}
+    ways = {way: calls(loss, x, y) for way, loss in losses(cap).items()}
     for what in ("forward", "forward + backward"):
         times = {}
         for way, of in ways.items():
@@ -91,7 +101,7 @@ def measure(n, C, dtype, samples):
             yield what, way, taken[way]
 
 
-def errors():
+def errors(cap):
     """Return the worst error of loss and gradient, relative to float64's, by kind of logits and way."""
     rng = np.random.default_rng(0)
     sets = {
@@ -104,9 +114,9 @@ def errors():
         y = torch.from_numpy(values.argmax(axis=1))
         x = torch.from_numpy(values).float()
         exact = x.double().requires_grad_()
-        snt.cross_entropy(exact, y, reduction="sum").backward()
-        truth = snt.cross_entropy(x.double(), y, reduction="none")
-        for way, loss in losses().items():
+        snt.cross_entropy(exact, y, reduction="sum", softcap=cap).backward()
+        truth = snt.cross_entropy(x.double(), y, reduction="none", softcap=cap)
+        for way, loss in losses(cap).items():
             leaf = x.clone().requires_grad_()
             loss(leaf, y, reduction="sum").backward()
             off = (loss(x, y, reduction="none").double() - truth).abs() / truth
@@ -125,16 +135,18 @@ def main() -> None:
     lines = []
     for n, C in arguments.shape or SHAPES:
         for name in arguments.type or TYPES:
-            for what, way, taken in measure(n, C, TYPES[name], arguments.samples):
+            for what, way, taken in measure(n, C, TYPES[name], arguments.samples, arguments.softcap):
                 lines.append((what, name, f"{n}x{C}", way, median(taken), min(taken), max(taken)))
                 print(*lines[-1][:4], shown(lines[-1][4]), flush=True)
-    exact = errors()
+    exact = errors(arguments.softcap)
+    stem = "torch-losses" if arguments.softcap is None else "torch-losses-softcap"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with (arguments.out / "torch-losses.csv").open("w", newline="", encoding="utf-8") as file:
+    with (arguments.out / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("measure", "type", "shape", "way", "median_s", "min_s", "max_s"))
         writer.writerows(lines)
-    page = ["# Cross-entropy on PyTorch tensors, CPU", "", describe("numpy", "numba", "torch"), ""]
+    capped = "" if arguments.softcap is None else f" of logits with a soft cap of {arguments.softcap:g}"
+    page = [f"# Cross-entropy on PyTorch tensors, CPU{capped}", "", describe("numpy", "numba", "torch"), ""]
     page += [f"Medians of {arguments.samples}, {torch.get_num_threads()} threads, all ways in turn.", ""]
     page += ["| measure | type | shape | " + " | ".join(WAYS) + " | torch / ours | compiled / ours |"]
     page += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
@@ -146,7 +158,7 @@ def main() -> None:
     page += ["softnll's in float64 (which is held against mpmath by the tests).", ""]
     page += ["| logits | way | loss | gradient at the target |", "| --- | --- | --- | --- |"]
     page += [f"| {name} | {way} | {loss:.1e} | {grad:.1e} |" for name, way, loss, grad in exact]
-    (arguments.out / "torch-losses.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    (arguments.out / f"{stem}.md").write_text("\n".join(page) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -91,8 +91,9 @@ def test_06_masked_values_never_leak(real, bad):
     for options in ({}, {"label_smoothing": 0.1, "z_loss": 0.1, "softcap": 5.0, "temperature": 2.0}):
         loss, grad = both(x, [1], where=mask, **options)
         want, want_grad = both(clean, [1], **options)
-        assert loss == want
-        assert (grad[:, :3] == want_grad).all()
+        units = 64 if options else 0  # with them, masked rows and others may be done by different loops
+        assert np.allclose(loss, want, rtol=units * np.finfo(real).eps, atol=0)
+        assert np.allclose(grad[:, :3], want_grad, rtol=units * np.finfo(real).eps, atol=0)
         assert grad[0, 3] == 0
 
 

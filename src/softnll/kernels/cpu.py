@@ -8,6 +8,7 @@ float64.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,9 +16,9 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from softnll.kernels import columns, dense, loops, rows, sums
+from softnll.kernels import cap, columns, dense, loops, rows, sums
 from softnll.kernels.compile import array, compiled, output
-from softnll.kernels.running import Computation, few, run, run_few, soft_type, spread
+from softnll.kernels.running import Computation, few, run, run_capped, run_few, served, soft_type, spread
 from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
 
@@ -250,16 +251,49 @@ def _dense_of(problem: Problem, notes: bool | None, written: bool) -> Computatio
     return _dense(problem.x.dtype, q, problem.w is not None, _options(problem)[1], notes, written)
 
 
+@cache
+def _caps(dtype: DType) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return what caps logits, and what makes gradients by them of those by the capped ones."""
+    element, bits = _ELEMENTS[dtype.name], _BITS.get(dtype.name)
+    matrix, wide, written = array(element, 2), output(types.float64, 2), output(element, 2)
+    within = compiled(cap.cap_rows, types.void, matrix, types.float64, wide)
+    without = compiled(cap.uncap_rows, types.void, matrix, types.float64, array(types.float64, 2), written)
+    if bits is None:
+        return within, without
+    return (
+        lambda x, softcap, u: within(x.view(bits), softcap, u),
+        lambda x, softcap, g, out: without(x.view(bits), softcap, g, out.view(bits)),
+    )
+
+
+def _uncapped(problem: Problem) -> Problem:
+    """Return a problem of the kind that a soft cap leaves: logits of float64 (of no memory), and no cap."""
+    x = np.broadcast_to(np.float64(0), problem.x.shape)
+    return replace(problem, x=x, objective=replace(problem.objective, softcap=None))
+
+
+def _caps_in_vectors(problem: Problem) -> bool:
+    """Whether there is a soft cap, and vector kernels for all of the problem."""
+    return problem.objective.softcap is not None and served(problem)
+
+
 def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vector | None) -> Vector:
     """Return each row's loss; write m and r and, with ``out``, the gradient."""
     loss = np.empty(problem.x.shape[0])
-    if spread(problem):
-        run(_dense_of(problem, m is not None, out is not None), problem, out, (loss, m, r))
+    if _caps_in_vectors(problem):
+        computation = _losing_computation(_uncapped(problem), m is not None, out is not None)
+        run_capped(computation, _caps(problem.x.dtype), problem, out, (loss, m, r))
         return loss
-    rows = None if few(problem) else _options(problem)
-    computation = _loss(problem.x.dtype, m is not None, out is not None, rows)
-    (run_few if rows is None else run)(computation, problem, out, (loss, m, r))
+    computation = _losing_computation(problem, m is not None, out is not None)
+    (run_few if few(problem) else run)(computation, problem, out, (loss, m, r))
     return loss
+
+
+def _losing_computation(problem: Problem, notes: bool, written: bool) -> Computation:
+    """Return the loss for a problem: of spread targets, by tiles or by rows."""
+    if spread(problem):
+        return _dense_of(problem, notes, written)
+    return _loss(problem.x.dtype, notes, written, None if few(problem) else _options(problem))
 
 
 def forward(problem: Problem, out: NDArray[Any] | None = None) -> tuple[Vector, Vector, Vector]:
@@ -289,12 +323,19 @@ def _gradient(dtype: DType, rows: tuple[bool, bool] | None) -> Computation:
     return Computation(_losing(kernel, dtype, rows is None), _backward_loops)
 
 
+def _gradient_of(problem: Problem) -> Computation:
+    """Return the gradient from m and r for a problem."""
+    if spread(problem):
+        return _dense_of(problem, None, True)
+    return _gradient(problem.x.dtype, None if few(problem) else _options(problem))
+
+
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
-    if spread(problem):
-        computation = _dense_of(problem, None, True)
-    else:
-        computation = _gradient(problem.x.dtype, None if few(problem) else _options(problem))
+    if _caps_in_vectors(problem):
+        run_capped(_gradient_of(_uncapped(problem)), _caps(problem.x.dtype), problem, out, (), read=(m, r))
+        return
+    computation = _gradient_of(problem)
     run(computation, problem, out, (), read=(m, r))
 
 

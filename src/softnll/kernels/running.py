@@ -14,7 +14,7 @@ from softnll.kernels.threads import for_rows
 from softnll.problem import Problem
 from softnll.targets import blocks
 
-__all__ = ["Computation", "few", "run", "run_few", "soft_type", "spread"]
+__all__ = ["Computation", "few", "run", "run_capped", "run_few", "served", "soft_type", "spread"]
 
 Vector = NDArray[np.float64]
 Values = tuple[Vector | None, ...]
@@ -23,6 +23,8 @@ _FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
 _STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
 _TINY = 1 << 14  # entries of logits that are not worth a look at how to share them out
 _SMALL = 1e-15  # weights and shares so small that float32 might lose a product of them
+_BLOCK = 1 << 15  # capped logits at a time
+_LEAST_CAP = 1e-300  # 1/softcap is finite
 _FIRST = np.zeros(1, np.int64)
 
 
@@ -78,11 +80,11 @@ def run(
 
     What it writes are the rows of ``out`` and of each ``per_row`` array that is there; it reads ``read`` besides.
     """
-    served = _served(problem)
+    vectors = problem.objective.softcap is None and served(problem)
     matrices = (problem.x, out, problem.where, problem.q)
     fitting = problem.q is None or soft_type(problem) == problem.q.dtype
-    if not (served and all(each is None or _in_one_piece(each) for each in matrices) and fitting):
-        _in_blocks(computation, problem, out, per_row, read, served)
+    if not (vectors and all(each is None or _in_one_piece(each) for each in matrices) and fitting):
+        _in_blocks(computation, problem, out, per_row, read, vectors)
         return
     values = (*per_row, *read)
     streamed = out is not None and out.nbytes >= _STREAMED and not np.may_share_memory(out, problem.x)
@@ -97,10 +99,54 @@ def run(
     for_rows(n_rows, n_columns, work)
 
 
-def _served(problem: Problem) -> bool:
-    """Whether the vector kernels serve this problem: the others go through plain loops."""
+def run_capped(
+    computation: Computation,
+    caps: tuple[Callable[..., Any], Callable[..., Any]],
+    problem: Problem,
+    out: NDArray[Any] | None,
+    per_row: Values,
+    read: tuple[Vector, ...] = (),
+) -> None:
+    """Run a computation on logits with a soft cap: on their capped values, float64, a block of rows at a time.
+
+    The computation is that of float64 without a cap. ``caps`` write the capped logits, and the gradient by the logits
+    from that by their capped values.
+    """
+    n_rows, n_columns = problem.x.shape
+    softcap = problem.objective.softcap
+    within, without = caps
+    uncapped = replace(problem, objective=replace(problem.objective, softcap=None))
+    whole = _in_one_piece(problem.x) and (out is None or _in_one_piece(out))
+
+    def work(first: int, last: int) -> None:
+        for block in blocks((last - first, n_columns), _BLOCK):
+            here = slice(first + block.start, first + block.stop)
+            x = problem.x[here] if whole else np.ascontiguousarray(problem.x[here])
+            u = np.empty(x.shape)
+            within(x, softcap, u)
+            part = _packed(uncapped.take(here, u))
+            values = tuple(None if each is None else each[here] for each in per_row)
+            given = tuple(each[here] for each in read)
+            grad = None if out is None else u
+            odd = np.empty(len(x), np.int64)
+            left = computation.call(part, grad, (*values, *given), False, 0, len(x), odd)
+            if left:
+                _leftovers(computation, part, grad, values, given, odd[:left])
+            if out is not None:
+                written = out[here] if whole else np.empty(x.shape, out.dtype)
+                without(x, softcap, u, written)
+                if not whole:
+                    out[here] = written
+
+    for_rows(n_rows, n_columns, work)
+
+
+def served(problem: Problem) -> bool:
+    """Whether the vector kernels serve this problem, a soft cap aside: the others go through plain loops."""
     objective = problem.objective
-    if objective.softcap is not None or (spread(problem) and not _spread_served(problem)):
+    if spread(problem) and not _spread_served(problem):
+        return False
+    if objective.softcap is not None and objective.softcap < _LEAST_CAP:
         return False
     return fuses() or (problem.tau is None and objective.temperature == 1)
 
@@ -160,7 +206,7 @@ def _in_blocks(
     out: NDArray[Any] | None,
     per_row: Values,
     read: tuple[Vector, ...],
-    served: bool,
+    vectors: bool,
 ) -> None:
     """Run a computation a block of rows at a time: rows with gaps are laid out anew, others go through loops."""
     n_rows, n_columns = problem.x.shape
@@ -170,7 +216,7 @@ def _in_blocks(
         result = None if out is None else out[here]
         values = tuple(None if each is None else each[here] for each in per_row)
         given = tuple(each[here] for each in read)
-        if not served:
+        if not vectors:
             computation.plain(part, result, (*values, *given))
             return
         scratch = None if result is None else np.empty(result.shape, result.dtype)

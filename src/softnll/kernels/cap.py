@@ -1,0 +1,133 @@
+"""The soft cap of rows of logits, u = c·tanh(x/c), and what its slope 1/cosh²(x/c) makes of a gradient by u.
+
+Both come from E = exp(−2|x/c|), of which nothing overflows: tanh = (1 − E)/(1 + E), and 1/cosh² = 4E/(1 + E)², which
+does not cancel where tanh rounds to 1. Of small x/c the first would: there tanh is its series (Abramowitz and Stegun,
+4.5.64) up to the 15th power; what is left out is below 2⁻⁵³ for |x/c| < ⅛. All in float64, whatever the logits' type
+(docs/numerics.md, section 3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+from softnll.kernels.elementary import exponential
+from softnll.kernels.rows import address_of, aligned, lanes_of
+from softnll.kernels.simd import (
+    align_stack,
+    copy,
+    equal,
+    hold,
+    less,
+    load,
+    load_doubles,
+    load_part,
+    maximum,
+    minimum,
+    mul_add,
+    select,
+    size_of,
+    splat,
+    store,
+    store_doubles,
+    store_part,
+    zero,
+)
+
+__all__ = ["cap_rows", "uncap_rows"]
+
+Array = Any  # inside Numba, whose types are its own
+Value = Any
+
+_MAGIC = 6755399441055744.0 + 1023.0 + 200.0  # exp times 2²⁰⁰, so that no factor of the slope is a subnormal number
+_DOWN = 2.0**-200
+_FAR = 374.0  # from here on the slope is 0
+_T1, _T2, _T3, _T4 = -1 / 3, 2 / 15, -17 / 315, 62 / 2835
+_T5, _T6, _T7 = -1382 / 155925, 21844 / 6081075, -929569 / 638512875
+
+
+@register_jitable
+def decay(x: Value, inverse: Value) -> Value:
+    """Return exp(−2|x·inverse|)·2²⁰⁰ of 8 float64; NaN stays NaN."""
+    far = minimum(splat(_FAR), maximum(splat(0.0) - x, x) * inverse)
+    return exponential(far * splat(-2.0), None, splat(_MAGIC))
+
+
+@register_jitable
+def capped(x: Value, cap: Value, inverse: Value) -> Value:
+    """Return cap·tanh(x/cap) of 8 float64."""
+    e = decay(x, inverse) * splat(_DOWN)
+    size = cap * ((splat(1.0) - e) / (splat(1.0) + e))
+    z = x * inverse
+    square = z * z
+    p = mul_add(square, _T7, splat(_T6))
+    p = mul_add(p, square, splat(_T5))
+    p = mul_add(p, square, splat(_T4))
+    p = mul_add(p, square, splat(_T3))
+    p = mul_add(p, square, splat(_T2))
+    p = mul_add(p, square, splat(_T1))
+    value = select(less(x, splat(0.0)), splat(0.0) - size, size)
+    return select(less(square, splat(1 / 64)), mul_add(x * square, p, x), value)
+
+
+@register_jitable
+def sloped(g: Value, x: Value, inverse: Value) -> Value:
+    """Return g/cosh²(x·inverse) of 8 float64; a gradient of 0 stays 0, whatever the logit; NaN is the usual one."""
+    large = decay(x, inverse)
+    norm = splat(1.0) / (splat(1.0) + large * splat(_DOWN))
+    slope = (large * norm * norm) * splat(4.0 * _DOWN)
+    value = select(equal(g, splat(0.0)), g, g * slope)
+    return select(equal(value, value), value, splat(np.nan))
+
+
+def cap_rows(x: Array, softcap: float, u: Array) -> None:
+    """Write the capped logits of rows as float64."""
+    align_stack()
+    n, element, f8 = x.shape[1], x.dtype, np.float64
+    size, lanes = size_of(element), lanes_of(element)
+    cap, inverse = splat(softcap), splat(1.0 / softcap)
+    spare = np.empty(24, f8)
+    t = aligned(spare)
+    for i in range(x.shape[0]):
+        p, to = address_of(x) + i * x.strides[0], address_of(u) + i * u.strides[0]
+        k = 0
+        while k + lanes <= n:
+            store_doubles(to + 8 * k, load(p + size * k, element))
+            for j in range(k, k + lanes, 8):
+                store(to + 8 * j, capped(load(to + 8 * j, f8), cap, inverse), f8)
+            k += lanes
+        if k < n:
+            store_doubles(t, load_part(p + size * k, n - k, zero(element), element))
+            for j in range(0, lanes, 8):
+                store(t + 8 * j, capped(load(t + 8 * j, f8), cap, inverse), f8)
+            copy(to + 8 * k, t, 8 * (n - k))
+    hold(spare)
+
+
+def uncap_rows(x: Array, softcap: float, g: Array, out: Array) -> None:
+    """Write gradients by the capped logits, float64, as gradients by the logits; ``out`` may be ``x``."""
+    align_stack()
+    n, element, f8 = x.shape[1], x.dtype, np.float64
+    size, lanes = size_of(element), lanes_of(element)
+    inverse = splat(1.0 / softcap)
+    spare = np.empty(24, f8)
+    t = aligned(spare)
+    for i in range(x.shape[0]):
+        p, o = address_of(x) + i * x.strides[0], address_of(out) + i * out.strides[0]
+        by = address_of(g) + i * g.strides[0]
+        k = 0
+        while k + lanes <= n:
+            store_doubles(t, load(p + size * k, element))
+            for j in range(0, lanes, 8):
+                store(t + 8 * j, sloped(load(by + 8 * (k + j), f8), load(t + 8 * j, f8), inverse), f8)
+            store(o + size * k, load_doubles(t, element), element)
+            k += lanes
+        if k < n:
+            store_doubles(t, load_part(p + size * k, n - k, zero(element), element))
+            for j in range(0, min(lanes, n - k), 8):
+                given = load_part(by + 8 * (k + j), min(8, n - k - j), 0.0, f8)
+                store(t + 8 * j, sloped(given, load(t + 8 * j, f8), inverse), f8)
+            store_part(o + size * k, n - k, load_doubles(t, element), element)
+    hold(spare)
