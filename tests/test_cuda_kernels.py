@@ -5,6 +5,7 @@ Bounds in units in the last place are claimed of a GPU only; what the interprete
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import product
 
 import numpy as np
@@ -209,6 +210,28 @@ def test_no_rows_and_one(N):
     assert cuda.losses(problem).tolist() == [np.log(4)] * N
     assert cuda.logsumexp(Problem(x)).shape == (N,)
     cuda.softmax(Problem(x), torch.empty_like(x))
+
+
+def test_kernels_are_launched_where_the_logits_lie(monkeypatch):
+    """Triton launches on the current device, whatever the tensors'."""
+    seen = []
+    monkeypatch.setattr(torch.cuda, "device_of", lambda x: seen.append(x) or nullcontext())
+    given = on_device(made(2, 3))
+    x, out = given.x, torch.empty_like(given.x)
+    _, m, r = cuda.forward(given)
+    for call in (
+        lambda: cuda.softmax(given, out),
+        lambda: cuda.log_softmax(given, out),
+        lambda: cuda.logsumexp(given),
+        lambda: cuda.losses(given),
+        lambda: cuda.forward_backward(given, out),
+        lambda: cuda.backward(given, m, r, out),
+        lambda: cuda.lift(x, torch.tensor(2.0)),
+    ):
+        seen.clear()
+        call()
+        assert seen
+        assert all(each is x for each in seen)
 
 
 def test_tiles_fit():

@@ -8,8 +8,9 @@ it can be captured in a graph and runs the same way each time.
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import triton
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 Launch = dict[str, Any]
+Launching = TypeVar("Launching", bound=Callable[..., Any])
 
 ON_CHIP = {2: 16_384, 4: 16_384, 8: 8192}  # classes of a row, by bytes an entry, that one block takes
 BLOCK = {2: 4096, 4: 4096, 8: 2048}  # classes at a time of longer rows
@@ -221,16 +223,31 @@ def _normalise(problem: Problem, out: Tensor, *, log: bool) -> None:
     )  # fmt: skip
 
 
+def _there(function: Launching) -> Launching:
+    """Launch where the first argument (a Problem or a tensor) lies: Triton takes the current device."""
+
+    @wraps(function)
+    def call(given: Any, *args: Any, **options: Any) -> Any:
+        x = given if isinstance(given, Tensor) else given.x
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            return function(given, *args, **options)
+
+    return cast("Launching", call)
+
+
+@_there
 def softmax(problem: Problem, out: Tensor) -> None:
     """Write p."""
     _normalise(problem, out, log=False)
 
 
+@_there
 def log_softmax(problem: Problem, out: Tensor) -> None:
     """Write log p."""
     _normalise(problem, out, log=True)
 
 
+@_there
 def logsumexp(problem: Problem) -> Tensor:
     """Return lse of each row, float64."""
     N, C = problem.x.shape
@@ -272,6 +289,7 @@ def _losses(
     return loss
 
 
+@_there
 def forward(problem: Problem, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return each row's loss (row weight applied, not yet divided by the mean's denominator), m and r.
 
@@ -281,11 +299,13 @@ def forward(problem: Problem, out: Tensor | None = None) -> tuple[Tensor, Tensor
     return _losses(problem, out, (m, r)), m, r
 
 
+@_there
 def losses(problem: Problem) -> Tensor:
     """Return each row's loss alone."""
     return _losses(problem, None, None)
 
 
+@_there
 def forward_backward(problem: Problem, out: Tensor, upstream: Tensor | None = None) -> Tensor:
     """Return each row's loss and write the gradient of the reduced loss; ``out`` may be the logits.
 
@@ -294,6 +314,7 @@ def forward_backward(problem: Problem, out: Tensor, upstream: Tensor | None = No
     return _losses(problem, out, None, upstream)
 
 
+@_there
 def backward(
     problem: Problem, m: Tensor, r: Tensor, out: Tensor, upstream: Tensor | None = None, *, made: bool = False
 ) -> None:
@@ -341,6 +362,7 @@ def total(values: Tensor) -> Tensor:
     return values.sum(dtype=torch.float64)
 
 
+@_there
 def lift(values: Tensor, factor: Tensor) -> None:
     """Multiply contiguous values in place by a number on the device; if that is 1, nothing is read or written."""
     n = values.numel()
