@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from softnll.kernels import cap, columns, dense, loops, rows, sums
 from softnll.kernels.compile import array, compiled, output
 from softnll.kernels.running import Computation, few, run, run_capped, run_few, served, soft_type, spread
 from softnll.kernels.threads import for_rows
+from softnll.objective import CrossEntropy
 from softnll.problem import Problem
 
 __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "losses", "pick", "softmax", "total"]
@@ -266,10 +267,18 @@ def _caps(dtype: DType) -> tuple[Callable[..., None], Callable[..., None]]:
     )
 
 
+@lru_cache(maxsize=64)
+def _without_cap(objective: CrossEntropy) -> CrossEntropy:
+    """Return the options without the soft cap."""
+    return replace(objective, softcap=None)
+
+
 def _uncapped(problem: Problem) -> Problem:
-    """Return a problem of the kind that a soft cap leaves: logits of float64 (of no memory), and no cap."""
-    x = np.broadcast_to(np.float64(0), problem.x.shape)
-    return replace(problem, x=x, objective=replace(problem.objective, softcap=None))
+    """Return the problem that a soft cap leaves: no cap, and logits of float64, which are not there yet."""
+    none, objective = np.empty((0, problem.x.shape[1])), _without_cap(problem.objective)
+    return Problem(
+        none, objective, problem.y, problem.q, problem.w, problem.s, problem.where, problem.tau, problem.divisor
+    )
 
 
 def _caps_in_vectors(problem: Problem) -> bool:
@@ -281,8 +290,9 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
     """Return each row's loss; write m and r and, with ``out``, the gradient."""
     loss = np.empty(problem.x.shape[0])
     if _caps_in_vectors(problem):
-        computation = _losing_computation(_uncapped(problem), m is not None, out is not None)
-        run_capped(computation, _caps(problem.x.dtype), problem, out, (loss, m, r))
+        uncapped = _uncapped(problem)
+        computation = _losing_computation(uncapped, m is not None, out is not None)
+        run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, (loss, m, r))
         return loss
     computation = _losing_computation(problem, m is not None, out is not None)
     (run_few if few(problem) else run)(computation, problem, out, (loss, m, r))
@@ -333,7 +343,8 @@ def _gradient_of(problem: Problem) -> Computation:
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
     if _caps_in_vectors(problem):
-        run_capped(_gradient_of(_uncapped(problem)), _caps(problem.x.dtype), problem, out, (), read=(m, r))
+        uncapped = _uncapped(problem)
+        run_capped(_gradient_of(uncapped), _caps(problem.x.dtype), problem, uncapped, out, (), read=(m, r))
         return
     computation = _gradient_of(problem)
     run(computation, problem, out, (), read=(m, r))

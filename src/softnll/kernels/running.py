@@ -103,19 +103,20 @@ def run_capped(
     computation: Computation,
     caps: tuple[Callable[..., Any], Callable[..., Any]],
     problem: Problem,
+    uncapped: Problem,
     out: NDArray[Any] | None,
     per_row: Values,
     read: tuple[Vector, ...] = (),
 ) -> None:
     """Run a computation on logits with a soft cap: on their capped values, float64, a block of rows at a time.
 
-    The computation is that of float64 without a cap. ``caps`` write the capped logits, and the gradient by the logits
-    from that by their capped values.
+    The computation is that of ``uncapped``, the problem that is left. ``caps`` write the capped logits, and the
+    gradient by the logits from that by their capped values.
     """
     n_rows, n_columns = problem.x.shape
     softcap = problem.objective.softcap
     within, without = caps
-    uncapped = replace(problem, objective=replace(problem.objective, softcap=None))
+    packs = problem.q is not None or problem.where is not None
     whole = _in_one_piece(problem.x) and (out is None or _in_one_piece(out))
 
     def work(first: int, last: int) -> None:
@@ -124,7 +125,8 @@ def run_capped(
             x = problem.x[here] if whole else np.ascontiguousarray(problem.x[here])
             u = np.empty(x.shape)
             within(x, softcap, u)
-            part = _packed(uncapped.take(here, u))
+            part = uncapped.take(here, u)
+            part = _packed(part) if packs else part
             values = tuple(None if each is None else each[here] for each in per_row)
             given = tuple(each[here] for each in read)
             grad = None if out is None else u
