@@ -464,7 +464,7 @@ def test_bad_input_says_what_where_and_what_is_allowed():
         ((f, W[:, None], HARD), {}, NotImplementedError, r"linear_weight has shape \(4, 1, 2\); allowed: \(C, H\)"),
         ((f.tolist(), W, HARD), {}, TypeError, "input is a list; allowed: a tensor"),
         ((f, W, [0, 1, 2]), {}, TypeError, "target is a list"),
-        ((f, W.to("meta"), HARD), {}, NotImplementedError, "a tensor is on meta; allowed: cpu"),
+        ((f, W.to("meta"), HARD), {}, NotImplementedError, "linear_weight is on meta; allowed: cpu, cuda"),
     ]
     for arguments, options, error, message in cases:
         for function in (snt.linear_cross_entropy, snt.plan):
