@@ -117,6 +117,8 @@ def problem(shape: tuple[int, int], dtype: torch.dtype, options: dict[str, Any])
 class Strided:
     """A tensor as a kernel's launch sees one, of more rows than there is memory."""
 
+    is_cuda = False
+
     def __init__(self, row: torch.Tensor, shape: tuple[int, int]):
         self.row, self.shape, self.dtype, self.device = row, shape, row.dtype, row.device
 
