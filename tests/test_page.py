@@ -273,7 +273,7 @@ def test_the_address_brings_everything_back(visit):
 
 def address(page):
     """Return what stands after '#', once it is written."""
-    page.wait_for_timeout(400)
+    until(page, "softnllPage.state.settled()")
     return page.evaluate("location.hash")
 
 
@@ -361,7 +361,7 @@ def test_the_address_is_written_seldom(visit):
     )
     for k in range(30):
         page.locator("#temperature").fill(str(k / 100))
-    page.wait_for_timeout(400)
+    until(page, "softnllPage.state.settled()")
     assert 1 <= page.evaluate("written") <= 8
 
 
@@ -438,8 +438,7 @@ def test_the_plane_follows_the_colour_scheme(visit):
     picture = "document.getElementById('regions').toDataURL()"
     light = page.evaluate(picture)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(100)
-    assert page.evaluate(picture) != light
+    until(page, f"{picture} !== '{light}'")
 
 
 @pytest.mark.browser

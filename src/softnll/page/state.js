@@ -110,6 +110,11 @@ const state = (() => {
     pending ??= setTimeout(write, LATER);
   }
 
+  // Whether the address says all there is.
+  function settled() {
+    return pending === null;
+  }
+
   // Change something and tell the rooms.
   function set(changes) {
     note(changes);
@@ -123,5 +128,5 @@ const state = (() => {
   window.addEventListener("hashchange", () => set(read(location.hash)));
   window.addEventListener("pagehide", () => pending !== null && write());
   Object.assign(current, read(location.hash));
-  return Object.freeze({ CLASSES, IMAGES, START, current, set, note, watch, read, clamp, LARGEST });
+  return Object.freeze({ CLASSES, IMAGES, START, current, set, note, settled, watch, read, clamp, LARGEST });
 })();
