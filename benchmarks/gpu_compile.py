@@ -89,6 +89,8 @@ class Elsewhere:
 def compiling(target: GPUTarget, record: Callable[[str, Any, float], None]) -> None:
     """Let each launch compile for a target, tell of it, and run nothing."""
     driver.set_active(Elsewhere(target))
+    cuda.WARPS = 1024 // target.warp_size  # torch says of what is here, not there
+    cuda.tile_of.cache_clear()
 
     def launch(kernel: JITFunction, grid: tuple[int, ...]) -> Callable[..., None]:
         def compile_only(*args: Any, **options: Any) -> None:

@@ -42,6 +42,7 @@ SHORT = {2: 512, 4: 512, 8: 256}  # entries of a tile of several short rows: wit
 A_WARP = 512  # entries that a warp takes
 PROGRAMS = 264  # below that, rows are cut into parts: two for each multiprocessor of a large device
 PARTS = 32  # at most
+WARPS = 16 if torch.version.hip else 32  # at most: 1024 threads
 
 
 class Tile(NamedTuple):
@@ -80,7 +81,7 @@ def tile_of(n_rows: int, classes: int, itemsize: int, doubled: bool = False) -> 
     block = max(16, triton.next_power_of_2(classes))
     if block <= ON_CHIP[itemsize] >> doubled:
         rows = max(1, SHORT[itemsize] // block)
-        return Tile(rows, block, min(32, max(4, rows * block // A_WARP)), 1)
+        return Tile(rows, block, min(WARPS, max(4, rows * block // A_WARP)), 1)
     block = BLOCK[itemsize]
     blocks = -(-classes // block)
     parts = 1
@@ -91,11 +92,15 @@ def tile_of(n_rows: int, classes: int, itemsize: int, doubled: bool = False) -> 
 
 
 def _computed(problem: Problem) -> Any:
-    """Return the type that is computed in: float64 also for a soft cap of more digits than bfloat16 has."""
-    dtype = problem.x.dtype
-    if dtype == torch.float64 or (problem.objective.softcap is not None and dtype != torch.bfloat16):
+    """Return the type that is computed in.
+
+    float64 also for a soft cap of more digits than bfloat16 has, and for options near the ends of float32's range.
+    """
+    dtype, objective = problem.x.dtype, problem.objective
+    if dtype == torch.float64 or (objective.softcap is not None and dtype != torch.bfloat16):
         return tl.float64
-    return tl.float32
+    sizes = (objective.temperature, 1.0 if objective.softcap is None else objective.softcap)
+    return tl.float32 if all(1e-30 < size < 1e30 for size in sizes) else tl.float64
 
 
 def _bits(value: float) -> int:

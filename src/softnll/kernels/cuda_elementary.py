@@ -57,6 +57,10 @@ _L5, _L6, _L7 = (
 _LN2_HIGH, _LN2_LOW = tl.constexpr(6.93147180369123816490e-01), tl.constexpr(1.90821492927058770002e-10)
 _ROOT_HALF = tl.constexpr(0x3FE6A09E667F3BCD)  # the bits of √½
 
+# tanh(z)/z − 1 by powers of z² (Abramowitz and Stegun, 4.5.64); float32 needs the first four
+_T1, _T2, _T3, _T4 = tl.constexpr(-1 / 3), tl.constexpr(2 / 15), tl.constexpr(-17 / 315), tl.constexpr(62 / 2835)
+_T5, _T6, _T7 = tl.constexpr(-1382 / 155925), tl.constexpr(21844 / 6081075), tl.constexpr(-929569 / 638512875)
+
 
 @triton.jit
 def number(bits):
@@ -185,7 +189,10 @@ def log1p(x):
 
 @triton.jit
 def capped(x, cap):
-    """Return cap·tanh(x/cap) and its slope 1/cosh², from E = exp(−2|x/cap|), of which nothing overflows or cancels."""
+    """Return cap·tanh(x/cap) and its slope 1/cosh², from E = exp(−2|x/cap|), of which nothing overflows.
+
+    1 − E cancels for small x/cap: there tanh is its series.
+    """
     z = tl.abs(x) / cap
     far: tl.constexpr = 374.0 if z.dtype == tl.float64 else 53.0  # there the slope is 0
     scaled: tl.constexpr = _ROUND_8 + _BASE_8 if z.dtype == tl.float64 else _ROUND_4 + _BASE_4
@@ -194,4 +201,14 @@ def capped(x, cap):
     e = large * down
     norm = 1.0 / (1.0 + e)
     size = cap * ((1.0 - e) * norm)
-    return tl.where(x < 0, -size, size), (large * norm * norm) * (4.0 * down)
+    square = tl.where(z < 0.125, z * z, 0.0)
+    if z.dtype == tl.float64:
+        p = mul_add(square, _T7, _T6)
+        p = horner(p, square, _T5)
+        p = horner(p, square, _T4)
+        p = horner(p, square, _T3)
+    else:
+        p = mul_add(square, _T4, _T3)
+    p = horner(horner(p, square, _T2), square, _T1)
+    value = tl.where(z < 0.125, tl.fma(x * square, p, x), tl.where(x < 0, -size, size))
+    return value, (large * norm * norm) * (4.0 * down)

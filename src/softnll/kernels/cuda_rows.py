@@ -54,10 +54,20 @@ def temperatures(tau_ptr, tau_bits, rows, inside):
 
 
 @triton.jit
+def inverse(tau, COMPUTE: tl.constexpr):
+    """Return 1/τ in the type computed in, within its normal numbers; NaN of what is no temperature."""
+    largest: tl.constexpr = 2.0**1022 if tl.float64 == COMPUTE else 2.0**126
+    beta = 1.0 / tau
+    beta = tl.where(beta > largest, largest, tl.where(beta < 1.0 / largest, 1.0 / largest, beta))
+    return tl.where((tau > 0.0) & (tau < float("inf")), beta, float("nan")).to(COMPUTE)
+
+
+@triton.jit
 def inverse_low(tau, beta):
-    """Return what ``beta`` lacks of 1/τ."""
+    """Return what ``beta`` lacks of 1/τ, where that is within its range."""
     high = beta.to(tl.float64)
-    return (tl.fma(-high, tau, tl.full(tau.shape, 1.0, tl.float64)) / tau).to(beta.dtype)
+    low = tl.fma(-high, tau, tl.full(tau.shape, 1.0, tl.float64)) / tau
+    return tl.where(tl.abs(low) < high * 1e-7, low, 0.0).to(beta.dtype)
 
 
 @triton.jit
@@ -163,15 +173,36 @@ def apart(m, u, tau):
 
 
 @triton.jit
-def factors(factor, COMPUTE: tl.constexpr):
-    """Return a factor of exponentials as two in the type computed in, of which the second is a power of two.
+def factors(scaled, COMPUTE: tl.constexpr):
+    """Return a factor of exponentials, given ``lifted``, as two in the type computed in, the second a power of two.
 
-    Between the two nothing is a subnormal number that the second would lift.
+    Exponentials are about as large as ``lifted(1)``. Between the two nothing is a subnormal number or beyond the range
+    where their product is neither.
     """
     up: tl.constexpr = 2.0**200 if tl.float64 == COMPUTE else 2.0**64
-    small = tl.abs(factor) < 1.0 / (up * 0.25)  # exponentials are about as large as ``up``
-    first = tl.where(small, factor * up, factor)
-    return first.to(COMPUTE), tl.where(small, 1.0 / up, 1.0).to(COMPUTE)
+    size = tl.abs(scaled)
+    small, large = size < 4.0, size >= up * up
+    first = tl.where(large, scaled / up / up, tl.where(small, scaled, scaled / up))
+    if tl.float32 == COMPUTE:
+        beyond = (tl.abs(first) > 2.0**127) & (size < float("inf"))  # 0 times it is 0
+        first = tl.where(beyond, tl.where(scaled > 0, 2.0**127, -(2.0**127)), first)
+    return first.to(COMPUTE), tl.where(small, 1.0 / up, tl.where(large, up, 1.0)).to(COMPUTE)
+
+
+@triton.jit
+def lifted(share, COMPUTE: tl.constexpr):
+    """Return a share of a reciprocal exponential as ``factors`` takes it."""
+    up: tl.constexpr = 2.0**200 if tl.float64 == COMPUTE else 2.0**64
+    return share * up
+
+
+@triton.jit
+def stored(g, dtype: tl.constexpr):
+    """Return numbers in the type of what they are stored in; float64 becomes bfloat16 by float32."""
+    if g.dtype == tl.float64:
+        if dtype == tl.bfloat16:
+            g = g.to(tl.float32)
+    return g.to(dtype)
 
 
 @triton.jit
@@ -249,7 +280,7 @@ def dense_sums(
 def write_rows(
     x_ptr, dx_ptr, q_ptr, w_ptr, rows, y, inside, active, first, last, C,
     stride_row, stride_col, dx_stride_row, dx_stride_col, q_stride_row, q_stride_col,
-    cap, beta, beta_low, smoothing, m, R, mass, extra, scale, bad, x, e,
+    cap, tau, beta, beta_low, smoothing, m, R, mass, extra, scale, bad, x, e,
     ROWS: tl.constexpr, B: tl.constexpr, COMPUTE: tl.constexpr, DENSE: tl.constexpr, ONE_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write [(T − t)·p + T·extra·p − t·(1 − p)]·g'·scale of classes ``first`` to ``last``; extra = 2ζ·lse.
@@ -261,10 +292,10 @@ def write_rows(
     big = power(top, c, magic, cut, beta, beta_low)
     norm = 1.0 + R * _DOWN
     broken = bad | (m == float("-inf")) | (R != R)
-    if beta is not None:
-        scale = scale * beta.to(tl.float64)
+    if tau is not None:
+        scale = scale / tau
     scale = tl.where(scale == 0.0, 0.0, tl.where(broken, float("nan"), scale))
-    share = 1.0 / (big.to(tl.float64) * norm)
+    share = lifted(1.0 / (big.to(tl.float64) * norm), COMPUTE)
     at_target = tl.full((ROWS,), 0.0, COMPUTE)
     if DENSE:
         near, power_two = factors(share, COMPUTE)
@@ -277,10 +308,13 @@ def write_rows(
         largest = (uy == top) & reads
         p = tl.where(largest, 1.0, power(uy, c, magic, cut, beta, beta_low).to(tl.float64) / big.to(tl.float64)) / norm
         value = scale * (tl.where(largest, 0.0, p - 1.0) + extra * p)
-        value += tl.where(largest, (scale * (-R / norm)) * _DOWN, 0.0)  # p − 1, scaled before it is made small again
+        less = -R / norm  # p − 1, scaled before it is made small again, or after, if that would be out of range
+        less = tl.where(tl.abs(scale) < 2.0**400, (scale * less) * _DOWN, scale * (less * _DOWN))
+        value += tl.where(largest, less, 0.0)
         if cap is not None:
             value = value * capped(xy, cap.to(COMPUTE))[1].to(tl.float64)
         at_target = tl.where(scale == 0.0, 0.0, value).to(COMPUTE)
+    tl.debug_barrier()  # dx may be x: all of the program has read what it reads once, before any of it writes
     for start in range(first, last, B):
         cols = start + tl.arange(0, B)
         mask = active[:, None] & (cols < last)[None, :]
@@ -301,7 +335,7 @@ def write_rows(
         if not DENSE:
             g = tl.where(cols[None, :] == y[:, None], at_target[:, None], g)
         at = dx_ptr + rows[:, None] * dx_stride_row + cols.to(tl.int64)[None, :] * dx_stride_col
-        tl.store(at, g.to(dx_ptr.dtype.element_ty), mask=inside[:, None] & (cols < last)[None, :])
+        tl.store(at, stored(g, dx_ptr.dtype.element_ty), mask=inside[:, None] & (cols < last)[None, :])
 
 
 @triton.jit(do_not_specialize=_OPTIONS)
@@ -316,7 +350,7 @@ def rest_kernel(
     cap = None if cap_bits is None else number(cap_bits)
     HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
     tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
-    beta = (1.0 / tau).to(COMPUTE) if HEATED else None
+    beta = inverse(tau, COMPUTE) if HEATED else None
     beta_low = inverse_low(tau, beta) if HEATED else None
     first = part * span
     last = tl.minimum(first + span, C)
@@ -356,7 +390,7 @@ def normalise_kernel(
     inside = rows < N
     HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
     tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
-    beta = (1.0 / tau).to(COMPUTE) if HEATED else None
+    beta = inverse(tau, COMPUTE) if HEATED else None
     beta_low = inverse_low(tau, beta) if HEATED else None
     first = tl.program_id(1) * span
     last = tl.minimum(first + span, C)
@@ -379,7 +413,7 @@ def normalise_kernel(
         log_r = tl.where(broken, float("nan"), log_rest(rest)).to(COMPUTE)[:, None]
     else:
         big = power(top, c, magic, cut, beta, beta_low).to(tl.float64)
-        share = tl.where(broken, float("nan"), 1.0 / (big * (1.0 + rest * _DOWN)))
+        share = tl.where(broken, float("nan"), lifted(1.0 / (big * (1.0 + rest * _DOWN)), COMPUTE))
         near, power_two = factors(share, COMPUTE)
     for start in range(first, last, B):
         cols = start + tl.arange(0, B)
@@ -403,7 +437,7 @@ def normalise_kernel(
                 e = powers(x, c, magic, cut, beta, beta_low)
             value = (e * near[:, None]) * power_two[:, None]
         at = out_ptr + rows[:, None] * out_stride_row + cols.to(tl.int64)[None, :] * out_stride_col
-        tl.store(at, value.to(out_ptr.dtype.element_ty), mask=mask)
+        tl.store(at, stored(value, out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=_OPTIONS)
@@ -425,7 +459,7 @@ def loss_kernel(
     smoothing = None if smoothing_bits is None else number(smoothing_bits)
     HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
     tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
-    beta = (1.0 / tau).to(COMPUTE) if HEATED else None
+    beta = inverse(tau, COMPUTE) if HEATED else None
     beta_low = inverse_low(tau, beta) if HEATED else None
     y, s, mass, good = weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE)
     active = inside & (s != 0.0) & (mass != 0.0)
@@ -473,7 +507,7 @@ def loss_kernel(
         write_rows(
             x_ptr, dx_ptr, q_ptr, w_ptr, rows, y, inside, active, 0, C, C,
             stride_row, stride_col, dx_stride_row, dx_stride_col, q_stride_row, q_stride_col,
-            cap, beta, beta_low, smoothing, m, rest, mass, extra, scale, bad, x, e,
+            cap, tau, beta, beta_low, smoothing, m, rest, mass, extra, scale, bad, x, e,
             R, B, COMPUTE, DENSE, ONE_BLOCK,
         )  # fmt: skip
 
@@ -499,7 +533,7 @@ def gradient_kernel(
     smoothing = None if smoothing_bits is None else number(smoothing_bits)
     HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
     tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
-    beta = (1.0 / tau).to(COMPUTE) if HEATED else None
+    beta = inverse(tau, COMPUTE) if HEATED else None
     beta_low = inverse_low(tau, beta) if HEATED else None
     y, s, mass, good = weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE)
     active = inside & (s != 0.0) & (mass != 0.0)
@@ -518,21 +552,21 @@ def gradient_kernel(
     write_rows(
         x_ptr, dx_ptr, q_ptr, w_ptr, rows, y, inside, active, first, tl.minimum(first + span, C), C,
         stride_row, stride_col, dx_stride_row, dx_stride_col, q_stride_row, q_stride_col,
-        cap, beta, beta_low, smoothing, m, rest, mass, extra, scales(scale_ptr, rows, inside, s, SCALE_PER_ROW),
+        cap, tau, beta, beta_low, smoothing, m, rest, mass, extra, scales(scale_ptr, rows, inside, s, SCALE_PER_ROW),
         active & (good == 0), none, none, R, B, COMPUTE, DENSE, False,
     )  # fmt: skip
 
 
 @triton.jit
 def lift_kernel(values_ptr, factor_ptr, n, B: tl.constexpr):
-    """Multiply values by a number in place, unless it is 1."""
+    """Multiply values by a number in place, unless it is 1; 0 stays 0."""
     factor = tl.load(factor_ptr)
     if factor.to(tl.float64) == 1.0:
         return
     at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     values = tl.load(values_ptr + at, mask=at < n, other=0.0)
     if values.dtype == tl.float64:
-        values = values * factor.to(tl.float64)
+        product = values * factor.to(tl.float64)
     else:
-        values = values.to(tl.float32) * factor.to(tl.float32)
-    tl.store(values_ptr + at, values.to(values_ptr.dtype.element_ty), mask=at < n)
+        product = values.to(tl.float32) * factor.to(tl.float32)
+    tl.store(values_ptr + at, tl.where(values == 0.0, 0.0, product).to(values_ptr.dtype.element_ty), mask=at < n)

@@ -20,7 +20,9 @@ from softnll.plan import NO_GRADIENTS, Plan, Sizes, Wanted, default_max_bytes, m
 from softnll.problem import Problem
 from softnll.targets import TargetIndexError
 from softnll.torch.cuda_compute import reduced
+from softnll.torch.cuda_lift import lift_of
 from softnll.torch.cuda_problem import Rows, loss_problem
+from softnll.torch.cuda_products import multiply, product
 from softnll.torch.devices import capturing
 
 __all__ = ["Head", "gradients", "head_of", "losses", "plan_of", "with_gradients"]
@@ -81,7 +83,8 @@ class Head:
         C, H = self.weight.shape
         item = self.dtype.itemsize
         q = self.problem.q
-        gathers = self.active is not None or self.blank is not None or self.features.dtype != self.dtype
+        half = self.dtype == torch.float16  # whose products are made in float32 (cuda_lift)
+        gathers = half or self.active is not None or self.blank is not None or self.features.dtype != self.dtype
         target_row = 0 if self.sparse is None else C * self.sparse[1].dtype.itemsize
         soft = blockwise or q is not None
         sizes = Sizes(self.n_rows, C, H, item, gathers, False, False, soft, wanted, target_row)
@@ -93,7 +96,7 @@ class Head:
         if at_most is None and plan.chunks > 1 and plan.rows > _WHOLE:
             rows = plan.rows - plan.rows % _WHOLE
             plan = replace(plan, rows=rows, chunks=-(-self.n_rows // rows))
-        if widens and wanted.weight and plan.chunks > 1:
+        if widens and wanted.weight and (half or plan.chunks > 1):
             plan = replace(plan, accumulator_bytes=C * H * self.sum_type.itemsize)
         return plan
 
@@ -133,7 +136,7 @@ class Head:
             values[rows] = cuda.losses(part)
         return self.reduce(values)
 
-    def gradients(  # noqa: C901 - each of the three may be wanted
+    def gradients(  # noqa: C901, PLR0912 - each of the three may be wanted
         self, plan: Plan, out: tuple[Tensor | None, Tensor | None, Tensor | None]
     ) -> Tensor:
         """Return the reduced loss and write the gradients that are wanted."""
@@ -147,29 +150,44 @@ class Head:
         if to_weight is not None:
             total = torch.empty_like(W, dtype=self.sum_type) if plan.accumulator_bytes else to_weight
         d_bias = None if to_bias is None else self._zeros(W.shape[0])
+        upstream, lift = self.upstream, self._lift()
+        if lift is not None:
+            upstream = lift if upstream is None else upstream * lift
         added = False
         for rows, part, x in self.chunks(plan):
             dz = part.x
-            upstream = self.upstream
-            if upstream is not None and upstream.dim():
-                upstream = upstream[rows]
-            values[rows] = cuda.forward_backward(part, dz, upstream)
+            by = upstream if upstream is None or not upstream.dim() else upstream[rows]
+            values[rows] = cuda.forward_backward(part, dz, by)
             if d_bias is not None:
                 d_bias += dz.sum(0, dtype=torch.float64)
             if total is not None:
-                _product(dz.t(), x, total, add=added)
+                multiply(dz.t(), x, total, add=added)
                 added = True
-            if d_rows is not None:
-                if isinstance(rows, slice) and d_rows.dtype == self.dtype:
-                    torch.mm(dz, W, out=d_rows[rows])
-                else:
-                    d_rows[rows] = (dz @ W).to(d_rows.dtype)
+            if d_rows is None:
+                continue
+            if lift is not None:
+                d_rows[rows] = (product(dz, W, self.sum_type) / lift).to(d_rows.dtype)
+            elif isinstance(rows, slice):
+                multiply(dz, W, d_rows[rows])
+            else:
+                d_rows[rows] = product(dz, W, d_rows.dtype)
         if total is not None and not added:
             total.zero_()
         for to, made in ((to_weight, total), (to_bias, d_bias)):
-            if to is not None and made is not None and made is not to:
-                to.copy_(made)
+            if to is not None and made is not None:
+                if lift is not None:
+                    made.div_(lift)
+                if made is not to:
+                    to.copy_(made)
         return self.reduce(values)
+
+    def _lift(self) -> Tensor | None:
+        """Return what the logits' gradient is multiplied by, on the device; None for 1."""
+        if self.dtype != torch.float16:
+            return None
+        q = self.problem.q if self.sparse is None else self.sparse[1]
+        masses = None if q is None else torch.linalg.vector_norm(q, 1, dim=1, dtype=torch.float64)
+        return lift_of(self.problem, self.upstream, masses, self.weight)
 
     def reduce(self, values: Tensor) -> Tensor:
         """Return the reduced loss."""
@@ -178,23 +196,6 @@ class Head:
     def _zeros(self, n: int) -> Tensor:
         """Return float64 zeros on the device."""
         return torch.zeros(n, dtype=torch.float64, device=self.weight.device)
-
-
-def _product(a: Tensor, b: Tensor, out: Tensor, *, add: bool) -> None:
-    """Write a @ b into ``out`` or add it there; half types' products into float32 without a rounding between."""
-    if out.dtype == a.dtype:
-        if add:
-            out.addmm_(a, b)
-        else:
-            torch.mm(a, b, out=out)
-    elif out.dtype.itemsize < a.dtype.itemsize:  # the only chunk there is
-        out.copy_(a @ b)
-    elif a.is_cuda and hasattr(torch.ops.aten.addmm, "dtype_out"):
-        torch.ops.aten.addmm.dtype_out(out, a, b, torch.float32, beta=float(add), out=out)
-    elif add:
-        out.addmm_(a.to(out.dtype), b.to(out.dtype))
-    else:
-        torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)
 
 
 def head_of(*given: Any, upstream: Tensor | None = None) -> Head:
@@ -208,9 +209,8 @@ def head_of(*given: Any, upstream: Tensor | None = None) -> Head:
     if indices is not None:
         sparse = _sparse(indices, target, rows, check=check)
         target = torch.zeros(rows.row_shape, dtype=torch.int64, device=f.device)  # for the weights, which are of any
-    problem = loss_problem(None, rows, target, weight, sample_weight, temperature, objective, check=check)
-    if sparse is not None and objective.reduction == "mean":
-        problem.divisor = float(rows.n_rows) if problem.s is None else problem.s.sum(dtype=torch.float64)
+    options = (weight, sample_weight, temperature, objective)
+    problem = loss_problem(None, rows, target, *options, check=check, sparse=sparse is not None)
     dtype = torch.promote_types(f.dtype, W.dtype)
     features = f.detach().reshape(-1, f.shape[-1])
     if upstream is not None:

@@ -112,8 +112,12 @@ def loss_problem(  # noqa: C901 - one thing after the other is looked at
     objective: CrossEntropy,
     *,
     check: bool,
+    sparse: bool = False,
 ) -> Problem:
-    """Check everything that a loss is given and return it as a Problem of ``(N, C)`` logits (or None)."""
+    """Check everything that a loss is given and return it as a Problem of ``(N, C)`` logits (or None).
+
+    ``sparse``: targets are soft, and what is given as hard ones stands for them.
+    """
     w = weights_of("class_weight", weight, (rows.n_classes,), check=check)
     s = weights_of("sample_weight", sample_weight, rows.row_shape, check=check)
     tau = None
@@ -151,7 +155,9 @@ def loss_problem(  # noqa: C901 - one thing after the other is looked at
         )
     divisor: Any = 1.0
     if objective.reduction == "mean":
-        divisor = _divisor(y, w, s, rows, objective.ignore_index)
+        s = _near_one(s)
+        w = w if q is not None or sparse else _near_one(w)  # class weights are not in the denominator of soft ones
+        divisor = _divisor(None if sparse else y, w, s, rows, objective.ignore_index)
     return Problem(x, objective, y, q, w, s, None, tau, divisor)
 
 
@@ -164,6 +170,16 @@ def _check_soft(q: Tensor, s: Tensor | None, rows: Rows) -> None:
     tolerance = max(1e-6, 4 * torch.finfo(q.dtype).eps)
     allowed = f"a sum of 1 within {tolerance:.2g} (check=False lets other masses pass)"
     _all("the sum of targets", total, ((total - 1).abs() <= tolerance) | ~counts, allowed, rows.row_shape)
+
+
+def _near_one(weights: Tensor | None) -> Tensor | None:
+    """Return weights times a power of two, so that no product or sum of them leaves the range: a mean has no unit."""
+    if weights is None or weights.dtype != torch.float64 or weights.numel() == 0:
+        return weights  # others are near enough, in float64
+    largest = weights.amax()
+    exponent = torch.where(torch.isfinite(largest), torch.frexp(largest)[1], 0).double()
+    half = (exponent / 2).floor()  # in two steps, as a power may be out of range itself
+    return weights * torch.exp2(-half) * torch.exp2(half - exponent)
 
 
 def _divisor(y: Tensor | None, w: Tensor | None, s: Tensor | None, rows: Rows, ignore_index: int) -> Any:
