@@ -14,7 +14,6 @@ from softnll.kernels import cuda, cuda_rows
 from softnll.objective import CrossEntropy
 from softnll.problem import Problem
 from softnll.torch import devices
-from torch_cases import float64
 
 LOGITS = torch.tensor([[3.0, 0.5, -1.0], [0.0, 2.5, 2.0], [1.0, 1.0, -4.0]])
 TARGETS = torch.tensor([0, 2, 1])
@@ -130,3 +129,26 @@ def test_the_soft_cap_of_bfloat16_keeps_float32s_digits(cap):
     u = cap * torch.tanh(x.double() / cap)
     exact = torch.nn.functional.cross_entropy(u, y, reduction="none")
     assert ((loss - exact).abs() <= 4 * (u[:, 0] + exact) * 2.0**-24).all()
+
+
+def test_all_is_read_before_any_of_it_is_written_over():
+    """dx may be x: without a barrier a warp may store where another has not yet read its row's target."""
+    (function,) = ast.parse(inspect.getsource(cuda_rows.write_rows.fn)).body
+    calls = [
+        (node.lineno, node.func.attr)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    (barrier,) = (line for line, name in calls if name == "debug_barrier")
+    loop = next(node.lineno for node in ast.walk(function) if isinstance(node, ast.For))
+    assert max(line for line, name in calls if name == "load") < barrier < loop
+    assert min(line for line, name in calls if name == "store") > loop
+
+
+def test_a_program_has_no_more_threads_than_amd_allows(monkeypatch):
+    """1024: 16 warps of 64."""
+    monkeypatch.setattr(cuda, "WARPS", 16)
+    cuda.tile_of.cache_clear()
+    most = max(cuda.tile_of(100, classes, 2).warps for classes in (10, 1000, 16_384, 100_000))
+    cuda.tile_of.cache_clear()
+    assert most == 16

@@ -1,0 +1,161 @@
+"""linear_cross_entropy on CUDA devices: what float16 keeps, what autocast leaves alone, which products it asks for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import interpreter  # noqa: F401 - mends Triton's
+import softnll.torch as snt
+from softnll.kernels import cuda as kernels
+from softnll.objective import CrossEntropy
+from softnll.problem import Problem
+from softnll.torch import cuda_products, devices
+from softnll.torch.cuda_lift import lift_of
+from torch_cases import float64
+from triton_backend import coarse
+
+CASES = {
+    "mean": {},
+    "sum": {"reduction": "sum"},
+    "weighted": {"weight": torch.linspace(0.1, 20, 400, dtype=torch.float64)},
+    "sample weights": {"reduction": "sum", "sample_weight": torch.full((256,), 1 / (8192 * 40), dtype=torch.float64)},
+    "temperature": {"temperature": 1e3},
+    "temperatures": {"temperature": torch.linspace(1, 1e4, 256)},
+    "z_loss": {"z_loss": 1e-2},
+    "softcap": {"softcap": 5.0, "z_loss": 1e-4},
+    "smoothing": {"label_smoothing": 0.1},
+    "ignored": {"ignore_index": 1},
+    "none": {"reduction": "none"},
+}
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Every tensor lies on a device, as far as softnll can tell; few programs, as the interpreter takes 50 ms each."""
+    monkeypatch.setattr(devices, "on_cuda", lambda _: True)
+    monkeypatch.setattr(kernels, "tile_of", coarse)
+
+
+def layer(dtype, rows=256, width=8, classes=400):
+    """Return features, weight, bias and targets."""
+    f, W, b = (
+        float64(*shape, seed=i).to(dtype) for i, shape in enumerate(((rows, width), (classes, width), (classes,)))
+    )
+    return f, W, b, torch.arange(rows) * 7 % classes
+
+
+def off(got, exact):
+    """Return the error of a tensor, relative to its size."""
+    return ((got.double() - exact).norm() / exact.norm()).item()
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("targets", ["hard", "soft", "sparse"])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("held", [True, False])
+def test_float16_keeps_what_a_gradient_scaler_lifts(name, targets, held, monkeypatch):
+    """Each entry of p − t is divided by the number of rows before the scaler multiplies it."""
+    if targets != "hard" and name in {"ignored", "smoothing"}:
+        return  # of hard targets only
+    f, W, b, y = layer(torch.float16)
+    if targets == "soft":
+        y = torch.softmax(float64(256, 400, seed=9), 1) * 3
+    if targets == "sparse":
+        y = snt.SparseTargets(torch.stack((y, (y + 1) % 400), 1), torch.full((256, 2), 0.5))
+    monkeypatch.setattr("softnll.torch.linear_autograd.immediate", lambda: held)  # made in the forward, or later
+    inputs = [each.requires_grad_() for each in (f, W, b)]
+    options = CASES[name] | {"max_bytes": 400_000 if targets == "hard" else None}
+    loss = snt.linear_cross_entropy(f, W, y, linear_bias=b, **options)
+    upstream = torch.full_like(loss, 65536.0) / (256 if name == "none" else 1)
+    grads = torch.autograd.grad(loss, inputs, upstream)
+    monkeypatch.setattr(devices, "on_cuda", lambda _: False)
+    wide = [each.detach().double().requires_grad_() for each in inputs]
+    loss = snt.linear_cross_entropy(*wide[:2], y, linear_bias=wide[2], **CASES[name])
+    for got, exact in zip(grads, torch.autograd.grad(loss, wide, upstream.double()), strict=True):
+        assert got.dtype == torch.float16
+        if exact.abs().max() < 65504:
+            assert off(got, exact) < 3e-3  # logits are rounded to float16, as are the results
+
+
+def test_the_lift_is_the_largest_power_of_two_that_nothing_leaves_the_range_for():
+    W = torch.empty(3, 1)
+    y = torch.tensor([0, 1])
+    for options, divisor, bound in (
+        ({}, 1.0, 1.0),
+        ({}, 4096.0, 1 / 4096),
+        ({"temperature": 1e-2}, 1.0, 100.0),
+        ({"softcap": 30.0, "z_loss": 1.0}, 1.0, 2 * 31.1 + 1),
+    ):
+        lift = lift_of(Problem(None, CrossEntropy(**options), y, divisor=divisor), None, None, W).item()
+        assert 2**14 <= bound * lift < 2**15.01
+    problem = Problem(None, CrossEntropy(), y, s=torch.tensor([torch.nan, 4.0]))
+    assert lift_of(problem, torch.tensor([torch.inf, 2.0]), None, W) == 2**11
+    assert lift_of(problem, torch.tensor(0.0), None, W) == 1
+    nothing = Problem(None, CrossEntropy(), y, divisor=torch.tensor(0.0, dtype=torch.float64))
+    assert lift_of(nothing, None, None, W) == 1
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("max_bytes", [None, 110_000])
+@pytest.mark.parametrize("held", [True, False])
+def test_autocast_changes_nothing(max_bytes, held, monkeypatch):
+    monkeypatch.setattr("softnll.torch.linear_autograd.immediate", lambda: held)
+    f, W, b, y = layer(torch.float32, 300, 20, 50)
+    y[::7] = -100
+    found = []
+    for enabled in (False, True):
+        for head in (torch.float32, torch.bfloat16):  # of another type: products that are narrowed
+            inputs = [each.requires_grad_() for each in (f.clone(), W.to(head), b.to(head))]
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss = snt.linear_cross_entropy(*inputs[:2], y, linear_bias=inputs[2], max_bytes=max_bytes)
+                found.append((loss, *torch.autograd.grad(loss, inputs)))
+    half = len(found) // 2
+    for plain, cast in zip(found[:half], found[half:], strict=True):
+        assert all(torch.equal(a, e) for a, e in zip(plain, cast, strict=True))
+
+
+class Asked(TorchDispatchMode):
+    """Record which products are asked for, and make none."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "mm" in function._schema.name:
+            self.names.append(str(function))
+            return kwargs["out"]
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("widens", "adds", "names"),
+    [
+        (True, True, ["aten.mm.dtype_out", "aten.addmm.dtype_out"]),  # torch 2.10 and later
+        (True, False, ["aten.mm.dtype_out", "aten.mm.dtype_out"]),  # 2.8 and 2.9 refuse to add to float32
+        (False, False, ["aten.mm.out", "aten.mm.out"]),
+    ],
+)
+def test_products_of_half_types_are_asked_of_torch_as_it_has_them(widens, adds, names, monkeypatch):
+    monkeypatch.setattr(cuda_products, "_WIDENS", widens)
+    monkeypatch.setattr(cuda_products, "_ADDS", adds)
+    with FakeTensorMode(), Asked() as asked:
+        a, b = (torch.empty(4, 4, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+        out = torch.empty(4, 4, device="cuda")
+        cuda_products.multiply(a, b, out)
+        cuda_products.multiply(a, b, out, add=True)
+    assert asked.names == names
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("to", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_products_of_every_type(dtype, to, add):
+    a, b = float64(5, 3).to(dtype), float64(3, 4, seed=1).to(dtype)
+    out = torch.ones(5, 4, dtype=to)
+    cuda_products.multiply(a, b, out, add=add)
+    exact = a.double() @ b.double() + add
+    assert off(out, exact) < 2 * max(torch.finfo(to).eps, 1e-7 if dtype == torch.float32 or to != dtype else 1)
