@@ -68,17 +68,22 @@ def _unfused(f: torch.Tensor, W: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy((f @ W.t()).float(), y)
 
 
+def _compiled(loss: Loss) -> Loss:
+    torch.compiler.reset()  # it compiles a function for eight shapes, and then no more
+    return torch.compile(loss, dynamic=False)
+
+
 LOGITS: dict[str, Callable[[], Loss]] = {
     OURS: lambda: snt.cross_entropy,
     "torch": lambda: F.cross_entropy,
-    "torch.compile": lambda: torch.compile(F.cross_entropy, dynamic=False),
+    "torch.compile": lambda: _compiled(F.cross_entropy),
     "Liger": _liger,
     "QuACK": _quack,
 }
 LINEAR: dict[str, Callable[[], Loss]] = {
     OURS: lambda: snt.linear_cross_entropy,
     "torch, unfused": lambda: _unfused,
-    "torch.compile, unfused": lambda: torch.compile(_unfused, dynamic=False),
+    "torch.compile, unfused": lambda: _compiled(_unfused),
     "torch, chunked": _torch_linear,
     "Liger": _liger_linear,
     "cut-cross-entropy": _cut,

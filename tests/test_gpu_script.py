@@ -6,9 +6,19 @@ import csv
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
+import pytest
+import torch
+
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "benchmarks"))
+
+import gpu  # noqa: E402 - found there
+import gpu_check  # noqa: E402
+import gpu_peers  # noqa: E402
 
 
 def run(*arguments, **env):
@@ -28,7 +38,8 @@ def test_the_script_in_the_interpreter(tmp_path):
     with (tmp_path / "gpu.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert {line["section"] for line in lines} == {"check", "logits", "linear", "max_bytes"}
-    checked = [line for line in lines if line["section"] == "check"]
+    *checked, told = [line for line in lines if line["section"] == "check"]
+    assert told["note"].startswith("0 of 0 cases that are timed later compiled")
     assert len({(line["dtype"], line["what"]) for line in checked}) == 20
     assert not any(line["note"] for line in checked)  # one pass and two have the same bits, and time was enough
     for line in checked:
@@ -48,3 +59,74 @@ def test_without_a_gpu_it_says_so():
     done = run(TRITON_INTERPRET="1")
     assert done.returncode != 0
     assert "no CUDA device here" in done.stderr
+
+
+def test_every_type_of_a_shape_comes_before_the_next_shape():
+    """Time may run out; then at least each type has been looked at."""
+    chosen = gpu_check.cases(False, gpu.LOGIT_SHAPES, gpu.TIMED)
+    assert [case.dtype for case in chosen[:8]] == 2 * list(gpu_check.TYPES)
+    compared = [case for case in chosen if case.compared]
+    assert {case.shape for case in compared if case.option} == set(gpu_check.WITH_OPTIONS)
+    assert len({(case.option, case.dtype) for case in compared}) == 20
+    prepared = [case for case in chosen if not case.compared]
+    assert {case.shape[1] for case in prepared} == {C for _, C in gpu.LOGIT_SHAPES}
+    assert all(case.shape[0] <= 512 for case in prepared)
+    assert len(set(chosen)) == len(chosen)
+
+
+WRONG = gpu_check.Case("", (2, 3), "float8")
+RIGHT = gpu_check.Case("", (2, 3), "float64")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_case_that_fails_does_not_stop_the_others(workers):
+    prepared = RIGHT._replace(compared=False)
+    (_, error, note), (_, right, none), last = gpu_check.outcomes([WRONG, RIGHT, prepared], "cpu", 300, workers)
+    assert (error, note) == ("", "KeyError: 'float8'")
+    assert right.startswith("loss 0.")
+    assert not none
+    assert last == (prepared, "", "")
+
+
+def test_without_time_or_processes():
+    assert list(gpu_check.outcomes([RIGHT], "cpu", -1, 0)) == [(RIGHT, "", "no time left")]
+    waiting = Future()
+    assert gpu_check._there(RIGHT, "cpu", waiting, 0) == ("", "no time left")
+    waiting.set_exception(BrokenExecutor())
+    assert gpu_check._there(RIGHT, "cpu", waiting, time.monotonic() + 60)[0].startswith("loss 0.")
+
+
+def test_a_group_that_fails_gives_its_memory_back_and_is_told():
+    class Device:
+        given_back = 0
+
+        def release(self):
+            self.given_back += 1
+
+    def lines():
+        yield gpu.Line("logits", "", "", "", "ours")
+        raise torch.OutOfMemoryError("no memory")
+
+    device = Device()
+    first, second = gpu.guarded(lines(), "logits", "float32", "1x2", device)
+    assert not first.note
+    assert second.note == "OutOfMemoryError: no memory"
+    assert device.given_back == 1
+
+
+def test_compiled_peers_are_compiled(monkeypatch):
+    """torch.compile runs a function as it is after eight compilations, unless it is told to begin anew."""
+    done = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: done.append("reset"))
+    monkeypatch.setattr(torch, "compile", lambda loss, dynamic: done.append(dynamic) or loss)
+    gpu_peers.LOGITS["torch.compile"]()
+    gpu_peers.LINEAR["torch.compile, unfused"]()
+    assert done == ["reset", False, "reset", False]
+
+
+def test_without_git(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(gpu.subprocess, "run", missing)
+    assert gpu.commit() == "unknown"
