@@ -122,12 +122,13 @@ class Asked(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.names = []
+        self.names, self.others = [], []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if "mm" in function._schema.name:
             self.names.append(str(function))
             return kwargs["out"]
+        self.others.append(str(function))
         return function(*args, **(kwargs or {}))
 
 
@@ -148,6 +149,15 @@ def test_products_of_half_types_are_asked_of_torch_as_it_has_them(widens, adds, 
         cuda_products.multiply(a, b, out)
         cuda_products.multiply(a, b, out, add=True)
     assert asked.names == names
+
+
+def test_a_product_is_added_to_what_has_fewer_digits(monkeypatch):
+    monkeypatch.setattr(cuda_products, "_ADDS", True)
+    with FakeTensorMode(), Asked() as asked:
+        a, b = torch.empty(4, 4, device="cuda"), torch.empty(4, 4, device="cuda")
+        cuda_products.multiply(a, b, torch.empty(4, 4, dtype=torch.bfloat16, device="cuda"), add=True)
+    assert asked.names == ["aten.mm.out"]
+    assert "aten.add_.Tensor" in asked.others
 
 
 @pytest.mark.parametrize("add", [False, True])

@@ -166,7 +166,7 @@ class Head:
             if d_rows is None:
                 continue
             if lift is not None:
-                d_rows[rows] = (product(dz, W, self.sum_type) / lift).to(d_rows.dtype)
+                d_rows[rows] = product(dz, W, self.sum_type).div_(lift).to(d_rows.dtype)
             elif isinstance(rows, slice):
                 multiply(dz, W, d_rows[rows])
             else:

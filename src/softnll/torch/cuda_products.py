@@ -30,10 +30,12 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
             out.addmm_(a, b)
         else:
             torch.mm(a, b, out=out)
-    elif add and not (_ADDS and a.is_cuda):
-        out += product(a, b, out.dtype)
-    elif out.dtype.itemsize < a.dtype.itemsize:
-        out.copy_(product(a, b, a.dtype))
+    elif out.dtype.itemsize < a.dtype.itemsize or (add and not (_ADDS and a.is_cuda)):
+        made = product(a, b, torch.promote_types(a.dtype, out.dtype))
+        if add:
+            out += made
+        else:
+            out.copy_(made)
     elif add:
         torch.ops.aten.addmm.dtype_out(out, a, b, out.dtype, out=out)
     elif _WIDENS and a.is_cuda:
