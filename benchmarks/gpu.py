@@ -35,6 +35,7 @@ import triton
 import softnll.torch as snt
 from gpu_check import TYPES, cases, outcomes, reason
 from gpu_peers import LINEAR, LOGITS, OURS, Missing
+from gpu_profile import SHAPE, Unavailable, throughput
 from softnll.torch import devices
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,7 +51,7 @@ LOGIT_SHAPES = (
 LINEAR_SHAPES = ((4096, 4096, 128_256), (8192, 4096, 128_256), (8192, 2304, 256_000))
 SMALL_LOGITS, SMALL_LINEAR = ((4, 10), (2, 300)), ((6, 8, 20),)
 TIMED = ("bfloat16", "float32")
-SHARES = {"check": 75.0, "logits": 190.0, "linear": 200.0, "max_bytes": 50.0}  # seconds
+SHARES = {"check": 75.0, "logits": 185.0, "linear": 190.0, "max_bytes": 50.0, "profile": 25.0}  # seconds
 SAMPLES = 15
 
 
@@ -348,6 +349,16 @@ def budgeted(
     yield Line("max_bytes", f"{mib} MiB", "bfloat16", label, OURS, value, note=note)
 
 
+def profile() -> Iterator[Line]:
+    """Tell how near the two main kernels come to the memory's rate."""
+    label = f"{SHAPE[0]}x{SHAPE[1]}"
+    try:
+        for kernel, told in throughput(SHARES["profile"]).items():
+            yield Line("profile", kernel, "bfloat16", label, OURS, note=told)
+    except Unavailable as error:
+        yield Line("profile", "", "bfloat16", label, OURS, note=f"not available: {error}")
+
+
 def commit() -> str:
     """Return what is measured."""
     command = ["git", "rev-parse", "--short", "HEAD"]
@@ -392,6 +403,7 @@ def main() -> None:
         "logits": lambda: logits(gpu, small, copy),
         "linear": lambda: linear(gpu, small),
         "max_bytes": lambda: curve(gpu, small),
+        "profile": profile,
     }
     lines: list[Line] = []
     arguments.out.mkdir(parents=True, exist_ok=True)

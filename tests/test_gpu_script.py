@@ -19,6 +19,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import gpu  # noqa: E402 - found there
 import gpu_check  # noqa: E402
 import gpu_peers  # noqa: E402
+import gpu_profile  # noqa: E402
 
 
 def run(*arguments, **env):
@@ -37,7 +38,7 @@ def test_the_script_in_the_interpreter(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     with (tmp_path / "gpu.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert {line["section"] for line in lines} == {"check", "logits", "linear", "max_bytes"}
+    assert {line["section"] for line in lines} == {"check", "logits", "linear", "max_bytes", "profile"}
     *checked, told = [line for line in lines if line["section"] == "check"]
     assert told["note"].startswith("0 of 0 cases that are timed later compiled")
     assert len({(line["dtype"], line["what"]) for line in checked}) == 20
@@ -130,3 +131,33 @@ def test_without_git(monkeypatch):
 
     monkeypatch.setattr(gpu.subprocess, "run", missing)
     assert gpu.commit() == "unknown"
+
+
+NCU = """#!/bin/sh
+echo '==PROF== Connected to process 7'
+echo '"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"'
+echo '"0","loss_kernel","dram__throughput.avg.pct_of_peak_sustained_elapsed","%","91.20"'
+echo '"0","loss_kernel","gpu__time_duration.sum","ms","1.02"'
+echo '"1","gradient_kernel","dram__throughput.avg.pct_of_peak_sustained_elapsed","%","88.10"'
+"""
+
+
+def test_what_nsight_compute_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    tool = tmp_path / "ncu"
+    tool.write_text(NCU, encoding="utf-8")
+    tool.chmod(0o755)
+    assert gpu_profile.throughput(30) == {
+        "loss_kernel": "91.20 % of the memory's peak rate, 1.02 ms",
+        "gradient_kernel": "88.10 % of the memory's peak rate",
+    }
+    tool.write_text("#!/bin/sh\necho '==ERROR== ERR_NVGPUCTRPERM - no permission'\n", encoding="utf-8")
+    with pytest.raises(gpu_profile.Unavailable, match="ERR_NVGPUCTRPERM"):
+        gpu_profile.throughput(30)
+    tool.write_text("#!/bin/sh\nexec sleep 5\n", encoding="utf-8")
+    with pytest.raises(gpu_profile.Unavailable, match="TimeoutExpired"):
+        gpu_profile.throughput(0.1)
+    tool.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(gpu_profile.Unavailable, match="not installed"):
+        gpu_profile.throughput(30)
