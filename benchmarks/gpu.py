@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import os
 import platform
 import statistics
@@ -27,6 +28,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 if "--interpret" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"
+# torch.compile would have Triton look elsewhere for what is compiled, from its first call on.
+os.environ.setdefault("TRITON_CACHE_DIR", str(Path.home() / ".triton" / "cache"))
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -52,6 +55,7 @@ LINEAR_SHAPES = ((4096, 4096, 128_256), (8192, 4096, 128_256), (8192, 2304, 256_
 SMALL_LOGITS, SMALL_LINEAR = ((4, 10), (2, 300)), ((6, 8, 20),)
 TIMED = ("bfloat16", "float32")
 SHARES = {"check": 75.0, "logits": 185.0, "linear": 190.0, "max_bytes": 50.0, "profile": 25.0}  # seconds
+LAST = time.monotonic() + 525  # what is begun by then may still end within nine minutes
 SAMPLES = 15
 
 
@@ -97,10 +101,12 @@ class Gpu:
 
     def holds(self, size: int) -> bool:
         """Whether there is so much memory left, in bytes."""
+        self.release()
         return size <= torch.cuda.mem_get_info()[0]
 
     def release(self) -> None:
         """Give memory back that nobody holds."""
+        gc.collect()
         torch.cuda.empty_cache()
 
     def describe(self) -> str:
@@ -138,10 +144,14 @@ class Pretended:
 
 
 class Clock:
-    """The time that a section has."""
+    """The time that a section has, and with it the whole."""
 
     def __init__(self, seconds: float):
-        self.end = time.monotonic() + seconds
+        self.end = min(time.monotonic() + seconds, LAST)
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.end - time.monotonic())
 
     @property
     def over(self) -> bool:
@@ -197,7 +207,8 @@ def check(gpu: Any, small: bool) -> Iterator[Line]:
     """Compare every case with float64 on the device, and have the kernels compiled that are timed later."""
     begin, prepared = time.monotonic(), 0
     chosen = cases(small, () if small else LOGIT_SHAPES, TIMED)
-    for case, error, note in outcomes(chosen, gpu.device, SHARES["check"], 0 if small else os.cpu_count() or 1):
+    workers = 0 if small else min(16, len(os.sched_getaffinity(0)))
+    for case, error, note in outcomes(chosen, gpu.device, Clock(SHARES["check"]).left, workers):
         prepared += not case.compared and not note
         if case.compared or note:
             yield Line("check", case.option, case.dtype, case.label, OURS, error=error, note=note)
@@ -353,7 +364,7 @@ def profile() -> Iterator[Line]:
     """Tell how near the two main kernels come to the memory's rate."""
     label = f"{SHAPE[0]}x{SHAPE[1]}"
     try:
-        for kernel, told in throughput(SHARES["profile"]).items():
+        for kernel, told in throughput(Clock(SHARES["profile"]).left).items():
             yield Line("profile", kernel, "bfloat16", label, OURS, note=told)
     except Unavailable as error:
         yield Line("profile", "", "bfloat16", label, OURS, note=f"not available: {error}")
@@ -379,6 +390,15 @@ def page(lines: list[Line], machine: str) -> str:
     rows = ["| " + " | ".join(shown(value) for value in asdict(line).values()) + " |" for line in lines]
     head = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|" + " --- |" * len(names)]
     return "\n".join(["# CUDA kernels beside their peers\n", machine + "\n", *head, *rows]) + "\n"
+
+
+def write(lines: list[Line], machine: str, out: Path) -> None:
+    """Write the table."""
+    with (out / "gpu.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [each.name for each in fields(Line)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(line) for line in lines)
+    (out / "gpu.md").write_text(page(lines, machine), encoding="utf-8")
 
 
 def main() -> None:
@@ -411,17 +431,14 @@ def main() -> None:
         try:
             for line in sections[name]():
                 lines.append(line)
+                write(lines, machine, arguments.out)  # whatever may come
                 print(*(value for value in asdict(line).values() if value not in (None, "")), sep=" | ", flush=True)
         except Exception as error:  # what was measured before is kept
             if small:
                 raise
             lines.append(Line(name, "", "", "", OURS, note=reason(error)))
             print(lines[-1], file=sys.stderr)
-        with (arguments.out / "gpu.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [each.name for each in fields(Line)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(line) for line in lines)
-        (arguments.out / "gpu.md").write_text(page(lines, machine), encoding="utf-8")
+        write(lines, machine, arguments.out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
@@ -89,12 +88,31 @@ def test_a_case_that_fails_does_not_stop_the_others(workers):
     assert last == (prepared, "", "")
 
 
-def test_without_time_or_processes():
+def test_without_time():
     assert list(gpu_check.outcomes([RIGHT], "cpu", -1, 0)) == [(RIGHT, "", "no time left")]
-    waiting = Future()
-    assert gpu_check._there(RIGHT, "cpu", waiting, 0) == ("", "no time left")
-    waiting.set_exception(BrokenExecutor())
-    assert gpu_check._there(RIGHT, "cpu", waiting, time.monotonic() + 60)[0].startswith("loss 0.")
+    assert gpu_check._there(Future(), 0) == ("", "no time left")
+
+
+class Pool:
+    """Of processes that die at some case."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function, case, device):
+        future = Future()
+        future.set_exception(BrokenExecutor()) if case is WRONG else future.set_result(function(case, device))
+        return future
+
+    def shutdown(self, **_):
+        pass
+
+
+def test_a_process_that_dies_takes_one_case_along(monkeypatch):
+    monkeypatch.setattr(gpu_check, "ProcessPoolExecutor", Pool)
+    found = list(gpu_check.outcomes([RIGHT, WRONG, RIGHT, WRONG], "cpu", 300, 2))
+    assert [note for _, _, note in found] == ["", "a process died", "", "a process died"]
+    assert found[2][1].startswith("loss 0.")
 
 
 def test_a_group_that_fails_gives_its_memory_back_and_is_told():
