@@ -58,6 +58,64 @@ def test_temperatures_beyond_float32(tau, per_row, dtype, monkeypatch):
     close(got, expected)
 
 
+@pytest.mark.parametrize("tau", [1e-39, 1e39])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_spread_targets_at_temperatures_beyond_float32(tau, dtype, monkeypatch):
+    q = torch.nn.functional.one_hot(TARGETS, 3).double()
+    temperature = torch.full((3,), tau, dtype=torch.float64)
+
+    def loss(x):
+        return snt.cross_entropy(x, q, temperature=temperature, reduction="none").clamp(max=1e30).sum()
+
+    expected, got = both_ways(loss, [LOGITS.to(dtype)], monkeypatch)
+    close(got, expected)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("row", [[30.0, 0.0, 0.0], [200.0, -5.0, 0.0], [60.0, 3.0, -20.0]])
+def test_weights_beyond_float32(row, soft, monkeypatch):
+    y = torch.tensor([[1.0, 0.0, 0.0]]) if soft else torch.tensor([0])
+
+    def loss(x):
+        return snt.cross_entropy(x, y, sample_weight=torch.tensor([1e40], dtype=torch.float64), reduction="sum")
+
+    monkeypatch.setattr(devices, "on_cuda", lambda _: False)
+    x = torch.tensor([row], requires_grad=True)
+    (expected,) = torch.autograd.grad(loss(x), x)
+    monkeypatch.setattr(devices, "on_cuda", lambda _: True)
+    (got,) = torch.autograd.grad(loss(x), x)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=0.0)
+
+
+def test_what_overflows_is_infinite():
+    x = torch.tensor([[0.0, -3.0, -40.0, -80.0, -100.0, -500.0]])
+    problem = Problem(x, CrossEntropy(), torch.tensor([0]), s=torch.tensor([1e150], dtype=torch.float64))
+    grad = torch.empty_like(x)
+    cuda.forward_backward(problem, grad)
+    assert grad[0].tolist() == [-torch.inf, torch.inf, torch.inf, torch.inf, torch.inf, 0.0]
+
+
+@pytest.mark.usefixtures("cuda_tensors")
+@pytest.mark.parametrize("tau", [0.0, torch.nan, torch.inf])
+@pytest.mark.parametrize("compact", [None, False])
+def test_rows_that_take_no_part_may_have_any_temperature(tau, compact):
+    y, temperature = torch.tensor([0, -100, 1]), torch.tensor([1.0, tau, 1.0])
+    f, W = (each.clone().requires_grad_() for each in (LOGITS, LOGITS + 1))
+    for smoothing in (0.0, 0.1):
+        options = {"temperature": temperature, "label_smoothing": smoothing}
+        grads = torch.autograd.grad(snt.cross_entropy(f, y, **options), f)
+        grads += torch.autograd.grad(snt.linear_cross_entropy(f, W, y, compact=compact, **options), (f, W))
+        assert all(each.isfinite().all() for each in grads)
+        assert grads[0][1].tolist() == grads[1][1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_weights_of_rows_that_take_no_part_do_not_set_the_unit(monkeypatch):
+    y = torch.tensor([0, -100, 1])
+    s = torch.tensor([1e-30, 1e300, 1e-30], dtype=torch.float64)
+    expected, got = both_ways(lambda x: snt.cross_entropy(x, y, sample_weight=s), [LOGITS], monkeypatch)
+    close(got, expected)
+
+
 @pytest.mark.usefixtures("cuda_tensors")
 def test_what_is_no_temperature_makes_its_row_nan():
     temperature = torch.tensor([1.0, 0.0, torch.inf])

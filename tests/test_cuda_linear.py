@@ -80,6 +80,41 @@ def test_float16_keeps_what_a_gradient_scaler_lifts(name, targets, held, monkeyp
             assert off(got, exact) < 3e-3  # logits are rounded to float16, as are the results
 
 
+@pytest.mark.usefixtures("cuda")
+def test_float16_with_soft_targets_of_hardly_any_mass(monkeypatch):
+    """Smoothing gives each row a mass of its own."""
+    f, W, _, _ = layer(torch.float16, 16, 4, 40)
+    q = torch.full((16, 40), 1e-6)
+    found = []
+    for there in (False, True):
+        monkeypatch.setattr(devices, "on_cuda", lambda _, there=there: there)
+        inputs = [each.clone().requires_grad_() for each in (f, W)]
+        loss = snt.linear_cross_entropy(*inputs, q, label_smoothing=0.1, reduction="sum")
+        found.append(torch.autograd.grad(loss, inputs))
+    for exact, got in zip(*found, strict=True):
+        assert off(got, exact.double()) < 3e-3
+
+
+def test_sparse_targets_are_not_taken_for_the_class_that_stands_for_them(monkeypatch):
+    options = {"weight": torch.tensor([0.0, 1.0, 1.0])}
+    sparse = snt.SparseTargets(torch.tensor([[1, 2], [2, 1], [1, 2]]), torch.full((3, 2), 0.5))
+    f, W = float64(3, 2), float64(3, 2, seed=1)
+    expected = snt.linear_cross_entropy(f, W, sparse, **options)
+    monkeypatch.setattr(devices, "on_cuda", lambda _: True)
+    torch.testing.assert_close(snt.linear_cross_entropy(f, W, sparse, **options), expected)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_an_upstream_gradient_of_a_sum_is_one_number_for_all_rows():
+    """Expanded, it has a stride of 0."""
+    f, W = float64(3, 2).requires_grad_(), float64(4, 2, seed=1)
+    loss = snt.linear_cross_entropy(f, W, torch.softmax(float64(3, 4, seed=2), 1), reduction="none")
+    one = torch.arange(100.0, dtype=torch.float64)[7:8]
+    (got,) = torch.autograd.grad(loss, f, one.expand(3), retain_graph=True)
+    (expected,) = torch.autograd.grad(loss, f, torch.full((3,), 7.0, dtype=torch.float64))
+    assert torch.equal(got, expected)
+
+
 def test_the_lift_is_the_largest_power_of_two_that_nothing_leaves_the_range_for():
     W = torch.empty(3, 1)
     y = torch.tensor([0, 1])
@@ -127,7 +162,7 @@ class Asked(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if "mm" in function._schema.name:
             self.names.append(str(function))
-            return kwargs["out"]
+            return (kwargs or {}).get("out", args[0])
         self.others.append(str(function))
         return function(*args, **(kwargs or {}))
 
@@ -137,7 +172,7 @@ class Asked(TorchDispatchMode):
     [
         (True, True, ["aten.mm.dtype_out", "aten.addmm.dtype_out"]),  # torch 2.10 and later
         (True, False, ["aten.mm.dtype_out", "aten.mm.dtype_out"]),  # 2.8 and 2.9 refuse to add to float32
-        (False, False, ["aten.mm.out", "aten.mm.out"]),
+        (False, False, ["aten.mm.out", "aten.addmm_.default"]),
     ],
 )
 def test_products_of_half_types_are_asked_of_torch_as_it_has_them(widens, adds, names, monkeypatch):

@@ -186,7 +186,11 @@ def factors(scaled, COMPUTE: tl.constexpr):
     if tl.float32 == COMPUTE:
         beyond = (tl.abs(first) > 2.0**127) & (size < float("inf"))  # 0 times it is 0
         first = tl.where(beyond, tl.where(scaled > 0, 2.0**127, -(2.0**127)), first)
-    return first.to(COMPUTE), tl.where(small, 1.0 / up, tl.where(large, up, 1.0)).to(COMPUTE)
+        return first.to(COMPUTE), tl.where(small, 1.0 / up, tl.where(beyond, 2.0**127, tl.where(large, up, 1.0))).to(
+            COMPUTE
+        )
+    else:
+        return first.to(COMPUTE), tl.where(small, 1.0 / up, tl.where(large, up, 1.0)).to(COMPUTE)
 
 
 @triton.jit
@@ -328,7 +332,13 @@ def write_rows(
             rest = tl.where(e == big[:, None], (R * _DOWN / norm).to(COMPUTE)[:, None], 1.0 - g)
             g = (mass.to(COMPUTE)[:, None] - t) * g + (mass * extra).to(COMPUTE)[:, None] * g - t * rest
             silent = (scale == 0.0) | (mass == 0.0)
-            g = tl.where(silent[:, None], 0.0, g * tl.where(silent, 0.0, scale).to(COMPUTE)[:, None])
+            by = tl.where(silent, 0.0, scale)
+            if tl.float32 == COMPUTE:  # a scale may be out of its range
+                high, low = factors(lifted(by, COMPUTE), COMPUTE)
+                g = (g * high[:, None]) * low[:, None]
+            else:
+                g = g * by[:, None]
+            g = tl.where(silent[:, None], 0.0, g)
         if cap is not None:
             g = g * capped(x, cap.to(COMPUTE))[1]
             g = tl.where((scale == 0.0)[:, None], 0.0, g)
@@ -458,11 +468,11 @@ def loss_kernel(
     cap = None if cap_bits is None else number(cap_bits)
     smoothing = None if smoothing_bits is None else number(smoothing_bits)
     HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
-    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
-    beta = inverse(tau, COMPUTE) if HEATED else None
-    beta_low = inverse_low(tau, beta) if HEATED else None
     y, s, mass, good = weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE)
     active = inside & (s != 0.0) & (mass != 0.0)
+    tau = temperatures(tau_ptr, tau_bits, rows, active) if HEATED else None
+    beta = inverse(tau, COMPUTE) if HEATED else None
+    beta_low = inverse_low(tau, beta) if HEATED else None
     bad = active & (good == 0)
     x = tl.full((R, B), 0.0, COMPUTE)
     e = x
@@ -532,11 +542,11 @@ def gradient_kernel(
     cap = None if cap_bits is None else number(cap_bits)
     smoothing = None if smoothing_bits is None else number(smoothing_bits)
     HEATED: tl.constexpr = tau_ptr is not None or tau_bits is not None
-    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HEATED else None
-    beta = inverse(tau, COMPUTE) if HEATED else None
-    beta_low = inverse_low(tau, beta) if HEATED else None
     y, s, mass, good = weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE)
     active = inside & (s != 0.0) & (mass != 0.0)
+    tau = temperatures(tau_ptr, tau_bits, rows, active) if HEATED else None
+    beta = inverse(tau, COMPUTE) if HEATED else None
+    beta_low = inverse_low(tau, beta) if HEATED else None
     m = tl.load(m_ptr + rows, mask=active, other=float("-inf"))
     rest = tl.load(r_ptr + rows, mask=active, other=-1.0) * _UP
     if DENSE:

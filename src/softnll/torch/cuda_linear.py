@@ -84,7 +84,8 @@ class Head:
         item = self.dtype.itemsize
         q = self.problem.q
         half = self.dtype == torch.float16  # whose products are made in float32 (cuda_lift)
-        gathers = half or self.active is not None or self.blank is not None or self.features.dtype != self.dtype
+        gathers = self.active is not None or self.blank is not None or self.features.dtype != self.dtype
+        gathers |= half and wanted.features
         target_row = 0 if self.sparse is None else C * self.sparse[1].dtype.itemsize
         soft = blockwise or q is not None
         sizes = Sizes(self.n_rows, C, H, item, gathers, False, False, soft, wanted, target_row)
@@ -159,7 +160,7 @@ class Head:
             by = upstream if upstream is None or not upstream.dim() else upstream[rows]
             values[rows] = cuda.forward_backward(part, dz, by)
             if d_bias is not None:
-                d_bias += dz.sum(0, dtype=torch.float64)
+                d_bias += dz.sum(0, dtype=self.sum_type)
             if total is not None:
                 multiply(dz.t(), x, total, add=added)
                 added = True
@@ -186,7 +187,11 @@ class Head:
         if self.dtype != torch.float16:
             return None
         q = self.problem.q if self.sparse is None else self.sparse[1]
-        masses = None if q is None else torch.linalg.vector_norm(q, 1, dim=1, dtype=torch.float64)
+        masses = None
+        if q is not None:
+            smoothing = self.problem.objective.label_smoothing
+            masses = torch.linalg.vector_norm(q, 1, dim=1, dtype=torch.promote_types(q.dtype, torch.float32))
+            masses = masses * (1 - smoothing) + smoothing
         return lift_of(self.problem, self.upstream, masses, self.weight)
 
     def reduce(self, values: Tensor) -> Tensor:
@@ -211,10 +216,12 @@ def head_of(*given: Any, upstream: Tensor | None = None) -> Head:
         target = torch.zeros(rows.row_shape, dtype=torch.int64, device=f.device)  # for the weights, which are of any
     options = (weight, sample_weight, temperature, objective)
     problem = loss_problem(None, rows, target, *options, check=check, sparse=sparse is not None)
+    if sparse is not None:
+        problem.y = None
     dtype = torch.promote_types(f.dtype, W.dtype)
     features = f.detach().reshape(-1, f.shape[-1])
     if upstream is not None:
-        upstream = upstream.detach().double().reshape(() if objective.reduction != "none" else -1)
+        upstream = upstream.detach().double().reshape(() if objective.reduction != "none" else -1).contiguous()
     head = Head(features, W.detach(), None if b is None else b.detach(), problem, rows, dtype, upstream, sparse=sparse)
     silent = _silent(problem)
     if silent is None:

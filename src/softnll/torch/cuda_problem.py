@@ -155,7 +155,7 @@ def loss_problem(  # noqa: C901 - one thing after the other is looked at
         )
     divisor: Any = 1.0
     if objective.reduction == "mean":
-        s = _near_one(s)
+        s = _near_one(s, None if y is None or sparse else y == objective.ignore_index)
         w = w if q is not None or sparse else _near_one(w)  # class weights are not in the denominator of soft ones
         divisor = _divisor(None if sparse else y, w, s, rows, objective.ignore_index)
     return Problem(x, objective, y, q, w, s, None, tau, divisor)
@@ -172,10 +172,12 @@ def _check_soft(q: Tensor, s: Tensor | None, rows: Rows) -> None:
     _all("the sum of targets", total, ((total - 1).abs() <= tolerance) | ~counts, allowed, rows.row_shape)
 
 
-def _near_one(weights: Tensor | None) -> Tensor | None:
+def _near_one(weights: Tensor | None, ignored: Tensor | None = None) -> Tensor | None:
     """Return weights times a power of two, so that no product or sum of them leaves the range: a mean has no unit."""
     if weights is None or weights.dtype != torch.float64 or weights.numel() == 0:
         return weights  # others are near enough, in float64
+    if ignored is not None:
+        weights = torch.where(ignored, 0.0, weights)
     largest = weights.amax()
     exponent = torch.where(torch.isfinite(largest), torch.frexp(largest)[1], 0).double()
     half = (exponent / 2).floor()  # in two steps, as a power may be out of range itself

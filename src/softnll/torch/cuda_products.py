@@ -30,15 +30,15 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
             out.addmm_(a, b)
         else:
             torch.mm(a, b, out=out)
-    elif out.dtype.itemsize < a.dtype.itemsize or (add and not (_ADDS and a.is_cuda)):
+    elif out.dtype.itemsize < a.dtype.itemsize or (add and a.is_cuda and _WIDENS and not _ADDS):
         made = product(a, b, torch.promote_types(a.dtype, out.dtype))
         if add:
             out += made
         else:
             out.copy_(made)
+    elif not (_WIDENS and a.is_cuda):
+        multiply(a.to(out.dtype), b.to(out.dtype), out, add=add)
     elif add:
         torch.ops.aten.addmm.dtype_out(out, a, b, out.dtype, out=out)
-    elif _WIDENS and a.is_cuda:
-        torch.ops.aten.mm.dtype_out(a, b, out.dtype, out=out)
     else:
-        torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)
+        torch.ops.aten.mm.dtype_out(a, b, out.dtype, out=out)

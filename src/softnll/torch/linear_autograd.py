@@ -207,8 +207,9 @@ class GradientFunction(Rule):
         held = {i: each for i, each in derivative.held.items() if i in derivative.at}
         if not held or not (devices.on_cuda(upstream) or math.isfinite(upstream.item())):
             return tuple(_made(upstream, tuple(given), derivative.at))
-        lifted = {i: torch.where(each == 0, each, each * upstream) for i, each in held.items()}  # 0·∞, as above
-        values = {i: each.to(given[i].dtype) for i, each in lifted.items()}
+        values = {  # 0·∞ is not for rows that take no part
+            i: torch.where(each == 0, each, each * upstream).to(given[i].dtype) for i, each in held.items()
+        }
         rest = tuple(i for i in derivative.at if i not in held)
         if rest:
             values |= zip(rest, _made(upstream, tuple(given), rest), strict=True)

@@ -100,7 +100,8 @@ def _scale(upstream: Tensor, gradient: Tensor, input: Tensor) -> Tensor:  # noqa
 
     It takes the input so that a graph that is compiled saves that: only then does torch notice a second derivative.
     """
-    return (upstream * gradient).to(input.dtype, copy=True)
+    lifted = upstream * gradient
+    return lifted.masked_fill_(gradient == 0, 0.0).to(input.dtype)  # 0·∞ is not for rows that take no part
 
 
 @_scale.register_fake
