@@ -312,8 +312,8 @@ def write_rows(
         largest = (uy == top) & reads
         p = tl.where(largest, 1.0, power(uy, c, magic, cut, beta, beta_low).to(tl.float64) / big.to(tl.float64)) / norm
         value = scale * (tl.where(largest, 0.0, p - 1.0) + extra * p)
-        less = -R / norm  # p − 1, scaled before it is made small again, or after, if that would be out of range
-        less = tl.where(tl.abs(scale) < 2.0**400, (scale * less) * _DOWN, scale * (less * _DOWN))
+        less = -R / norm  # p − 1, scaled before it is made small again; a large scale is made small instead
+        less = tl.where(tl.abs(scale) < 1.0, (scale * less) * _DOWN, (scale * _DOWN) * less)
         value += tl.where(largest, less, 0.0)
         if cap is not None:
             value = value * capped(xy, cap.to(COMPUTE))[1].to(tl.float64)
