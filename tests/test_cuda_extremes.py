@@ -17,7 +17,6 @@ from softnll.torch import devices
 
 LOGITS = torch.tensor([[3.0, 0.5, -1.0], [0.0, 2.5, 2.0], [1.0, 1.0, -4.0]])
 TARGETS = torch.tensor([0, 2, 1])
-HALVES = (torch.bfloat16, torch.float16)
 
 
 @pytest.fixture

@@ -183,14 +183,12 @@ def factors(scaled, COMPUTE: tl.constexpr):
     size = tl.abs(scaled)
     small, large = size < 4.0, size >= up * up
     first = tl.where(large, scaled / up / up, tl.where(small, scaled, scaled / up))
+    second = tl.where(small, 1.0 / up, tl.where(large, up, 1.0))
     if tl.float32 == COMPUTE:
         beyond = (tl.abs(first) > 2.0**127) & (size < float("inf"))  # 0 times it is 0
         first = tl.where(beyond, tl.where(scaled > 0, 2.0**127, -(2.0**127)), first)
-        return first.to(COMPUTE), tl.where(small, 1.0 / up, tl.where(beyond, 2.0**127, tl.where(large, up, 1.0))).to(
-            COMPUTE
-        )
-    else:
-        return first.to(COMPUTE), tl.where(small, 1.0 / up, tl.where(large, up, 1.0)).to(COMPUTE)
+        second = tl.where(beyond, 2.0**127, second)
+    return first.to(COMPUTE), second.to(COMPUTE)
 
 
 @triton.jit
@@ -303,6 +301,10 @@ def write_rows(
     at_target = tl.full((ROWS,), 0.0, COMPUTE)
     if DENSE:
         near, power_two = factors(share, COMPUTE)
+        silent = (scale == 0.0) | (mass == 0.0)
+        by = tl.where(silent, 0.0, scale)
+        if tl.float32 == COMPUTE:  # a scale may be out of its range
+            high, low = factors(lifted(by, COMPUTE), COMPUTE)
     else:
         scale = tl.where(mass == 0.0, 0.0, scale * mass)
         near, power_two = factors(tl.where(scale == 0.0, 0.0, scale * ((1.0 + extra) * share)), COMPUTE)
@@ -331,13 +333,7 @@ def write_rows(
             t = measure(q_ptr, w_ptr, rows, cols, mask, y, C, q_stride_row, q_stride_col, smoothing, COMPUTE)
             rest = tl.where(e == big[:, None], (R * _DOWN / norm).to(COMPUTE)[:, None], 1.0 - g)
             g = (mass.to(COMPUTE)[:, None] - t) * g + (mass * extra).to(COMPUTE)[:, None] * g - t * rest
-            silent = (scale == 0.0) | (mass == 0.0)
-            by = tl.where(silent, 0.0, scale)
-            if tl.float32 == COMPUTE:  # a scale may be out of its range
-                high, low = factors(lifted(by, COMPUTE), COMPUTE)
-                g = (g * high[:, None]) * low[:, None]
-            else:
-                g = g * by[:, None]
+            g = (g * high[:, None]) * low[:, None] if tl.float32 == COMPUTE else g * by[:, None]
             g = tl.where(silent[:, None], 0.0, g)
         if cap is not None:
             g = g * capped(x, cap.to(COMPUTE))[1]

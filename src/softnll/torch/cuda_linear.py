@@ -216,8 +216,6 @@ def head_of(*given: Any, upstream: Tensor | None = None) -> Head:
         target = torch.zeros(rows.row_shape, dtype=torch.int64, device=f.device)  # for the weights, which are of any
     options = (weight, sample_weight, temperature, objective)
     problem = loss_problem(None, rows, target, *options, check=check, sparse=sparse is not None)
-    if sparse is not None:
-        problem.y = None
     dtype = torch.promote_types(f.dtype, W.dtype)
     features = f.detach().reshape(-1, f.shape[-1])
     if upstream is not None:

@@ -153,11 +153,12 @@ def loss_problem(  # noqa: C901 - one thing after the other is looked at
             f"the classes on axis {rows.dim}; "
             f"allowed: integers of shape {rows.row_shape} or floats of shape {rows.shape}"
         )
+    y = None if sparse else y
     divisor: Any = 1.0
     if objective.reduction == "mean":
-        s = _near_one(s, None if y is None or sparse else y == objective.ignore_index)
-        w = w if q is not None or sparse else _near_one(w)  # class weights are not in the denominator of soft ones
-        divisor = _divisor(None if sparse else y, w, s, rows, objective.ignore_index)
+        s = _near_one(s, None if y is None else y == objective.ignore_index)
+        w = w if y is None else _near_one(w)  # class weights are not in the denominator of soft targets
+        divisor = _divisor(y, w, s, rows, objective.ignore_index)
     return Problem(x, objective, y, q, w, s, None, tau, divisor)
 
 
