@@ -14,14 +14,12 @@ import csv
 import json
 import subprocess
 import sys
-import time
-import warnings
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from machine import describe
+from machine import describe, measured_fit
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("softnll", "scikit-learn")
@@ -40,17 +38,6 @@ def rows(source: str):
     return X, train.labels, (T - mean) / scale, test.labels
 
 
-def reset_peak() -> None:
-    """Forget the most memory held so far: making the data took more than it holds."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def memory(kind: str) -> int:
-    """Return what this process holds (VmRSS), or the most since the reset (VmHWM), in bytes."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(kind)) * 1024
-
-
 def fit(library: str, arguments) -> dict:
     """Fit once and return what was measured."""
     X, y, T, t = rows(arguments.source or arguments.data)
@@ -60,15 +47,7 @@ def fit(library: str, arguments) -> dict:
         from sklearn.linear_model import LogisticRegression as Model  # noqa: PLC0415
     options = {"C": arguments.C, "tol": arguments.tol, "max_iter": arguments.max_iter}
     some = np.concatenate([np.flatnonzero(y == k)[:5] for k in np.unique(y)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        Model(**options | {"max_iter": 2}).fit(X[some], y[some])  # compiles and imports
-        before = memory("VmRSS")
-        reset_peak()
-        begin = time.perf_counter()
-        model = Model(**options).fit(X, y)
-        seconds = time.perf_counter() - begin
-    extra = memory("VmHWM") - before
+    model, seconds, extra = measured_fit(Model, options, X, y, some)
     import softnll as sn  # noqa: PLC0415
 
     def nll(inputs, labels):

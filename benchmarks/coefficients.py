@@ -1,6 +1,6 @@
 """The coefficients of exp: minimax polynomials by Lawson's method, beside those that the kernels use.
 
-exp(t) = 1 + t·q(t) with q = 1 + t·p(t) for t in [−½ ln 2, ½ ln 2], as ``softnll.kernels.elementary`` says. What is
+exp(t) = 1 + t·q(t) with q = 1 + t·p(t) for t in [−½ ln 2, ½ ln 2], as ``softnll._kernels.cpu.elementary`` says. What is
 looked for is p: the polynomial of a degree whose largest error is smallest, as a part of exp(t). Lawson's method finds
 it by weighted least squares on Chebyshev's points, each weight multiplied by its error until all errors are as large
 (C. L. Lawson, *Contributions to the theory of linear least maximum approximations*, 1961).
@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from mpmath import mp, mpf
 
-from softnll.kernels import elementary
+from softnll._kernels.cpu import elementary
 
 HALF = mp.log(2) / 2 * mpf("1.0002")  # n = round(v / ln 2) rounds: t goes a little beyond
 POINTS = 120

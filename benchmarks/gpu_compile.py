@@ -28,9 +28,9 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from softnll.kernels import cuda
-from softnll.objective import CrossEntropy
-from softnll.problem import Problem
+from softnll._core.options import CrossEntropy
+from softnll._core.problem import Problem
+from softnll._kernels.cuda import interface as cuda
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS = {

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "asimd": "NEON", "sve": "SVE"}
 
@@ -46,3 +49,30 @@ def describe(*packages: str) -> str:
             versions.append(f"{name} not installed")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{processor()}, {cores} cores, Python {platform.python_version()}, {', '.join(versions)}; commit {commit()}"
+
+
+def reset_peak() -> None:
+    """Forget the most memory held so far: making the data took more than it holds."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def memory(kind: str) -> int:
+    """Return what this process holds (VmRSS), or the most since the reset (VmHWM), in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(kind)) * 1024
+
+
+def measured_fit(model: Any, options: dict[str, Any], X: Any, y: Any, some: Any) -> tuple[Any, float, int]:
+    """Return a fitted model, the seconds of the fit, and its peak memory in bytes beyond what was held before.
+
+    A fit of two iterations to ``some`` of the rows comes first: it compiles and imports.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model(**options | {"max_iter": 2}).fit(X[some], y[some])
+        before = memory("VmRSS")
+        reset_peak()
+        begin = time.perf_counter()
+        fitted = model(**options).fit(X, y)
+        seconds = time.perf_counter() - begin
+    return fitted, seconds, memory("VmHWM") - before

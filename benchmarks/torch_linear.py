@@ -23,8 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 import torch
 
 import softnll.torch as snt
-from classifier import memory, reset_peak
-from machine import describe
+from machine import describe, memory, reset_peak
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = ((4096, 1024, 32_000), (1024, 2048, 128_256))

@@ -8,11 +8,18 @@ from dataclasses import fields, replace
 import array_api_strict
 import numpy as np
 
-from softnll.kernels import fallback
-from softnll.objective import CrossEntropy
+from softnll._core.options import CrossEntropy
+from softnll._kernels import reference as fallback
+from softnll._numpy.backend import NUMPY
 
-NAMES = ("compiled", "equation", "strict", "torch", "triton")
-USERS = ("functional", "output", "head", "calibration")  # the modules that ask for kernels
+NAMES = ("compiled", "equation", "strict", "reference", "torch", "triton")
+LACKS = {  # what the mark `needs` names, and the backends that do not have it, as torch's signatures do not
+    "masks": {"torch", "triton"},
+    "temperatures of softmax": {"torch"},
+    "soft targets of nll_loss": {"torch", "triton"},
+    "the whole range of float64": {"torch", "triton"},
+}
+USERS = ("_numpy.functional", "_numpy.output", "_inspection.calibration")  # the modules that select kernels
 
 
 class StrictKernels:
@@ -39,7 +46,9 @@ def strict(problem):
 def get(name):
     """Return a kernels module or what stands for one."""
     if name == "compiled":
-        return importlib.import_module("softnll.kernels.cpu")
+        return importlib.import_module("softnll._kernels.cpu.interface")
+    if name == "reference":
+        return importlib.import_module("reference_backend").ReferenceKernels()
     if name == "torch":
         return importlib.import_module("torch_backend").TorchKernels()
     if name == "triton":
@@ -54,7 +63,8 @@ def patch(monkeypatch, name):
         monkeypatch.setattr(backend.kernels, "tile_of", importlib.import_module("triton_backend").coarse)
     for user in USERS:
         monkeypatch.setattr(importlib.import_module(f"softnll.{user}"), "kernels", lambda: backend)
+    monkeypatch.setattr(NUMPY, "kernels", lambda: backend)  # not CPU tensors' backend, which "torch" goes to
     return backend
 
 
-__all__ = ["NAMES", "CrossEntropy", "get", "patch", "strict"]
+__all__ = ["LACKS", "NAMES", "CrossEntropy", "get", "patch", "strict"]

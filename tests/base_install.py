@@ -47,7 +47,9 @@ def main():
         assert "softnll[torch]" in str(error)  # noqa: PT017
     else:
         raise AssertionError("softnll.torch without PyTorch")
-    done = subprocess.run([sys.executable, "-m", "softnll.cli", "--help"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "softnll._cli.main", "--help"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1, done
     assert "softnll[app]" in done.stderr
     print("base install: every function ran")  # noqa: T201 - it is a script

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from itertools import product
 
+import ml_dtypes
 import numpy as np
+
+DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 # NUMERICS §5: three images, three classes (cat, dog, horse).
 SCORES = np.array([[5.0, 4.0, 2.0], [4.0, 2.0, 8.0], [4.0, 4.0, 1.0]])

@@ -5,15 +5,48 @@ from __future__ import annotations
 import os
 import shutil
 
-import ml_dtypes
+# Before NumPy and torch are imported: each worker is a process, whose threads would spin beside the other's.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", str(os.cpu_count()))  # ours wait without spinning
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's
+
 import numpy as np
 import pytest
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: this machine need not have a GPU
 
 import backends
+import tiers
+from cases import DTYPES
+from softnll._core.problem import Problem
 
-DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+def _set_once(problem, name, value):
+    """Set an attribute of a Problem that has none of this name yet: nobody writes to a Problem."""
+    if hasattr(problem, name):
+        raise AttributeError(f"{name} of a Problem is written to")
+    object.__setattr__(problem, name, value)
+
+
+Problem.__setattr__ = _set_once  # for all tests
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
+def pytest_collection_modifyitems(items):
+    """Mark slow tests, and leave out the backends that lack what a test needs."""
+    items[:] = [item for item in items if not lacking(item)]
+    tiers.mark_slow(items, pytest.mark.slow)
+
+
+def lacking(item):
+    """Whether a test runs on a backend that lacks what the test's marks ``needs`` name."""
+    needed = {each for mark in item.iter_markers("needs") for each in mark.args}
+    if unknown := needed - set(backends.LACKS):
+        raise pytest.UsageError(
+            f"{item.nodeid} needs {sorted(unknown)}; tests/backends.py names {sorted(backends.LACKS)}"
+        )
+    on = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+    return any(on in backends.LACKS[each] for each in needed)
 
 
 @pytest.fixture(params=backends.NAMES)

@@ -22,6 +22,17 @@ def calibrated(n=N, c=C, scale=2.0, seed=0, dtype=np.float64, bias=None, whole=F
     return logits, (logits.astype(np.float64) + rng.gumbel(size=(n, c))).argmax(axis=1)
 
 
+def severe(found):
+    """Return codes of errors and warnings."""
+    return {each.code for each in found if each.severity != "note"}
+
+
+def only(found, code):
+    """Return the finding with this code; there must be one."""
+    (finding,) = [each for each in found if each.code == code]
+    return finding
+
+
 LOGITS, LABELS = calibrated()
 SURE, SURE_LABELS = calibrated(scale=6.0, seed=1)
 NAMES = tuple(f"kind {c}" for c in range(C))
@@ -51,7 +62,18 @@ def _rng(seed=0):
     return np.random.default_rng(seed)
 
 
+def _binary(values):
+    """Return the scores of a classifier of two classes, and labels with these values."""
+    logits, labels = calibrated(c=2, seed=8)
+    return logits, np.array(values)[labels]
+
+
 P = sn.softmax(LOGITS)
+_TWO, _TWO_LABELS = calibrated(n=3000, c=2, scale=4.0)
+_TWO_P = sn.softmax(_TWO)
+_BATCHED = np.vstack([sn.softmax(LOGITS[start : start + 64], axis=0) for start in range(0, N, 64)])
+_WEAK, _WEAK_LABELS = calibrated(n=5000, c=20, scale=1.0)
+_MANY, _MANY_LABELS = calibrated(n=5000, c=100, scale=1.5)
 _ORDER = _rng(3).permutation(C)
 _BIASED, _BIASED_LABELS = calibrated(bias=[3.0] + [0.0] * (C - 1), scale=0.0)
 _HARD, _HARD_LABELS = calibrated(n=4000, c=2, scale=0.4, bias=[3.0, 0.0])
@@ -71,8 +93,34 @@ WRONG = [
     Wrong("softmax-twice", "error", sn.softmax(sn.softmax(SURE)), SURE_LABELS, what="probabilities"),
     Wrong("softmax-twice", "error", sn.log_softmax(sn.softmax(SURE)), SURE_LABELS, what="logarithms"),
     Wrong("softmax-twice", "error", sn.softmax(SURE) + 3.0, SURE_LABELS, what="shifted"),
+    Wrong("softmax-twice", "error", sn.softmax(P), LABELS, what="of a classifier that is not sure"),
+    Wrong("complements-as-logits", "error", 1 - sn.softmax(_MANY), _MANY_LABELS, what="100 classes"),
     Wrong("scores-between-0-and-1", "note", 1 / (1 + np.exp(-LOGITS)), LABELS, along={"underconfident"}),
+    Wrong("probabilities-as-logits", "error", P + 1e-5, LABELS, what="an epsilon added"),
+    Wrong("probabilities-as-logits", "error", _TWO_P + 1e-5, _TWO_LABELS, what="an epsilon added to two classes"),
+    Wrong("probabilities-as-logits", "error", np.rint(P * 500) / np.rint(P * 500).sum(1, keepdims=True) * 500, LABELS,
+          what="votes", along={"infinite-loss"}),
+    Wrong("probabilities-as-logits", "error", np.rint(P * 100).astype(np.uint8), LABELS, what="whole percent",
+          along={"infinite-loss"}),
+    Wrong("log-base-of-scores", "error", sn.log_softmax(LOGITS) * 10 / np.log(10), LABELS, what="decibels"),
+    Wrong("negative-log-probabilities", "error", -sn.log_softmax(LOGITS) / np.log(2), LABELS, what="base 2"),
+    Wrong("complements-as-logits", "error", 1 - P, LABELS),
+    Wrong("hard-predictions", "error", np.eye(C)[LOGITS.argmax(1)], LABELS, what="one-hot"),
+    Wrong("hard-predictions", "error", LOGITS.argmax(1), LABELS, what="class numbers"),
+    Wrong("hard-predictions", "error", LOGITS.argmax(1)[None], LABELS, what="class numbers in one row"),
+    Wrong("softmax-along-rows", "error", sn.softmax(LOGITS, axis=0), LABELS),
+    Wrong("softmax-along-rows", "error", sn.log_softmax(LOGITS, axis=0).astype(np.float32), LABELS, what="log_softmax"),
+    Wrong("softmax-along-rows", "error", _BATCHED, LABELS, what="in batches of 64"),
+    Wrong("scores-negated", "error", -LOGITS, LABELS),
+    Wrong("scores-negated", "error", -LOGITS, LABELS + 1, what="and labels from 1", along={"labels-off-by-one"}),
+    Wrong("scores-negated", "error", -LOGITS[:, :3], LOGITS[:, :3].argmax(1), what="three classes",
+          along={"underconfident"}),
+    Wrong("scores-negated", "error", np.sqrt(30 - LOGITS), LABELS, what="distances"),
     Wrong("single-column", "error", LOGITS[:, :1], np.zeros(N, int)),
+    Wrong("single-column", "error", _TWO_P[:, 1], _TWO_LABELS, what="p of class 1", along={"probabilities-as-logits"}),
+    Wrong("single-column", "error", _TWO_P[:, 1:], _TWO_LABELS, what="a column", along={"probabilities-as-logits"}),
+    Wrong("single-column", "error", _TWO_P[None, :, 1], _TWO_LABELS, what="a row", along={"probabilities-as-logits"}),
+    Wrong("single-column", "error", _TWO[:, 1] - _TWO[:, 0], _TWO_LABELS, what="score of class 1"),
     Wrong("constant-scores", "error", np.tile(LOGITS[:1], (N, 1)), LABELS),
     Wrong("not-finite", "error", _set(LOGITS, (7, 3), np.nan), LABELS, what="NaN"),
     Wrong("not-finite", "error", _set(LOGITS, (7, 3), np.inf), LABELS, what="+inf"),
@@ -103,12 +151,17 @@ WRONG = [
     Wrong("labels-strings", "warning", LOGITS, np.array([f"kind {y}" for y in LABELS])),
     Wrong("labels-strings", "note", LOGITS, [str(y) for y in LABELS], what="numbers"),
     Wrong("labels-not-integers", "note", LOGITS, LABELS.astype(float)),
+    Wrong("labels-by-value", "warning", LOGITS, 3 + LABELS * 7),
+    Wrong("labels-by-value", "warning", *_binary([-1, 1]), what="-1 and 1"),
+    Wrong("labels-by-value", "warning", *_binary([0, 255]), what="0 and 255"),
     Wrong("labels-unreadable", "error", LOGITS, LABELS + 0.5, what="fractions"),
+    Wrong("labels-unreadable", "error", LOGITS, [f"word {y % 9}" for y in LABELS], what="too few words"),
     Wrong("labels-unreadable", "error", LOGITS, [f"word {n}" for n in range(N)], what="too many words"),
     Wrong("labels-unreadable", "error", LOGITS, ["bird"] * N, {"class_names": NAMES}, what="unknown words"),
     Wrong("labels-unreadable", "error", LOGITS, P + 1, what="no distributions"),
     Wrong("labels-out-of-range", "error", LOGITS, _set(LABELS, [3, 9], 255)),
     Wrong("labels-out-of-range", "error", LOGITS, _set(LABELS, [3, 9], -1), what="-1"),
+    Wrong("labels-out-of-range", "error", LOGITS, _set(LABELS, [3, 9], [77, 200]), what="two values"),
     Wrong("labels-ignored", "note", LOGITS, _set(LABELS, [3, 9], -100)),
     Wrong("classes-permuted", "error", LOGITS, _ORDER[LABELS]),
     Wrong("classes-permuted", "error", LOGITS[:, :2], 1 - (LOGITS[:, 0] < LOGITS[:, 1]), what="two swapped",
@@ -116,6 +169,14 @@ WRONG = [
     Wrong("labels-shifted-rows", "error", LOGITS, np.roll(LABELS, 1)),
     Wrong("labels-shifted-rows", "error", LOGITS, np.roll(LABELS, -2), what="by two"),
     Wrong("labels-shuffled", "error", LOGITS, _rng(9).permutation(LABELS)),
+    Wrong("labels-shuffled", "error", _WEAK, _rng(2).permutation(_WEAK_LABELS), what="20 classes, half sure"),
+    Wrong("labels-shuffled", "error", _MANY, _rng(3).permutation(_MANY_LABELS), what="100 classes"),
+    Wrong("labels-shuffled", "error", LOGITS * 50, _rng(9).permutation(LABELS), what="and a scale",
+          along={"common-scale", "saturation"}),
+    Wrong("labels-shifted-rows", "error", LOGITS, np.roll(_ORDER[LABELS], 1), what="and another order",
+          along={"classes-permuted"}),
+    Wrong("classes-permuted", "error", LOGITS, np.roll(_ORDER[LABELS], 1), what="and other rows",
+          along={"labels-shifted-rows"}),
     Wrong("overconfident", "warning", LOGITS * 2, LABELS),
     Wrong("overconfident", "note", LOGITS * 1.35, LABELS, what="a little"),
     Wrong("underconfident", "warning", LOGITS / 2, LABELS),
@@ -130,5 +191,14 @@ WRONG = [
     Wrong("loss-convention", "warning", LOGITS, LABELS,
           {"loss": f"{sn.cross_entropy(LOGITS, LABELS) / np.log(2):.4f}"}),
     Wrong("loss-unexplained", "warning", LOGITS, LABELS, {"loss": "123.4567"}),
+    Wrong("loss-ambiguous", "note", LOGITS, LABELS, {"loss": "0.0"}),
+    Wrong("loss-not-finite", "error", _set(LOGITS, (7, 3), np.nan), LABELS, {"loss": "nan"}, {"not-finite"}),
+    Wrong("loss-not-finite", "error", _set(LOGITS, (5, LABELS[5]), -np.inf), LABELS, {"loss": "inf"}, {"infinite-loss"},
+          what="infinite"),
+    Wrong("loss-not-finite", "error", LOGITS, np.full(N, -100), {"loss": "NaN"}, what="no rows"),
+    Wrong("loss-not-finite", "error", _set(LOGITS, (np.arange(50), (LABELS[:50] + 1) % C), -np.inf), LABELS,
+          {"loss": "nan"}, what="0 log 0"),
+    Wrong("loss-not-finite", "error", LOGITS.astype(np.float32) + 100, LABELS, {"loss": float("nan")}, what="overflow"),
+    Wrong("loss-not-finite", "warning", LOGITS, LABELS, {"loss": "nan"}, what="elsewhere"),
 ]  # fmt: skip
 CODES = {wrong.code for wrong in WRONG}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from mpmath import mp, mpf
@@ -21,9 +22,20 @@ class Row:
     grad: list | None = None
 
 
-def row(
+def row(x, target=None, **options):
+    """Return the exact values of one row; ``target`` is an int or a sequence of C numbers; options as in `_row`.
+
+    What every backend is compared with is computed once.
+    """
+    given = {name: tuple(value) if np.ndim(value) else value for name, value in options.items()}
+    target = tuple(target) if np.ndim(target) else target
+    return _row(tuple(float(each) for each in x), target, **given)
+
+
+@lru_cache(4096)
+def _row(
     x,
-    target=None,
+    target,
     *,
     class_weight=None,
     scale=1.0,
@@ -35,9 +47,8 @@ def row(
     where=None,
     precision=PRECISION,
 ):
-    """Return the exact values of one row; ``target`` is an int or a sequence of C numbers."""
     with mp.workprec(precision):
-        x = [mpf(float(each)) for each in x]
+        x = [mpf(each) for each in x]
         C = len(x)
         allowed = [True] * C if where is None else [bool(each) for each in where]
         tau = mpf(float(temperature))
@@ -92,7 +103,7 @@ def ulps(got, truth, dtype, bound=4.0):
         error = abs(mpf(got) - truth)
         if error == 0:
             return 0.0
-        exponent = int(mp.floor(mp.log(abs(truth), 2))) if truth != 0 else least - 1
+        exponent = mp.frexp(truth)[1] - 1 if truth != 0 else least - 1
         if exponent < least:
             return float(error / mp.ldexp(1, least - digits + 2) * bound)
         return float(error / mp.ldexp(1, exponent - digits + 1))

@@ -9,27 +9,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from softnll.functional import (
-    cross_entropy,
-    cross_entropy_and_grad,
-    log_softmax,
-    logsumexp,
-    nll_loss,
-    softmax,
-)
+from softnll._numpy.functional import cross_entropy, cross_entropy_and_grad, log_softmax, logsumexp, nll_loss, softmax
+from softnll._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from softnll.calibration import fit_temperature
-    from softnll.classifier import SoftmaxClassifier
-    from softnll.derivation import Derivation
-    from softnll.derivatives import cross_entropy_hvp, softmax_jacobian, softmax_jvp, softmax_vjp
-    from softnll.diagnosis import Finding, diagnose
-    from softnll.displays import ConfusionDisplay, LossDisplay, ReliabilityDisplay
-    from softnll.explanation import Explanation, explain
-    from softnll.explanation_display import ExplanationDisplay
-    from softnll.linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_and_grad
-
-__version__ = "0.1.0"
+    from softnll._classifier.estimator import SoftmaxClassifier
+    from softnll._inspection.calibration import fit_temperature
+    from softnll._inspection.diagnose.checks import diagnose
+    from softnll._inspection.diagnose.finding import Finding
+    from softnll._inspection.displays import ConfusionDisplay, LossDisplay, ReliabilityDisplay
+    from softnll._inspection.explain.derivation.derivation import Derivation
+    from softnll._inspection.explain.display import ExplanationDisplay
+    from softnll._inspection.explain.explanation import Explanation, explain
+    from softnll._numpy.derivatives import cross_entropy_hvp, softmax_jacobian, softmax_jvp, softmax_vjp
+    from softnll._numpy.linear import LinearGradients, linear_cross_entropy, linear_cross_entropy_and_grad
 
 __all__ = [
     "ConfusionDisplay",
@@ -60,24 +53,24 @@ __all__ = [
 
 # Where the names live whose modules are not imported until they are asked for.
 _LAZY = {
-    "ConfusionDisplay": "softnll.displays",
-    "Derivation": "softnll.derivation",
-    "Explanation": "softnll.explanation",
-    "ExplanationDisplay": "softnll.explanation_display",
-    "Finding": "softnll.diagnosis",
-    "LinearGradients": "softnll.linear",
-    "LossDisplay": "softnll.displays",
-    "ReliabilityDisplay": "softnll.displays",
-    "SoftmaxClassifier": "softnll.classifier",
-    "cross_entropy_hvp": "softnll.derivatives",
-    "diagnose": "softnll.diagnosis",
-    "explain": "softnll.explanation",
-    "fit_temperature": "softnll.calibration",
-    "linear_cross_entropy": "softnll.linear",
-    "linear_cross_entropy_and_grad": "softnll.linear",
-    "softmax_jacobian": "softnll.derivatives",
-    "softmax_jvp": "softnll.derivatives",
-    "softmax_vjp": "softnll.derivatives",
+    "ConfusionDisplay": "softnll._inspection.displays",
+    "Derivation": "softnll._inspection.explain.derivation.derivation",
+    "Explanation": "softnll._inspection.explain.explanation",
+    "ExplanationDisplay": "softnll._inspection.explain.display",
+    "Finding": "softnll._inspection.diagnose.finding",
+    "LinearGradients": "softnll._numpy.linear",
+    "LossDisplay": "softnll._inspection.displays",
+    "ReliabilityDisplay": "softnll._inspection.displays",
+    "SoftmaxClassifier": "softnll._classifier.estimator",
+    "cross_entropy_hvp": "softnll._numpy.derivatives",
+    "diagnose": "softnll._inspection.diagnose.checks",
+    "explain": "softnll._inspection.explain.explanation",
+    "fit_temperature": "softnll._inspection.calibration",
+    "linear_cross_entropy": "softnll._numpy.linear",
+    "linear_cross_entropy_and_grad": "softnll._numpy.linear",
+    "softmax_jacobian": "softnll._numpy.derivatives",
+    "softmax_jvp": "softnll._numpy.derivatives",
+    "softmax_vjp": "softnll._numpy.derivatives",
 }
 
 

@@ -1,4 +1,4 @@
-"""SoftmaxClassifier: what it minimises, against scikit-learn and against itself said in another way."""
+"""SoftmaxClassifier: its minimum against scikit-learn, and against equivalent formulations of itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import softnll as sn
-from softnll.classifier_inputs import class_weights
-from softnll.head import Head
-from softnll.penalised import Penalised, pack
-from softnll.plan import ALL_GRADIENTS
+from softnll._classifier.inputs import class_weights
+from softnll._classifier.penalised_loss import Penalised, pack
+from softnll._core.plan import ALL_GRADIENTS
+from softnll._numpy.linear import checked_loss
 
 DATA = {"digits": load_digits, "iris": load_iris, "wine": load_wine}
 
@@ -191,7 +191,7 @@ def test_a_warm_start_begins_where_the_last_fit_ended():
         model.fit(X[:, :3], y)
 
 
-def test_too_few_iterations_are_said():
+def test_too_few_iterations_give_a_warning():
     X, y = blobs()
     with pytest.warns(ConvergenceWarning, match="max_iter=2 iterations"):
         model = sn.SoftmaxClassifier(max_iter=2).fit(X, y)
@@ -215,7 +215,7 @@ def test_one_column_of_labels_is_labels():
         ({"C": np.nan}, ValueError, "C is nan"),
         ({"label_smoothing": 1.5}, ValueError, "label_smoothing is 1.5"),
         ({"tol": -1}, ValueError, "tol is -1"),
-        ({"max_iter": 0}, ValueError, "max_iter is 0"),
+        ({"max_iter": -1}, ValueError, "max_iter is -1"),
         ({"max_iter": 1.5}, TypeError, "max_iter is 1.5"),
         ({"batch_size": True}, TypeError, "batch_size is True"),
         ({"fit_intercept": 1}, TypeError, "fit_intercept is 1"),
@@ -274,7 +274,7 @@ def stop_after(n):
 def test_without_the_features_gradient_the_others_are_the_same_bit_for_bit(dtype, max_bytes):
     X, y = blobs(N=1000, H=64, K=7, dtype=dtype)
     W = np.random.default_rng(1).normal(size=(7, 64)).astype(dtype)
-    head = Head.check(X, W, y, np.zeros(7, dtype), {})
+    head = checked_loss(X, W, y, np.zeros(7, dtype), {})
     plan = head.plan(max_bytes, ALL_GRADIENTS)
     assert (plan.chunks > 1) == (max_bytes is not None)
     loss, weight, bias = head.weight_gradients(plan)

@@ -156,7 +156,7 @@ HOSTILE = {
     ),
     "a shape that overflows": (put("coef", header(F8 % (False, f"({1 << 40}, {1 << 40})"))), "takes another"),
     "a negative shape": (put("coef", header(F8 % (False, "(-3, -4)"))), "shape"),
-    "empty items": (put("classes", header("{'descr': '<U0', 'fortran_order': False, 'shape': (3,), }")), "holds"),
+    "empty items": (put("classes", header("{'descr': '<U0', 'fortran_order': False, 'shape': (3,), }")), "is no array"),
     "a header that is code": (put("coef", header("__import__('os').abort()")), "[Hh]eader|malformed"),
     "a header too deep": (put("coef", header("(" * 100)), "."),
     "no array": (put("coef", b"hello"), "."),

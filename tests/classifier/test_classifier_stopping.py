@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import softnll as sn
-from softnll.penalised import Penalised
+from softnll._classifier.penalised_loss import Penalised
 
 
 @pytest.fixture(scope="module")

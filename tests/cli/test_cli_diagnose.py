@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import torch
 
 import softnll as sn
+from command_line import in_process, refused, run
 from diagnose_cases import LABELS, LOGITS, NAMES, P
-from softnll.cli import main
-
-PLAIN = {**os.environ, "NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"}
 
 
 @pytest.fixture
 def call(capsys, monkeypatch):
-    """Run the command in this process; return code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def _call(*arguments):
-        code = main(["diagnose", *map(str, arguments)])
-        return (code, *capsys.readouterr())
-
-    return _call
+    return in_process(capsys, monkeypatch, "diagnose")
 
 
 @pytest.fixture
@@ -42,21 +30,8 @@ def files(tmp_path):
     return _files
 
 
-def refused(result, *says):
-    """Assert exit code 2 and one line on stderr that says these things."""
-    code, out, err = result
-    assert code == 2, (out, err)
-    assert out == ""
-    assert err.startswith("softnll: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
-    for text in says:
-        assert text in err
-
-
 def test_in_a_process_of_its_own(files):
-    command = [sys.executable, "-m", "softnll.cli", "diagnose", *map(str, files(P.astype(np.float32), LABELS + 1))]
-    done = subprocess.run(command, capture_output=True, text=True, env=PLAIN, timeout=120, check=False)
+    done = run("diagnose", *files(P.astype(np.float32), LABELS + 1))
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     words = " ".join(done.stdout.split())
@@ -73,16 +48,16 @@ def test_nothing_found_says_what_was_looked_for(call, files):
     assert (code, err) == (0, "")
     words = " ".join(out.split())
     assert "Nothing found in 2000 rows of 10 classes." in words
-    assert "Looked for: labels that are one-hot, text, off by one" in words
+    assert "Looked for: labels that are one-hot, text or of other types; labels off by one" in words
     assert "Not looked for: the convention of the printed loss (none given)." in words
 
 
 def test_json_stands_alone(call, files):
     code, out, err = call(*files(LOGITS * 2, LABELS), "--json")
     assert (code, err) == (0, "")
-    told = json.loads(out)
-    assert (told["rows"], told["classes"]) == (2000, 10)
-    (finding,) = told["findings"]
+    facts = json.loads(out)
+    assert (facts["rows"], facts["classes"]) == (2000, 10)
+    (finding,) = facts["findings"]
     assert finding["code"] == "overconfident"
     assert finding["evidence"]["temperature"] == pytest.approx(sn.fit_temperature(LOGITS * 2, LABELS))
 
@@ -136,7 +111,7 @@ def test_csv(call, tmp_path):
     assert json.loads(out)["findings"] == []
 
 
-def test_names_are_shown_not_obeyed(call, files):
+def test_escape_sequences_in_names_are_printed_as_text(call, files):
     scores = LOGITS.copy()
     scores[:, 1] = -20
     names = ["a", "[red]\x1b[31mx[/red]", *NAMES[2:]]
@@ -151,7 +126,7 @@ def test_names_are_shown_not_obeyed(call, files):
     [
         (LOGITS, LABELS[:-1], [], "(1999,)"),
         (LOGITS, LABELS, ["--loss", "many"], "'many'"),
-        (LOGITS, LABELS, ["--loss", "nan"], "nan"),
+        (LOGITS, LABELS, ["--loss", "1e999"], "1e999"),
         (LOGITS, LABELS, ["--classes", "a,b"], "2 names"),
         (LOGITS, LABELS, ["--classes", "a,a"], "twice"),
         (LOGITS, LABELS, ["--fail-on", "note"], "note"),
@@ -187,3 +162,41 @@ def test_help_has_an_example(call):
     code, out, _ = call("--help")
     assert code == 0
     assert "Example: softnll diagnose scores.npy labels.npy" in out
+
+
+def test_one_table_and_what_was_decided(call, tmp_path):
+    header = ",".join(["id", *NAMES, "species"])
+    rows = (
+        ",".join([f"r{k}", *(f"{x:.6f}" for x in row), NAMES[y]])
+        for k, (row, y) in enumerate(zip(LOGITS, LABELS, strict=True))
+    )
+    (tmp_path / "a.csv").write_text("\n".join([header, *rows]))
+    code, out, err = call(tmp_path / "a.csv", "--json")
+    assert code == 0
+    facts = json.loads(out)
+    assert (facts["findings"], facts["classes"]) == ([], 10)
+    said = "label column: species; 10 scores; ignored: index column id; header: yes"
+    assert said in err
+    assert said in facts["read"][0]
+
+
+def test_numbers_in_a_table_are_no_text(call, tmp_path):
+    np.savetxt(tmp_path / "s.csv", LOGITS, delimiter=",")
+    np.savetxt(tmp_path / "y.csv", LABELS, fmt="%d")
+    code, out, err = call(tmp_path / "s.csv", tmp_path / "y.csv", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["findings"] == []
+
+
+def test_labels_in_place_of_scores_are_refused(call, tmp_path):
+    torch.save({"outputs": {"logits": torch.tensor(LOGITS)}, "labels": torch.tensor(LABELS)}, tmp_path / "a.pt")
+    code, out, _ = call(tmp_path / "a.pt", tmp_path / "a.pt", "--json")
+    assert code == 0
+    assert json.loads(out)["findings"] == []
+    torch.save({"labels": torch.tensor(LABELS)}, tmp_path / "a.pt")
+    refused(call(tmp_path / "a.pt"), "holds labels; expected one array, or one called scores")
+
+
+def test_missing_labels_are_asked_for(call, tmp_path):
+    (tmp_path / "a.csv").write_text("cat,dog\n0.2,0.8\n0.4,0.6\n")
+    refused(call(tmp_path / "a.csv"), "no column of labels among cat, dog", "--label-column")

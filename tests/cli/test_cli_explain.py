@@ -10,40 +10,13 @@ import sys
 import numpy as np
 import pytest
 
-from softnll.cli import main
-
-PLAIN = {**os.environ, "NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"}
-
-
-def run(*arguments, **options):
-    """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "softnll.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=PLAIN, timeout=120, check=False, **options)
+import softnll
+from command_line import COMMAND, PLAIN, in_process, one_line, refused, run
 
 
 @pytest.fixture
 def call(capsys, monkeypatch):
-    """Run the command in this process, which is faster; return code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def _call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return _call
-
-
-def refused(result, *says):
-    """Assert exit code 2 and one line on stderr that says these things."""
-    code, out, err = result
-    assert code == 2, (out, err)
-    assert out == ""
-    assert err.startswith("softnll: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
-    for text in says:
-        assert text in err
+    return in_process(capsys, monkeypatch)
 
 
 def test_three_images_by_default():
@@ -69,12 +42,12 @@ def test_three_images_by_default():
 def test_json_has_all_digits_and_stands_alone(call):
     code, out, err = call("explain", "--json")
     assert (code, err) == (0, "")
-    told = json.loads(out)
-    assert told["nll"] == pytest.approx([0.3490122167681864, 0.02058113894732934, 0.7177359186667025], rel=1e-15)
-    assert told["total"] == pytest.approx(1.0873292743822183, rel=1e-15)
-    assert told["gradient"][2] == pytest.approx([0.48785555, -0.51214445, 0.02428890], abs=1e-8)
-    assert told["class_names"] == ["cat", "dog", "horse"]
-    assert len(told["words"]) == 6
+    facts = json.loads(out)
+    assert facts["nll"] == pytest.approx([0.3490122167681864, 0.02058113894732934, 0.7177359186667025], rel=1e-15)
+    assert facts["total"] == pytest.approx(1.0873292743822183, rel=1e-15)
+    assert facts["gradient"][2] == pytest.approx([0.48785555, -0.51214445, 0.02428890], abs=1e-8)
+    assert facts["class_names"] == ["cat", "dog", "horse"]
+    assert len(facts["words"]) == 6
 
 
 @pytest.mark.parametrize("target", ["0", "cat", " cat "])
@@ -124,12 +97,12 @@ def test_files(call, tmp_path):
         ("a.npy", b"", "header"),
         ("a.npy", b"\x93NUMPY\x01\x00\xff\xff{}", "header"),
         ("a.npy", b"not numpy at all", "header"),
-        ("a.csv", b"", "no scores"),
+        ("a.csv", b"", "an empty table"),
         ("a.csv", b"cat,dog\n", "no scores"),
-        ("a.csv", b"1,2\n3\n", "line 2 has 1"),
-        ("a.csv", b"1,2\n3,x\n", "line 2: 'x'"),
-        ("a.csv", b"1,2\n3,\x1b[31m\n", "\\x1b"),
-        ("a.csv", b"1,2\n\xff\xfe,1\n", "not a table of text"),
+        ("a.csv", b"4,2\n3\n", "line 2: 1 columns, expected 2"),
+        ("a.csv", b"4,2\n3,x\n", "line 2, column 2: 'x'"),
+        ("a.csv", b"4,2\n3,\x1b[31m\n", "\\x1b"),
+        ("a.csv", b"1,2\n\xff\xfe,1\n", "not UTF-8 text"),
         ("a.csv", b"1,nan\n", "row 0 has no softmax"),
         ("a.csv", b"cat,cat\n1,2\n", "twice"),
     ],
@@ -181,13 +154,13 @@ def test_an_unknown_command_is_refused(call):
     refused(call("explode"), "explode")
 
 
-def test_names_are_shown_not_obeyed():
-    done = run("explain", "--scores", "1,2", "--target", "0", "--classes", "[red]x[/red],\x1b[31my")
-    assert done.returncode == 0
-    heads = [line for line in done.stdout.splitlines() if not line.startswith(("0", "\N{BULLET}"))]
+def test_escape_sequences_in_names_are_printed_as_text(call):
+    code, out, _ = call("explain", "--scores", "1,2", "--target", "0", "--classes", "[red]x[/red],\x1b[31my")
+    assert code == 0
+    heads = [line for line in out.splitlines() if not line.startswith(("0", "\N{BULLET}"))]
     assert sum("[red]x[/red]" in line for line in heads) == 3  # scores, probabilities, gradient
-    assert "\x1b" not in done.stdout
-    assert "\\x1b[31my" in done.stdout
+    assert "\x1b" not in out
+    assert "\\x1b[31my" in out
 
 
 @pytest.mark.parametrize(("kind", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
@@ -203,14 +176,10 @@ def test_figures(call, tmp_path, kind, magic):
 
 def test_a_figure_that_cannot_be_written_is_one_line_and_1(call, tmp_path):
     (tmp_path / "file").write_text("")
-    code, out, err = call("explain", "--figure", tmp_path / "file" / "out.png")
-    assert code == 1
-    assert out == ""
-    assert err.count("\n") == 1
-    assert "file" in err
+    refused(call("explain", "--figure", tmp_path / "file" / "out.png"), "file", code=1)
 
 
-def test_a_path_in_an_error_is_shown_not_obeyed(call, tmp_path):
+def test_escape_sequences_in_a_path_are_printed_as_text(call, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = call("explain", "--figure", tmp_path / "file" / "\x1b[31m\nb" / "out.png")
     assert code == 1
@@ -222,16 +191,14 @@ def test_a_full_disk_is_one_line_and_1():
     if not os.path.exists("/dev/full"):  # noqa: PTH110
         pytest.skip("no /dev/full here")
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        command = [sys.executable, "-m", "softnll.cli", "explain"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=PLAIN, check=False)
+        done = run("explain", stdout=full)
     assert done.returncode == 1
-    assert done.stderr.startswith("softnll: ")
-    assert "No space" in done.stderr
-    assert "Traceback" not in done.stderr
+    one_line(done.stderr, "No space")
+    assert "Exception" not in done.stderr
 
 
-def test_a_reader_that_leaves_is_no_error_message():
-    script = f"{sys.executable} -m softnll.cli explain | true"
+def test_a_closed_pipe_is_no_error_message():
+    script = f"{' '.join(COMMAND)} explain | true"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=PLAIN, check=False)
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
@@ -246,22 +213,44 @@ def test_help(call, arguments):
 
 
 def test_version(call):
-    import softnll  # noqa: PLC0415
-
     assert call("--version") == (0, f"softnll {softnll.__version__}\n", "")
 
 
-def test_importing_the_command_line_is_light():
-    heavy = "('typer', 'rich', 'matplotlib', 'sklearn', 'jinja2', 'PIL', 'scipy', 'numba', 'torch')"
-    code = f"import sys, softnll.cli; print([name for name in {heavy} if name in sys.modules])"
+@pytest.mark.parametrize(("module", "more"), [("main", ("typer",)), ("commands", ())])
+def test_importing_the_command_line_is_light(module, more):
+    heavy = (*more, "rich", "matplotlib", "sklearn", "jinja2", "PIL", "scipy", "numba", "torch")
+    code = f"import sys, softnll._cli.{module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(("missing", "command"), [("typer", "explain"), ("rich", "explain"), ("rich", "train")])
-def test_without_the_app_extra_it_says_what_to_install(missing, command):
-    code = f"import sys; sys.modules[{missing!r}] = None\nfrom softnll.cli import main; sys.exit(main([{command!r}]))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=PLAIN, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "softnll: the command line needs more: pip install 'softnll[app]'\n"
-    assert done.stdout == ""
+def test_without_the_app_extra_it_says_what_to_install(call, monkeypatch, missing, command):
+    for name in list(sys.modules):
+        if name.startswith("softnll._cli."):
+            monkeypatch.delitem(sys.modules, name)
+        elif name.partition(".")[0] == missing:
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert call(command) == (1, "", "softnll: the command line needs more: pip install 'softnll[app]'\n")
+
+
+def test_a_table_with_labels_needs_no_target(call, tmp_path):
+    (tmp_path / "a.csv").write_text("id,cat,dog,horse,label\n7,5,4,2.5,cat\n9,4,2,8,horse\n")
+    code, out, err = call("explain", "--scores", tmp_path / "a.csv", "--json")
+    assert code == 0
+    facts = json.loads(out)
+    assert (facts["class_names"], facts["targets"]) == (["cat", "dog", "horse"], [0, 2])
+    said = "label column: label; 3 scores; ignored: index column id; header: yes"
+    assert said in err
+    assert said in facts["read"][0]
+
+
+def test_targets_decide_whether_the_first_line_is_a_header(call, tmp_path):
+    (tmp_path / "a.csv").write_text("0,1,2\n5,4,2\n4,2,8\n")
+    for target, rows in (("0,2", 2), ("2,0,1", 3)):
+        (tmp_path / "y.csv").write_text(target.replace(",", "\n"))
+        code, out, _ = call("explain", "--scores", tmp_path / "a.csv", "--target", tmp_path / "y.csv", "--json")
+        assert code == 0
+        assert len(json.loads(out)["scores"]) == rows
+    refused(call("explain", "--scores", tmp_path / "a.csv"), "may be a header or a row", "--no-header")

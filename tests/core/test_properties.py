@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 import backends
 import softnll as sn
-from softnll.problem import Problem
+from softnll._core.problem import Problem
 
 settings.register_profile("softnll", max_examples=60, deadline=None)
 settings.load_profile("softnll")

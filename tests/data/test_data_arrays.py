@@ -158,10 +158,10 @@ FINE = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3), }\n"
         (npy(FINE, bytes(47)), "47 bytes after the header, which promises 48"),
         (npy(FINE, bytes(49)), "49 bytes after the header, which promises 48"),
         (npy(FINE.replace("4, 3", "4000000000, 4000000000"), bytes(48)), "promises"),
-        (npy(FINE.replace("4, 3", "-4, -3"), bytes(48)), "makes no array"),
-        (npy(FINE.replace("4, 3", f"{10**30}, 0")), "makes no array"),
-        (npy(FINE.replace("4, 3", "1, " * 20), bytes(4)), "makes no array"),
-        (npy(FINE.replace("'<f4'", "'|S0'")), "makes no array"),
+        (npy(FINE.replace("4, 3", "-4, -3"), bytes(48)), "is no array"),
+        (npy(FINE.replace("4, 3", f"{10**30}, 0")), "is no array"),
+        (npy(FINE.replace("4, 3", "1, " * 20), bytes(4)), "is no array"),
+        (npy(FINE.replace("'<f4'", "'|S0'")), "is no array"),
         (npy(FINE.replace("'<f4'", "'|O'"), pickle.dumps(X)), "no objects"),
         (npy(FINE.replace("'<f4'", "[('a', '<f4')]"), bytes(48)), "no objects"),
         (npy(FINE.replace("'<f4'", "[('a', '|O')]"), bytes(96)), "no objects"),
@@ -280,7 +280,7 @@ def test_a_member_that_claims_more_than_deflate_can_give_is_refused(tmp_path):
     size = struct.pack("<I", len(saved(X)))
     data = path.read_bytes().replace(size, struct.pack("<I", 2_000_000_000))
     path.write_bytes(data)
-    refused(lambda: load(path), "cannot hold the 2000000000")
+    refused(lambda: load(path), "promise 2000000000")
 
 
 @pytest.mark.parametrize("keep", [4, 30, 100, 200, -1, -22, -60])
@@ -305,7 +305,7 @@ def test_damage_and_encryption_are_refused(tmp_path):
 def test_a_member_before_the_start_of_the_file_is_refused(tmp_path):
     path = zipped(tmp_path / "a.npz", {"X.npy": saved(X), "y.npy": saved(Y)})
     data = bytearray(path.read_bytes())
-    end = data.index(b"PK\x05\x06") + 16  # where the directory is said to start; members count from there
+    end = data.index(b"PK\x05\x06") + 16  # the offset of the directory, from which those of the members are computed
     data[end : end + 4] = struct.pack("<I", struct.unpack("<I", data[end : end + 4])[0] + 10_000)
     path.write_bytes(data)
     refused(lambda: load(path), "a.npz: ")

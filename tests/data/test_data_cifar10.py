@@ -225,7 +225,7 @@ def test_damage_anywhere_is_refused(kind, tmp_path):
         refused(lambda: read_archive(damaged, ALL), "b.tar.gz")
 
 
-# gzip writes the time of day unless told: pytest's workers, a second apart, would not know each other's tests by name.
+# gzip writes the time of day by default: pytest's workers, a second apart, would collect different test ids.
 PACKED = [gzip.compress(data, mtime=0) for data in (b"", b"x" * 2000)]
 
 

@@ -154,6 +154,9 @@ def test_a_range_that_the_server_does_not_have_starts_over(get, server, tmp_path
         ({"redirect": "file:///etc/passwd"}, "is not allowed"),
         ({"redirect": "http://example.invalid/x"}, "not an https address"),
         ({"redirect": "ftp://example.invalid/x"}, "not an https address"),
+        ({"redirect": "http://[::1"}, "redirects to no address"),
+        ({"redirect": "https://[x]/"}, "redirects to no address"),
+        ({"redirect": "https://localhost:x/"}, "cannot be downloaded"),
     ],
 )
 def test_other_answers_leave_nothing_and_say_what_to_do(ways, part, get, server, tmp_path):

@@ -72,8 +72,8 @@ def test_labels_where_none_are_wanted_are_refused(tmp_path):
     refused(lambda: load(tmp_path / "a.tar.gz", labels=tmp_path / "y.npy"), "labels of its own")
     np.save(tmp_path / "x.npy", np.ones((2, 2)))
     refused(lambda: load(tmp_path / "x.npy", labels=tmp_path / "none.npy"), "no such file of labels")
-    (tmp_path / "y.txt").write_text("0\n1\n")
-    refused(lambda: load(tmp_path / "x.npy", labels=tmp_path / "y.txt"), "labels are a .npy")
+    (tmp_path / "y.html").write_text("0\n1\n")
+    refused(lambda: load(tmp_path / "x.npy", labels=tmp_path / "y.html"), "labels are a .npy")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_files import answers, refused
-from softnll.data import load, tables
+from softnll.data import delimited, load
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_tabs(table):
         ("\n\n\n", ["an empty table"]),
         ("a,b,c\n", ["no examples"]),
         ("1\n2\n", ["one column, no features"]),
-        ("1;2;a\n", ["one column, no features"]),
+        ("1:2:a\n2:2:a\n", ["one column, no features"]),
         ("1,2,a\n3,b\n", ["line 2: 2 columns, expected 3"]),
         ("1,2,a\n\n3,4,5,b\n", ["line 3: 4 columns, expected 3"]),
         ("1,2,a\n3,x,b\n", ["line 2, column 2: 'x' is not a finite number"]),
@@ -87,7 +87,7 @@ def test_tables_that_are_none_are_refused_with_their_place(text, parts, table):
 
 
 def test_a_line_without_an_end_is_refused_before_it_is_read_whole(table, monkeypatch):
-    monkeypatch.setattr(tables, "_MAX_LINE", 100)
+    monkeypatch.setattr(delimited, "_MAX_LINE", 100)
     refused(lambda: load(table("1,2,a\n" + "1," * 500)), "line 2: more than 100 characters")
 
 
@@ -120,10 +120,10 @@ def test_labels_in_one_column_of_several(table, tmp_path):
     for text, part in [
         ("", "an empty table"),
         ("label\n", "no labels"),
-        ("1,b\n2,a\n", "2 columns, none called label"),
+        ("1,b\n2,a\n", "2 columns (no names), none called label"),
         ("id,label\n1,b\n2\n", "line 3: 1 columns"),
         ("label\na\n\nb\nc\n", "2 inputs but 3 labels"),
-        ("label,id\na,1\n ,2\n", "line 3, column 1: an empty label"),
+        ("label,id\na,1\n ,2\n", "line 3, column 1 (label): an empty label"),
     ]:
         refused(lambda: load(tmp_path / "x.npy", labels=table(text, "y.csv")), part)  # noqa: B023
 
@@ -131,7 +131,7 @@ def test_labels_in_one_column_of_several(table, tmp_path):
 def test_labels_given_twice_are_refused(table, tmp_path):
     np.save(tmp_path / "y.npy", np.array([0, 1]))
     refused(lambda: load(table("p,label\n1,2\n3,4\n"), labels=tmp_path / "y.npy"), "has a column of labels (label)")
-    refused(lambda: load(table("1,2\n3,4\n5,6\n"), labels=tmp_path / "y.npy"), "3 inputs but 2 labels")
+    refused(lambda: load(table("1,3\n3,4\n5,6\n"), labels=tmp_path / "y.npy"), "3 inputs but 2 labels")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -139,3 +139,19 @@ def test_labels_given_twice_are_refused(table, tmp_path):
 def test_whatever_the_text_the_answer_is_data_or_a_refusal(tmp_path, text):
     (tmp_path / "a.csv").write_text(text, newline="")
     answers(lambda: load(tmp_path / "a.csv"), tuple)
+
+
+@pytest.mark.parametrize("last", ["zero", "few", "pixel", "two"])
+def test_images_without_a_header_whose_label_comes_first(tmp_path, last):
+    rng = np.random.default_rng(0)
+    labels, pixels = rng.integers(0, 10, 200), rng.integers(0, 256, (200, 64)) * (rng.random((200, 64)) > 0.7)
+    pixels[:, -1] = {"zero": 0, "few": np.where(np.arange(200) == 7, 3, 0), "pixel": pixels[:, -1], "two": labels > 4}[
+        last
+    ]
+    path = tmp_path / "images.csv"
+    path.write_text("\n".join(",".join(map(str, [y, *x])) for y, x in zip(labels, pixels, strict=True)))
+    data, _ = load(path)
+    np.testing.assert_array_equal(data.labels, labels)
+    np.testing.assert_array_equal(data.inputs, pixels)
+    path.write_text("\n".join(",".join(map(str, [*x, y])) for y, x in zip(labels, pixels[:, ::-1], strict=True)))
+    np.testing.assert_array_equal(load(path)[0].labels, labels)

@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
-from softnll.cli import main
+from softnll._cli.main import main
 from softnll.data.dataset import DataError
 from softnll.data.score_files import open_labels, open_scores
 
@@ -53,6 +53,14 @@ def test_scores_come_back(name, tmp_path):
     np.testing.assert_array_equal(scores.rows(np.array([5, 22, 0, 5])), SCORES[[5, 22, 0, 5]])
     np.testing.assert_array_equal(scores.rows(slice(3, 9)), SCORES[3:9])
     assert names == (tuple("abcd") if name in ("header.tsv", "scores.parquet") else None)
+
+
+def test_a_header_is_read_as_cells_and_a_fault_has_its_line(tmp_path):
+    (tmp_path / "x.csv").write_text('"a, b",c\n1,2\n\n3,4\n')
+    assert open_scores(tmp_path / "x.csv")[1] == ("a, b", "c")
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n\n3,x\n")
+    with pytest.raises(DataError, match=r"line 4, column 2 \(b\): 'x' is not a number"):
+        open_scores(tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize(
@@ -202,6 +210,6 @@ def test_explain_reads_them_too(name, tmp_path, capsys):
     WRITERS[name](tmp_path / name)
     torch.save(torch.from_numpy(LABELS), tmp_path / "y.pt")
     assert main(["explain", "--scores", str(tmp_path / name), "--target", str(tmp_path / "y.pt"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    np.testing.assert_allclose(told["scores"], SCORES, rtol=1e-6)
-    assert told["targets"] == LABELS.tolist()
+    content = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose(content["scores"], SCORES, rtol=1e-6)
+    assert content["targets"] == LABELS.tolist()

@@ -13,26 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import softnll as sn
-from softnll.cli import main
-from softnll.formula import digits
+from cases import SCORES, TRUE
+from softnll._cli.main import main
+from softnll._inspection.explain.derivation.formula import digits
 
-SCORES = np.array([[5.0, 4, 2], [4, 2, 8], [4, 4, 1]])
-TARGETS = np.array([0, 2, 1])
-NAMES = ("cat", "dog", "horse")
 HOSTILE = "<script>alert(1)</script>"
 
 
-@pytest.fixture
-def told():
-    return sn.explain(SCORES, TARGETS, class_names=NAMES)
-
-
 @pytest.mark.parametrize("row", [0, 1, 2])
-def test_its_numbers_are_those_of_the_public_functions(told, row):
-    derived = told.derivation(row)
-    np.testing.assert_allclose(derived.probabilities, told.probabilities[row], rtol=1e-15)
-    np.testing.assert_allclose(derived.nll, told.nll[row], rtol=1e-15)
-    np.testing.assert_allclose(derived.gradient, told.gradient[row], rtol=1e-15)
+def test_its_numbers_are_those_of_the_public_functions(explained, row):
+    derived = explained.derivation(row)
+    np.testing.assert_allclose(derived.probabilities, explained.probabilities[row], rtol=1e-15)
+    np.testing.assert_allclose(derived.nll, explained.nll[row], rtol=1e-15)
+    np.testing.assert_allclose(derived.gradient, explained.gradient[row], rtol=1e-15)
     np.testing.assert_allclose(derived.jacobian, sn.softmax_jacobian(SCORES[row]), rtol=1e-15)
     assert derived.ahead + derived.log_total == pytest.approx(derived.nll, rel=1e-15)
 
@@ -52,8 +45,8 @@ def test_the_chain_rule_over_all_probabilities_gives_the_gradient(case):
         np.testing.assert_allclose(by_chain, derived.gradient, rtol=1e-12, atol=1e-290)
 
 
-def test_the_text_has_every_step_with_the_rows_numbers(told):
-    text = told.derivation(0).text()
+def test_the_text_has_every_step_with_the_rows_numbers(explained):
+    text = explained.derivation(0).text()
     assert re.findall(r"^(\d)\. ", text, re.MULTILINE) == list("12345678")
     for shown in [
         "e_k = exp(f_k - m)",
@@ -67,19 +60,19 @@ def test_the_text_has_every_step_with_the_rows_numbers(told):
         "k other than y: -(1/p_y)·(-p_y·p_k) = p_k",
     ]:
         assert shown in text
-    assert str(told.derivation(0)) == text
-    assert repr(told.derivation(0)) == (
+    assert str(explained.derivation(0)) == text
+    assert repr(explained.derivation(0)) == (
         "Derivation[row 0, 3 classes] nll 0.349012 gradient at the true class -0.294615"
     )
 
 
-def test_the_html_shows_the_same_as_the_text_and_is_well_formed(told):
-    page = told.derivation(2)._repr_html_()
+def test_the_html_shows_the_same_as_the_text_and_is_well_formed(explained):
+    page = explained.derivation(2)._repr_html_()
     root = ET.fromstring(f"<div>{page}</div>")  # noqa: S314 - our own
     maths = list(root.iter("math"))
     assert (
         len(maths)
-        == sum(line.startswith("     ") and " = " in line for line in told.derivation(2).text().splitlines()) - 3
+        == sum(line.startswith("     ") and " = " in line for line in explained.derivation(2).text().splitlines()) - 3
     )
     assert [cell.text for cell in root.iter("td")].count("-0.512144") == 3
     assert "−" in page  # noqa: RUF001 - a minus sign in formulas
@@ -96,8 +89,8 @@ def test_seventeen_ahead_in_float32_is_not_certain():
     assert "<msup><mn>10</mn><mn>−8</mn></msup>" in derived._repr_html_()  # noqa: RUF001
 
 
-def test_a_tie_shares_the_probability(told):
-    derived = told.derivation(2)
+def test_a_tie_shares_the_probability(explained):
+    derived = explained.derivation(2)
     assert derived.probabilities[0] == derived.probabilities[1]
     assert derived.exponentials[:2].tolist() == [1, 1]
     assert derived.place == 1
@@ -155,7 +148,7 @@ def test_one_class_alone_is_never_called_the_rest(C, columns):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.int8, ">f8"])
 def test_every_type_is_derived_in_float64(dtype):
-    derived = sn.explain(SCORES.astype(dtype), TARGETS).derivation(0)
+    derived = sn.explain(SCORES.astype(dtype), TRUE).derivation(0)
     assert derived.nll == pytest.approx(0.3490122167681864, rel=1e-14)
 
 
@@ -168,11 +161,11 @@ def test_names_are_text_and_nothing_else():
     assert "\x1b" not in text
 
 
-def test_rows_that_are_not_there_and_missing_targets_say_so(told):
-    assert told.derivation(-1).row == 2
+def test_rows_that_are_not_there_and_missing_targets_say_so(explained):
+    assert explained.derivation(-1).row == 2
     for row in (3, -4):
         with pytest.raises(IndexError, match="allowed: 0 to 2"):
-            told.derivation(row)
+            explained.derivation(row)
     with pytest.raises(ValueError, match="true class"):
         sn.explain(SCORES).derivation(0)
 

@@ -1,4 +1,4 @@
-"""The displays: their values are the core's, and they draw where they are told to."""
+"""The displays: their values are the core's, and they draw on the axes that they are given."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def test_their_values_are_the_cores():
     [
         (lambda: sn.ConfusionDisplay(np.zeros((2, 3))), r"counts has shape \(2, 3\)"),
         (lambda: sn.ConfusionDisplay(np.zeros((2, 2)), ["a"]), "1 names; there are 2 classes"),
-        (lambda: sn.ConfusionDisplay.from_scores(SCORES, LABELS + 1), "from 0 to 3"),
-        (lambda: sn.ConfusionDisplay.from_scores(SCORES, LABELS[1:]), r"\(N, C\) and \(N,\)"),
+        (lambda: sn.ConfusionDisplay.from_scores(SCORES, LABELS + 1), "target"),
+        (lambda: sn.ConfusionDisplay.from_scores(SCORES, LABELS[1:]), "target"),
+        (lambda: sn.ReliabilityDisplay.from_scores(SCORES, LABELS + 1), "target"),
+        (lambda: sn.ReliabilityDisplay.from_scores(SCORES, np.full(500, -100)), "all 500 labels are -100"),
         (lambda: sn.LossDisplay.from_scores(SCORES, LABELS + 1), "target"),
     ],
 )
@@ -55,3 +57,27 @@ def test_bad_input(make, message):
 def test_infinite_losses_are_drawn():
     display = sn.LossDisplay([0.1, np.inf, 0.3]).plot()
     assert np.isnan(display.worst_share)
+
+
+@pytest.mark.parametrize("kind", [sn.LossDisplay, sn.ReliabilityDisplay, sn.ConfusionDisplay])
+def test_ignored_rows_are_left_out_and_words_are_refused(kind):
+    labels = LABELS.copy()
+    labels[:100] = -100
+
+    def values(display):
+        (value,) = [v for k, v in vars(display).items() if k in ("nll", "reliability", "counts")]
+        return value if isinstance(value, np.ndarray) else value.counts
+
+    expected = kind.from_scores(SCORES[100:], LABELS[100:])
+    np.testing.assert_array_equal(values(kind.from_scores(SCORES, labels)), values(expected))
+    with pytest.raises((TypeError, ValueError)):
+        kind.from_scores(SCORES, ["cat"] * 500)
+
+
+def test_the_mean_of_the_display_is_the_loss():
+    labels = LABELS.copy()
+    labels[:100] = -100
+    display = sn.LossDisplay.from_scores(SCORES, labels)
+    assert display.nll.mean() == pytest.approx(float(sn.cross_entropy(SCORES, labels)))
+    soft = np.eye(4)[LABELS]
+    assert sn.LossDisplay.from_scores(SCORES, soft).nll.mean() == pytest.approx(float(sn.cross_entropy(SCORES, soft)))

@@ -14,75 +14,58 @@ import pytest
 from matplotlib.figure import Figure
 
 import softnll as sn
-from softnll.figures import figure_bytes
+from cases import GRADIENTS, LOSSES, PROBABILITIES, SCORES, TRUE
+from softnll._inspection.explain.figure import figure_bytes
 
-SCORES = np.array([[5.0, 4, 2], [4, 2, 8], [4, 4, 1]])
-TARGETS = np.array([0, 2, 1])
-NAMES = ("cat", "dog", "horse")
 HOSTILE = "<script>alert(1)</script>"
 
 
-@pytest.fixture
-def told():
-    return sn.explain(SCORES, TARGETS, class_names=NAMES)
+def test_the_worked_numbers(explained):
+    np.testing.assert_allclose(explained.probabilities, PROBABILITIES, atol=5e-7)
+    np.testing.assert_allclose(explained.nll, LOSSES, atol=5e-7)
+    np.testing.assert_allclose(explained.gradient, GRADIENTS, atol=5e-7)
+    assert (round(explained.total, 6), round(explained.mean, 6)) == (1.087329, 0.362443)
+    assert explained.prediction.tolist() == [0, 2, 0]
+    assert explained.ties.tolist() == [False, False, True]
+    np.testing.assert_allclose(explained.margin, [0.445888, 0.961687, 0], atol=5e-7)
+    assert explained.correct.tolist() == [True, True, False]
 
 
-def test_the_worked_numbers(told):
-    probabilities = [
-        [0.705385, 0.259496, 0.035119],
-        [0.017943, 0.002428, 0.979629],
-        [0.487856, 0.487856, 0.024289],
-    ]
-    gradient = [
-        [-0.294615, 0.259496, 0.035119],
-        [0.017943, 0.002428, -0.020371],
-        [0.487856, -0.512144, 0.024289],
-    ]
-    np.testing.assert_allclose(told.probabilities, probabilities, atol=5e-7)
-    np.testing.assert_allclose(told.nll, [0.349012, 0.020581, 0.717736], atol=5e-7)
-    np.testing.assert_allclose(told.gradient, gradient, atol=5e-7)
-    assert (round(told.total, 6), round(told.mean, 6)) == (1.087329, 0.362443)
-    assert told.prediction.tolist() == [0, 2, 0]
-    assert told.ties.tolist() == [False, False, True]
-    np.testing.assert_allclose(told.margin, [0.445888, 0.961687, 0], atol=5e-7)
-    assert told.correct.tolist() == [True, True, False]
+def test_every_number_is_the_public_functions_own(explained):
+    loss, gradient = sn.cross_entropy_and_grad(SCORES, TRUE, reduction="sum")
+    assert np.array_equal(explained.probabilities, sn.softmax(SCORES))
+    assert np.array_equal(explained.log_probabilities, sn.log_softmax(SCORES))
+    assert np.array_equal(explained.nll, sn.cross_entropy(SCORES, TRUE, reduction="none"))
+    assert np.array_equal(explained.gradient, gradient)
+    assert explained.total == float(loss)
+    assert explained.mean == float(sn.cross_entropy(SCORES, TRUE))
 
 
-def test_every_number_is_the_public_functions_own(told):
-    loss, gradient = sn.cross_entropy_and_grad(SCORES, TARGETS, reduction="sum")
-    assert np.array_equal(told.probabilities, sn.softmax(SCORES))
-    assert np.array_equal(told.log_probabilities, sn.log_softmax(SCORES))
-    assert np.array_equal(told.nll, sn.cross_entropy(SCORES, TARGETS, reduction="none"))
-    assert np.array_equal(told.gradient, gradient)
-    assert told.total == float(loss)
-    assert told.mean == float(sn.cross_entropy(SCORES, TARGETS))
-
-
-def test_repr_is_one_line_of_facts(told):
-    assert repr(told) == "Explanation[3×3 float64] nll 0.362 acc 2/3 (1 tie) confidence 0.488–0.980"  # noqa: RUF001
+def test_repr_is_one_line_of_facts(explained):
+    assert repr(explained) == "Explanation[3×3 float64] nll 0.362 acc 2/3 (1 tie) confidence 0.488–0.980"  # noqa: RUF001
     assert repr(sn.explain(np.float32([[1, 1], [2, 2]]))).startswith("Explanation[2×2 float32] (2 ties)")  # noqa: RUF001
 
 
-def test_the_text_shows_every_stage(told):
-    text = str(told)
+def test_the_text_shows_every_stage(explained):
+    text = str(explained)
     assert "0.7054*" in text
     assert [line.split()[-1] for line in text.splitlines() if line.strip().startswith(("0 cat", "1 horse", "2 dog"))][
         9:12
     ] == ["0.35", "0.02", "0.72"]
     assert "total 1.09   mean 0.36   nats" in text
     assert "-0.5121*" in text
-    assert "total 1.57   mean 0.52   bits" in told.text(bits=True)
+    assert "total 1.57   mean 0.52   bits" in explained.text(bits=True)
 
 
-def test_the_words(told):
-    words = "\n".join(told.words())
+def test_the_words(explained):
+    words = "\n".join(explained.words())
     assert "70.5 % cat, ahead of dog at 25.9 %; right. Unhappiness 0.35 nats" in words
     assert "cat and dog tie at 48.8 % each" in words
     assert "Right in 2 of 3. Total 1.09 nats, mean 0.36 nats" in words
     assert "0.34 / 0.02 / 0.71, total 1.07" in words
     assert "0.35 / 0.02 / 0.72, total 1.09" in words
     assert "rounded to two digits before the logarithm" in words
-    assert "1.57 bits" in "\n".join(told.words(bits=True))
+    assert "1.57 bits" in "\n".join(explained.words(bits=True))
 
 
 def test_words_do_not_speak_of_rounding_where_it_does_not_show():
@@ -90,54 +73,66 @@ def test_words_do_not_speak_of_rounding_where_it_does_not_show():
 
 
 def test_a_confident_row_is_not_called_certain_nor_its_loss_nothing():
-    told = sn.explain([[20.0, 0.0]], [0])
-    assert "over 99.9 %" in told.words()[0]
-    assert "2.1e-09" in str(told)
-    assert "100.0 %" not in "".join(told.words())
+    explained = sn.explain([[20.0, 0.0]], [0])
+    assert "over 99.9 %" in explained.words()[0]
+    assert "2.1e-09" in str(explained)
+    assert "100.0 %" not in "".join(explained.words())
 
 
-@pytest.mark.parametrize(
-    "before", ["sn.Explanation", "import softnll.explanation", "from softnll.explanation import explain", ""]
-)
-def test_the_function_is_there_whatever_was_imported_before(before):
-    code = f"import softnll as sn\n{before}\nprint(sn.explain([5, 4, 2], 0).prediction)"
+def test_the_function_is_there_whatever_was_imported_before():
+    """Importing a submodule must not replace the function of the same name; each import starts without the package."""
+    code = """import sys
+for before in ("sn.Explanation", "import softnll._inspection.explain.explanation",
+               "from softnll._inspection.explain.explanation import explain", ""):
+    for name in [name for name in sys.modules if name.split(".")[0] == "softnll"]:
+        del sys.modules[name]
+    import softnll as sn
+    exec(before)
+    print(sn.explain([5, 4, 2], 0).prediction)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("[0]\n", "")
+    assert (done.stdout, done.stderr) == ("[0]\n" * 4, "")
 
 
 def test_one_row_may_be_given_without_its_axis():
-    told = sn.explain([5, 4, 2], 0)
-    assert told.logits.shape == (1, 3)
-    assert told.nll == pytest.approx([0.349012], abs=5e-7)
+    explained = sn.explain([5, 4, 2], 0)
+    assert explained.logits.shape == (1, 3)
+    assert explained.nll == pytest.approx([0.349012], abs=5e-7)
 
 
 def test_without_targets_there_is_no_loss():
-    told = sn.explain(SCORES)
-    assert (told.targets, told.nll, told.gradient, told.total, told.mean, told.correct) == (None,) * 6
-    assert "Gradient" not in str(told)
-    assert len(told.words()) == 3
-    assert told.to_dict()["nll"] is None
-    assert len(told.plot().axes) == 1
+    explained = sn.explain(SCORES)
+    assert (
+        explained.targets,
+        explained.nll,
+        explained.gradient,
+        explained.total,
+        explained.mean,
+        explained.correct,
+    ) == (None,) * 6
+    assert "Gradient" not in str(explained)
+    assert len(explained.words()) == 3
+    assert explained.to_dict()["nll"] is None
+    assert len(explained.plot().axes) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.int8, ">f8"])
 def test_every_type_is_explained(dtype):
-    told = sn.explain(SCORES.astype(dtype), TARGETS)
-    np.testing.assert_allclose(told.nll, [0.349012, 0.020581, 0.717736], atol=5e-7)
-    json.dumps(told.to_dict(), allow_nan=False)
-    assert told.text()
-    assert told.words()
+    explained = sn.explain(SCORES.astype(dtype), TRUE)
+    np.testing.assert_allclose(explained.nll, LOSSES, atol=5e-7)
+    json.dumps(explained.to_dict(), allow_nan=False)
+    assert explained.text()
+    assert explained.words()
 
 
-def test_a_loss_without_end_is_told_as_such():
-    told = sn.explain([[0.0, -math.inf], [1.0, 0.0]], [1, 0])
-    assert told.total == math.inf
-    assert told.to_dict()["nll"][0] == "inf"
-    assert told.to_dict()["scores"][0] == [0.0, "-inf"]
-    json.dumps(told.to_dict(), allow_nan=False)
-    assert "inf" in str(told)
-    assert told.words()
-    assert told.plot()
+def test_an_infinite_loss_is_shown_as_infinite():
+    explained = sn.explain([[0.0, -math.inf], [1.0, 0.0]], [1, 0])
+    assert explained.total == math.inf
+    assert explained.to_dict()["nll"][0] == "inf"
+    assert explained.to_dict()["scores"][0] == [0.0, "-inf"]
+    json.dumps(explained.to_dict(), allow_nan=False)
+    assert "inf" in str(explained)
+    assert explained.words()
+    assert explained.plot()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +149,7 @@ def test_a_loss_without_end_is_told_as_such():
         (SCORES, [0, 1, 3], None, "3"),
         (SCORES, [0, 1, -1], None, "-1"),
         (SCORES, [0, 1, -100], None, "leave such rows out"),
-        (SCORES, TARGETS, ["cat", "dog"], "2 names"),
+        (SCORES, TRUE, ["cat", "dog"], "2 names"),
     ],
 )
 def test_what_cannot_be_explained_says_why(scores, targets, names, says):
@@ -180,12 +175,12 @@ def test_html_holds_names_as_text_only():
 
 def test_many_rows_and_classes_are_shortened_and_it_says_so():
     rng = np.random.default_rng(0)
-    told = sn.explain(rng.normal(size=(50, 1000)), rng.integers(0, 1000, 50))
-    text = str(told)
+    explained = sn.explain(rng.normal(size=(50, 1000)), rng.integers(0, 1000, 50))
+    text = str(explained)
     assert "not shown: 42 more rows and 992 less likely classes" in text
     assert max(map(len, text.splitlines())) < 130
-    assert "And 44 more rows" in "\n".join(told.words())
-    assert told.plot()
+    assert "And 44 more rows" in "\n".join(explained.words())
+    assert explained.plot()
 
 
 def test_the_true_class_is_shown_however_unlikely():
@@ -194,21 +189,21 @@ def test_the_true_class_is_shown_however_unlikely():
     assert "c0" in text.splitlines()[1].split()
 
 
-def test_the_figure_is_the_same_bytes_each_time_and_sets_nothing_global(told):
+def test_the_figure_is_the_same_bytes_each_time_and_sets_nothing_global(explained):
     before = dict(mpl.rcParams)
     for kind, magic in [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]:
-        first = figure_bytes(told.plot(), kind)
+        first = figure_bytes(explained.plot(), kind)
         assert first.startswith(magic)
-        assert figure_bytes(told.plot(), kind) == first
+        assert figure_bytes(explained.plot(), kind) == first
     assert dict(mpl.rcParams) == before
 
 
 def test_the_figure_draws_names_that_are_not_its_markup():
     names = ("$x^{$", "\N{GRINNING FACE}", "_b_")
-    assert figure_bytes(sn.explain(SCORES, TARGETS, class_names=names).plot(), "png")
+    assert figure_bytes(sn.explain(SCORES, TRUE, class_names=names).plot(), "png")
 
 
-def test_the_figure_can_be_drawn_into_one_of_the_callers(told):
+def test_the_figure_can_be_drawn_into_one_of_the_callers(explained):
     mine = Figure()
-    assert told.plot(mine) is mine
+    assert explained.plot(mine) is mine
     assert len(mine.axes) == 3

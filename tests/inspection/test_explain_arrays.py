@@ -1,4 +1,4 @@
-"""Explanations of tensors of other libraries, what else a row is told, and figures in the caller's axes."""
+"""Explanations of tensors of other libraries, what else a row is explained, and figures in the caller's axes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 import softnll as sn
-
-SCORES = np.array([[5.0, 4, 2], [4, 2, 8], [4, 4, 1]])
-TARGETS = np.array([0, 2, 1])
-LOSSES = [0.349012, 0.020581, 0.717736]
+from cases import LOSSES, SCORES, TRUE
 
 
 @pytest.mark.parametrize(
@@ -33,15 +30,15 @@ LOSSES = [0.349012, 0.020581, 0.717736]
     ],
 )
 def test_tensors_and_jax_arrays_are_explained_in_their_type(logits, dtype):
-    told = sn.explain(logits, torch.tensor(TARGETS))
-    np.testing.assert_allclose(told.nll, LOSSES, atol=5e-7)
-    assert told.logits.dtype.name == dtype
-    assert f"[3×3 {dtype}]" in repr(told)  # noqa: RUF001
-    assert told.derivation(0).nll == pytest.approx(0.349012, abs=5e-7)
+    explained = sn.explain(logits, torch.tensor(TRUE))
+    np.testing.assert_allclose(explained.nll, LOSSES, atol=5e-7)
+    assert explained.logits.dtype.name == dtype
+    assert f"[3×3 {dtype}]" in repr(explained)  # noqa: RUF001
+    assert explained.derivation(0).nll == pytest.approx(0.349012, abs=5e-7)
 
 
 def test_targets_of_jax():
-    np.testing.assert_allclose(sn.explain(SCORES, jnp.asarray(TARGETS)).nll, LOSSES, atol=5e-7)
+    np.testing.assert_allclose(sn.explain(SCORES, jnp.asarray(TRUE)).nll, LOSSES, atol=5e-7)
 
 
 def test_explaining_loads_no_framework():
@@ -53,69 +50,66 @@ def test_explaining_loads_no_framework():
 
 
 def test_entropy_is_the_loss_that_a_row_expects():
-    told = sn.explain(SCORES, TARGETS)
-    expected = -(told.probabilities * told.log_probabilities).sum(axis=1)
-    np.testing.assert_allclose(told.entropy, expected, rtol=1e-14)
+    explained = sn.explain(SCORES, TRUE)
+    expected = -(explained.probabilities * explained.log_probabilities).sum(axis=1)
+    np.testing.assert_allclose(explained.entropy, expected, rtol=1e-14)
     np.testing.assert_allclose(sn.explain(np.zeros((1, 10))).entropy, [np.log(10)], rtol=1e-15)
     assert sn.explain([[0.0, -np.inf], [np.inf, 0.0]]).entropy.tolist() == [0, 0]
-    np.testing.assert_allclose(told.nll_bits, told.nll / np.log(2), rtol=1e-15)
+    np.testing.assert_allclose(explained.nll_bits, explained.nll / np.log(2), rtol=1e-15)
 
 
 def test_a_contribution_is_what_the_loss_falls_by_without_that_class():
-    told = sn.explain(SCORES, TARGETS)
-    for n, y in enumerate(TARGETS):
+    explained = sn.explain(SCORES, TRUE)
+    for n, y in enumerate(TRUE):
         for k in range(3):
             kept = [c for c in range(3) if c != k or c == y]
             without = sn.cross_entropy(SCORES[n : n + 1, kept], [kept.index(y)])
-            assert told.contributions[n, k] == pytest.approx(told.nll[n] - without, abs=1e-14)
+            assert explained.contributions[n, k] == pytest.approx(explained.nll[n] - without, abs=1e-14)
     assert sn.explain(SCORES).contributions is None
     tiny = sn.explain([[17.0, 0, 0]], [0]).contributions[0, 1]
     assert tiny == pytest.approx(np.exp(-17.0), rel=1e-6)
     assert sn.explain([[1.0, 2.0, np.inf]], [0]).contributions[0, 2] == np.inf
 
 
-def test_words_name_the_rival():
-    assert (
-        "without dog it would be 0.30 nats less"
-        in sn.explain(SCORES, TARGETS, class_names=["cat", "dog", "horse"]).words()[0]
-    )
+def test_words_name_the_rival(explained):
+    assert "without dog it would be 0.30 nats less" in explained.words()[0]
     assert "without" not in sn.explain([[1.0, 0.0]], [0]).words()[0]
 
 
 def test_the_display_keeps_its_values():
-    display = sn.explain(SCORES, TARGETS).display()
+    display = sn.explain(SCORES, TRUE).display()
     assert not hasattr(display, "figure_")
     assert display.plot() is display
     assert isinstance(display, sn.ExplanationDisplay)
     assert len(display.axes_) == 3
     assert display.ax_ is display.axes_[0]
     np.testing.assert_allclose(display.nll, LOSSES, atol=5e-7)
-    np.testing.assert_allclose(display.true_probabilities, np.exp(-np.array(LOSSES)), atol=5e-7)
+    np.testing.assert_allclose(display.true_probabilities, np.exp(-LOSSES), atol=5e-7)
     assert display._repr_png_().startswith(b"\x89PNG")
 
 
 def test_drawing_into_axes_of_the_callers():
-    told = sn.explain(SCORES, TARGETS)
+    explained = sn.explain(SCORES, TRUE)
     figure = Figure()
     mine, other = figure.subplots(1, 2)
-    assert told.plot(ax=mine) is figure
+    assert explained.plot(ax=mine) is figure
     assert len(figure.axes) == 5
     assert not mine.axison
     assert other.axison
     three = Figure().subplots(1, 3)
-    assert told.display().plot(three).axes_ == list(three)
+    assert explained.display().plot(three).axes_ == list(three)
     alone = Figure().subplots()
     assert sn.explain(SCORES).display().plot(alone).axes_ == [alone]
 
 
 def test_what_is_no_place_to_draw_is_refused():
-    told = sn.explain(SCORES, TARGETS)
+    explained = sn.explain(SCORES, TRUE)
     figure = Figure()
     with pytest.raises(ValueError, match="one of them"):
-        told.plot(figure, ax=figure.subplots())
+        explained.plot(figure, ax=figure.subplots())
     with pytest.raises(ValueError, match="2 axes"):
-        told.plot(ax=Figure().subplots(1, 2))
+        explained.plot(ax=Figure().subplots(1, 2))
     with pytest.raises(TypeError, match="not matplotlib axes"):
-        told.plot(ax=[1, 2, 3])
+        explained.plot(ax=[1, 2, 3])
     with pytest.raises(ValueError, match="by hand"):
-        told.plot(ax=Figure().add_axes((0, 0, 1, 1)))
+        explained.plot(ax=Figure().add_axes((0, 0, 1, 1)))

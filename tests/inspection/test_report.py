@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 import softnll as sn
-from softnll.calibration import reliability
-from softnll.report import Report, render
-from softnll.report.charts import ticks
-from softnll.report.images import as_data_uri, colour_ramp, weight_images
+from softnll._inspection.calibration import reliability
+from softnll._inspection.report.build import Report, render
+from softnll._inspection.report.charts import ticks
+from softnll._inspection.report.images import as_data_uri, colour_ramp, weight_images
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -183,13 +183,15 @@ def visit(browser, path, width, scheme):
     """Open a page; return it and everything it said, asked for and tried."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
-    heard = []
-    page.on("console", lambda message: heard.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    page.on("request", lambda request: heard.append(f"request: {request.url[:60]}"))
+    messages = []
+    page.on("console", lambda message: messages.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: messages.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (messages.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: messages.append(f"request: {request.url[:60]}"))
     page.goto(path.as_uri())
-    return page, [line for line in heard if not line.startswith(("request: data:", f"request: {path.as_uri()[:60]}"))]
+    return page, [
+        line for line in messages if not line.startswith(("request: data:", f"request: {path.as_uri()[:60]}"))
+    ]
 
 
 @pytest.mark.browser
@@ -199,9 +201,9 @@ def visit(browser, path, width, scheme):
 def test_in_a_browser(browser, tmp_path, width, scheme, names):
     path = tmp_path / "report.html"
     path.write_text(render(make(names, title=names[0])), encoding="utf-8")
-    page, heard = visit(browser, path, width, scheme)
+    page, messages = visit(browser, path, width, scheme)
     try:
-        assert heard == []
+        assert messages == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.scripts.length") == 0
         assert page.title().startswith(names[0])
@@ -222,7 +224,7 @@ def test_in_a_browser(browser, tmp_path, width, scheme, names):
 def test_this_test_would_notice_a_script_and_a_request(browser, tmp_path):
     path = tmp_path / "bad.html"
     path.write_text("<!doctype html><img src='https://example.invalid/x.png'><script>console.error(1)</script>")
-    page, heard = visit(browser, path, 360, "light")
+    page, messages = visit(browser, path, 360, "light")
     page.context.close()
-    assert any(line.startswith("request: https://example.invalid") for line in heard)
-    assert "console: 1" in heard
+    assert any(line.startswith("request: https://example.invalid") for line in messages)
+    assert "console: 1" in messages

@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import softnll as sn
-from softnll.calibration import fit_temperature, reliability
-from softnll.report import survey as module
-from softnll.report.inspection import summary
-from softnll.report.survey import Kept, survey
-from softnll.report.suspicious import suspicious
-from softnll.score_rows import ArrayRows, as_rows
+from softnll._inspection.calibration import fit_temperature, reliability
+from softnll._inspection.report import summary as module
+from softnll._inspection.report.summary import examine, summary, suspicious
+from softnll._inspection.survey import NONE, Block, LargestRows, confusion_counts, survey, worst_share
+from softnll.data.rows import ArrayRows, as_rows
 
 
 class Blocks(ArrayRows):
@@ -45,23 +44,24 @@ def data(N=300, C=7, seed=0, scale=2.0):
 def test_figures_are_those_of_the_whole_arrays():
     x, y = data()
     rows = Blocks(x, [100, 101, 250])
-    found = survey(rows, y)
+    seen = examine(rows, y)
+    found = seen.found
     assert rows.passes == 1
     p = sn.softmax(x)
-    np.testing.assert_allclose(found.nll, sn.cross_entropy(x, y, reduction="none"))
+    np.testing.assert_allclose(found["nll"], sn.cross_entropy(x, y, reduction="none"))
     assert found.mean == pytest.approx(float(sn.cross_entropy(x.astype(np.float64), y)), rel=1e-6)
     onehot = np.eye(7)[y]
     assert found.brier == pytest.approx(float(((p - onehot) ** 2).sum(1).mean()), rel=1e-6)
     assert found.reliability.ece == pytest.approx(reliability(p.max(1), p.argmax(1) == y).ece, rel=1e-5)
-    assert found.temperature == pytest.approx(fit_temperature(x, y), rel=1e-9)
+    assert seen.temperature[0] == pytest.approx(fit_temperature(x, y), rel=1e-9)
     share = np.bincount(y, minlength=7) / len(y)
     assert found.prior_nll == pytest.approx(float(sn.cross_entropy(np.log(share)[None].repeat(len(y), 0), y)))
     others = np.where(onehot == 1, -1, p)
-    np.testing.assert_allclose(found.margin, p[np.arange(300), y] - others.max(1), atol=1e-7)
-    assert found.worst.rows.tolist() == np.argsort(-found.nll, kind="stable")[:24].tolist()
-    assert found.happiest.rows.tolist() == np.argsort(found.nll, kind="stable")[:24].tolist()
-    np.testing.assert_array_equal(found.worst.logits, x[found.worst.rows])
-    assert found.worst_share == pytest.approx(np.sort(found.nll)[-3:].sum() / found.nll.sum())
+    np.testing.assert_allclose(found["margin"], p[np.arange(300), y] - others.max(1), atol=1e-7)
+    assert seen.worst.rows.tolist() == np.argsort(-found["nll"], kind="stable")[:24].tolist()
+    assert seen.best.rows.tolist() == np.argsort(found["nll"], kind="stable")[:72].tolist()
+    np.testing.assert_array_equal(seen.worst.logits, x[seen.worst.rows])
+    assert worst_share(found["nll"]) == pytest.approx(np.sort(found["nll"])[-3:].sum() / found["nll"].sum())
     true, taken, times = found.confusions()
     assert times.sum() == (p.argmax(1) != y).sum()
     assert (times[:-1] >= times[1:]).all()
@@ -74,23 +74,22 @@ def test_blocks_do_not_matter(cuts):
     x, y = data(120, 5)
     x[::7] = x[0]  # ties
     y[::7] = y[0]
-    whole, cut = survey(as_rows(x), y), survey(Blocks(x, cuts), y)
-    for name in ("nll", "prediction", "confidence", "self_confidence", "margin"):
-        np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
-    for name in ("worst", "happiest", "doubtful"):
+    whole, cut = examine(as_rows(x), y), examine(Blocks(x, cuts), y)
+    for name in ("nll", "prediction", "confidence", "p_true", "margin", "square"):
+        np.testing.assert_array_equal(whole.found[name], cut.found[name])
+    for name in ("worst", "best", "doubtful"):
         np.testing.assert_array_equal(getattr(whole, name).rows, getattr(cut, name).rows)
         np.testing.assert_array_equal(getattr(whole, name).logits, getattr(cut, name).logits)
-    assert whole.brier == pytest.approx(cut.brier)
-    assert (whole.temperature, whole.sampled) == (cut.temperature, cut.sampled)
+    assert summary(whole) == summary(cut)
 
 
 def test_kept_are_the_largest():
     rng = np.random.default_rng(0)
-    kept = Kept(10)
+    kept = LargestRows(10, lambda block: block.logits[:, 0])
     values = rng.integers(0, 20, 200).astype(float)
     for start in range(0, 200, 30):
         part = values[start : start + 30]
-        kept.offer(part, start, np.stack([part, part * 2], axis=1))
+        kept.add(start, Block(np.stack([part, part * 2], axis=1)))
     order = np.argsort(-values, kind="stable")[:10]
     assert kept.rows.tolist() == order.tolist()
     np.testing.assert_array_equal(kept.logits[:, 1], 2 * values[order])
@@ -99,12 +98,12 @@ def test_kept_are_the_largest():
 def test_the_temperature_is_fitted_on_a_seeded_sample(monkeypatch):
     monkeypatch.setattr(module, "SAMPLE", 100)
     x, y = data(1000, 4)
-    first, again, other = (survey(Blocks(x, [3, 700]), y, seed=seed) for seed in (1, 1, 2))
-    assert first.sampled == 100
+    first, again, other = (examine(Blocks(x, [3, 700]), y, seed=seed) for seed in (1, 1, 2))
+    assert len(first.sample.rows) == 100
     assert first.temperature == again.temperature != other.temperature
     chosen = np.sort(np.random.default_rng(1).choice(1000, 100, replace=False))
-    assert first.temperature == pytest.approx(fit_temperature(x[chosen], y[chosen]))
-    assert first.gain >= 0
+    assert first.temperature[0] == pytest.approx(fit_temperature(x[chosen], y[chosen]))
+    assert first.temperature[1] >= 0
 
 
 def test_suspicious_labels_are_those_that_were_swapped():
@@ -114,10 +113,10 @@ def test_suspicious_labels_are_those_that_were_swapped():
     y = true.copy()
     swapped = rng.choice(2000, 40, replace=False)
     y[swapped] = (y[swapped] + 1 + rng.integers(0, 4, 40)) % 5
-    rows, count = suspicious(survey(as_rows(x), y), 100)
+    rows, count = suspicious(examine(as_rows(x), y).found, 100)
     assert len(set(rows) & set(swapped)) >= 28  # of 40: a quarter is predicted less surely than usual
     assert count <= 36
-    clean, none = suspicious(survey(as_rows(x), true), 100)
+    clean, none = suspicious(examine(as_rows(x), true).found, 100)
     assert none == len(clean) <= 5
 
 
@@ -126,15 +125,49 @@ def test_rows_without_a_softmax_are_named(bad):
     x = np.zeros((10, 3))
     x[7] = bad
     with pytest.raises(ValueError, match="row 7 of the scores has no softmax"):
-        survey(Blocks(x, [4]), np.zeros(10, np.int64))
+        examine(Blocks(x, [4]), np.zeros(10, np.int64))
 
 
 def test_infinite_losses_and_single_classes():
     x = np.array([[0.0, -np.inf], [1.0, 0.0], [0.0, 1.0]])
-    figures = summary(survey(as_rows(x), np.array([1, 0, 1])))
+    figures = summary(examine(as_rows(x), np.array([1, 0, 1])))
     assert figures["nll"] is None
     assert figures["worst_hundredth_of_loss"] is None
-    one = summary(survey(as_rows(np.zeros((3, 1))), np.zeros(3, np.int64)))
+    one = summary(examine(as_rows(np.zeros((3, 1))), np.zeros(3, np.int64)))
     assert (one["nll"], one["accuracy"], one["brier"], one["temperature"]) == (0, 1, 0, None)
     assert one["perplexity"] == 1
     assert not math.isnan(one["ece"])
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [3, 4, 8]])
+def test_rows_without_a_softmax_or_a_label_do_not_change_the_others(cuts):
+    x, y = data(10, 4)
+    y = y.copy()
+    x[3], x[5, 2], y[7] = -np.inf, np.nan, NONE
+    good = np.delete(np.arange(10), [3, 5, 7])
+
+    def finite(logits):
+        return np.isfinite(logits.max(axis=1))
+
+    def twice(block):
+        return block.loss(block.probabilities)
+
+    found = survey(
+        Blocks(x, cuts), y, ("usable", "prediction", "nll", "p_true", "square", ("twice", twice)), usable=finite
+    )
+    np.testing.assert_array_equal(np.flatnonzero(found["usable"]), np.delete(np.arange(10), [3, 5]))
+    assert np.isnan(found["nll"][[3, 5, 7]]).all()
+    assert np.isnan(found["p_true"][[3, 5, 7]]).all()
+    part = found.only(found["usable"] & (y != NONE))
+    np.testing.assert_array_equal(part["nll"], sn.cross_entropy(x[good], y[good], reduction="none"))
+    p = sn.softmax(x[good])
+    np.testing.assert_array_equal(part["twice"], sn.cross_entropy(p, y[good], reduction="none"))
+    assert part.accuracy == (x[good].argmax(1) == y[good]).mean()
+    assert part.support.tolist() == np.bincount(y[good], minlength=4).tolist()
+    assert part.brier == pytest.approx(float(((p - np.eye(4)[y[good]]) ** 2).sum(1).mean()), rel=1e-6)
+
+
+def test_narrow_label_types_count_every_confusion():
+    y = np.arange(200, dtype=np.uint8)
+    counts = confusion_counts(y, y.astype(np.int64), 200)
+    np.testing.assert_array_equal(counts, np.eye(200))

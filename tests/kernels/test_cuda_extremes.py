@@ -10,10 +10,11 @@ import torch
 
 import interpreter  # noqa: F401 - mends Triton's
 import softnll.torch as snt
-from softnll.kernels import cuda, cuda_rows
-from softnll.objective import CrossEntropy
-from softnll.problem import Problem
-from softnll.torch import devices
+from softnll._core.options import CrossEntropy
+from softnll._core.problem import Problem
+from softnll._kernels.cuda import interface as cuda
+from softnll._kernels.cuda import rows as cuda_rows
+from softnll.torch._base import backend
 
 LOGITS = torch.tensor([[3.0, 0.5, -1.0], [0.0, 2.5, 2.0], [1.0, 1.0, -4.0]])
 TARGETS = torch.tensor([0, 2, 1])
@@ -22,14 +23,14 @@ TARGETS = torch.tensor([0, 2, 1])
 @pytest.fixture
 def cuda_tensors(monkeypatch):
     """Every tensor lies on a device, as far as softnll can tell."""
-    monkeypatch.setattr(devices, "on_cuda", lambda _: True)
+    monkeypatch.setattr(backend, "kind_of", lambda _: "triton")
 
 
 def both_ways(function, inputs, monkeypatch):
     """Return a function's value and gradients on the CPU, and on a device."""
     found = []
     for there in (False, True):
-        monkeypatch.setattr(devices, "on_cuda", lambda _, there=there: there)
+        monkeypatch.setattr(backend, "kind_of", lambda _, there=there: "triton" if there else "cpu")
         given = [each.clone().requires_grad_() for each in inputs]
         value = function(*given)
         found.append((value, torch.autograd.grad(value, given)))
@@ -78,10 +79,10 @@ def test_weights_beyond_float32(row, soft, monkeypatch):
     def loss(x):
         return snt.cross_entropy(x, y, sample_weight=torch.tensor([1e40], dtype=torch.float64), reduction="sum")
 
-    monkeypatch.setattr(devices, "on_cuda", lambda _: False)
+    monkeypatch.setattr(backend, "kind_of", lambda _: "cpu")
     x = torch.tensor([row], requires_grad=True)
     (expected,) = torch.autograd.grad(loss(x), x)
-    monkeypatch.setattr(devices, "on_cuda", lambda _: True)
+    monkeypatch.setattr(backend, "kind_of", lambda _: "triton")
     (got,) = torch.autograd.grad(loss(x), x)
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=0.0)
 

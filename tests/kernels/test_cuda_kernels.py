@@ -6,6 +6,7 @@ Bounds in units in the last place are claimed of a GPU only; what the interprete
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from cases import COMBINATIONS, HARD, LOGITS, SOFT
-from softnll.kernels import cpu, cuda
-from softnll.objective import CrossEntropy
-from softnll.problem import Problem
+from softnll._core.options import CrossEntropy
+from softnll._core.problem import Problem
+from softnll._kernels.cpu import interface as cpu
+from softnll._kernels.cuda import interface as cuda
 from triton_backend import on_device
 
 SHAPES = [(1, 1), (3, 2), (7, 10), (5, 16), (2, 17), (300, 3), (3, 100), (2, 1000), (1, 2049)]
@@ -176,17 +178,16 @@ def test_a_gradient_that_is_made_is_left_alone():
     grad = torch.empty_like(problem.x)
     _, m, r = cuda.forward(problem, grad)
     held = torch.full_like(grad, 7.0)
-    cuda.backward(problem, m, r, held, torch.tensor(1.0), made=True)
+    cuda.backward(problem, m, r, held, torch.tensor(1.0), filled=True)
     assert (held == 7).all()
-    cuda.backward(problem, m, r, held, torch.tensor(2.0), made=True)
+    cuda.backward(problem, m, r, held, torch.tensor(2.0), filled=True)
     torch.testing.assert_close(held, 2 * grad, rtol=1e-6, atol=0)
 
 
 def test_soft_targets_of_any_stride():
     q = np.asfortranarray(SOFT)
     problem = Problem(LOGITS, CrossEntropy(), None, q)
-    given = on_device(problem)
-    given.q = torch.from_numpy(SOFT.T.copy()).t()
+    given = replace(on_device(problem), q=torch.from_numpy(SOFT.T.copy()).t())
     out = torch.empty_like(given.x)
     loss = cuda.forward_backward(given, out)
     expected, wanted = through_cpu(problem)

@@ -1,12 +1,18 @@
-"""The cache of compiled kernels on disk, as processes that start together use it."""
+"""The cache of compiled kernels on disk: when it is used, and by processes that start together."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from numba import types
+
+import softnll
+from softnll._kernels.cpu import by_row, by_tile, jit, soft_targets
 
 CODE = """
 import hashlib
@@ -38,12 +44,57 @@ def test_processes_that_compile_at_once(tmp_path):
     assert {out for out, _ in (*results, after)} == {alone[0]}
 
 
+def test_the_cache_depends_on_the_kernels_of_the_cpu_alone(tmp_path):
+    """An edit of a file that they import from invalidates it; an edit of a file elsewhere does not."""
+    package = tmp_path / "softnll"
+    shutil.copytree(Path(softnll.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    edited = ["", "_core/problem.py", "_kernels/reference.py", "_kernels/cuda/rows.py", "_kernels/cpu/sweep.py"]
+    code = f"""
+import importlib
+import pathlib
+from softnll._kernels.cpu import jit
+assert jit.__file__.startswith({str(tmp_path)!r})
+for name in {edited}:
+    if name:
+        with open(pathlib.Path({str(package)!r}) / name, "a") as file:
+            file.write("# an edit")
+    print(importlib.reload(jit)._KernelCache._sources)
+"""
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True)
+    before, *after = done.stdout.split()
+    assert [each == before for each in after] == [True, True, True, False]
+
+
+def test_kernels_of_one_kind_have_the_same_parameters():
+    """They are called by position, from one place."""
+    losses = {jit.parameters_of(each.losses) for each in (by_row, by_tile, soft_targets)}
+    gradients = {jit.parameters_of(each.gradients) for each in (by_row, by_tile, soft_targets)}
+    assert losses == gradients
+    for several in (
+        losses,
+        {jit.parameters_of(each.normalise) for each in (by_row, by_tile)},
+        {jit.parameters_of(each.logsumexp) for each in (by_row, by_tile)},
+    ):
+        assert len(several) == 1
+
+
+def test_each_parameter_has_a_type():
+    def double(value):
+        return value + value
+
+    assert jit.built(double, types.float64, value=types.float64)(2.0) == 4
+    for wrong in ({}, {"values": types.float64}, {"value": types.float64, "more": types.float64}):
+        with pytest.raises(TypeError, match="double has the parameters"):
+            jit.built(double, types.float64, **wrong)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to CPUs")
 def test_threads_are_no_more_than_the_cpus_of_this_process():
     code = """
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from softnll.kernels.threads import thread_count
+from softnll._kernels.cpu.threads import thread_count
 print(thread_count())
 """
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-import ml_dtypes
 import numba
 import numpy as np
 import pytest
+from kernel_helpers import KINDS
 
-from softnll.kernels import elementary, simd
-from softnll.kernels.compile import fuses
-from softnll.kernels.rows import address_of, lanes_of
+from softnll._kernels.cpu import elementary, logarithm, simd
+from softnll._kernels.cpu.jit import fuses
+from softnll._kernels.cpu.row_memory import address_of, lanes_of
 
 BOUND = 1.0 if fuses() else 1.25  # in units in the last place: two roundings more where nothing is fused
 STEP = 1 if os.environ.get("SOFTNLL_EXHAUSTIVE") else 211
@@ -32,9 +32,9 @@ def logarithms(x, out, short):
     for k in range(0, x.shape[0], 8):
         v = simd.load(address_of(x) + 8 * k, np.float64)
         if short:
-            simd.store(address_of(out) + 8 * k, elementary.log_rest(v, np.float32), np.float64)
+            simd.store(address_of(out) + 8 * k, logarithm.log_rest(v, np.float32), np.float64)
         else:
-            simd.store(address_of(out) + 8 * k, elementary.log_rest(v, np.float64), np.float64)
+            simd.store(address_of(out) + 8 * k, logarithm.log_rest(v, np.float64), np.float64)
 
 
 def padded(values, dtype):
@@ -108,15 +108,10 @@ def moved(source, target, count):
         simd.store(address_of(target), simd.load(address_of(source), source.dtype), target.dtype)
 
 
-@pytest.mark.parametrize("name", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", list(KINDS))
 def test_loads_and_stores(name):
     """Whole and in part, every element kind; nothing beyond the part is written."""
-    kind, bits = {
-        "float32": (np.float32, np.float32),
-        "float64": (np.float64, np.float64),
-        "bfloat16": (ml_dtypes.bfloat16, np.uint16),
-        "float16": (np.float16, np.int16),
-    }[name]
+    kind, bits = KINDS[name]
     x = np.random.default_rng(0).normal(size=16).astype(kind)
     for count in range(1, 17 if name != "float64" else 9):
         out = np.zeros(16, kind)
@@ -130,7 +125,7 @@ def rounded_to(source, target):
     simd.store(address_of(target), simd.load(address_of(source), source.dtype), target.dtype)
 
 
-@pytest.mark.parametrize(("kind", "bits"), [(ml_dtypes.bfloat16, np.uint16), (np.float16, np.int16)])
+@pytest.mark.parametrize(("kind", "bits"), [KINDS["bfloat16"], KINDS["float16"]])
 def test_half_types_round_to_nearest_even(kind, bits):
     rng = np.random.default_rng(1)
     for _ in range(200):

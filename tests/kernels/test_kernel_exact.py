@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import oracle
-from softnll.kernels import cpu, loops, running
-from softnll.problem import Problem
+from softnll._core.problem import Problem
+from softnll._kernels.cpu import execute
+from softnll._kernels.cpu import interface as cpu
+from softnll._kernels.cpu import scalar_interface as scalar
 
 wide = np.longdouble
 REACH = {"float16": 16.0, "bfloat16": 100.0, "float32": 106.0, "float64": 750.0}
@@ -129,7 +131,7 @@ def test_a_largest_entry_after_the_guess_and_a_small_scale(place, gap):
     grad, want = np.empty_like(x), np.empty(x.shape)
     problem = Problem(x, y=y, s=s, divisor=65536.0)
     cpu.forward_backward(problem, grad)
-    loops.forward_backward(Problem(x.astype(np.float64), y=y, s=s, divisor=65536.0), want)
+    scalar.forward_backward(Problem(x.astype(np.float64), y=y, s=s, divisor=65536.0), want)
     assert np.allclose(grad, want, rtol=1e-6, atol=1e-44)
     _, m, r = cpu.forward(problem)
     cpu.backward(problem, m, r, grad)
@@ -145,8 +147,8 @@ def test_half_types_are_rounded_once(kind):
 
 
 @pytest.mark.parametrize("n", [5, 70, 200])
-def test_odd_places(n, real):
-    """One +∞ or NaN at each place, rows that take no part and hold NaN: only their own row knows, in place too."""
+def test_nan_and_infinity_at_each_place(n, real):
+    """One +∞ or NaN at each place, rows that take no part and hold NaN: other rows stay the same, in place too."""
     clean = np.random.default_rng(n).normal(size=(3 * n + 1, n)).astype(real)
     x, y = clean.copy(), np.arange(3 * n + 1) % n
     s, at = np.ones(len(x)), np.arange(n)
@@ -181,7 +183,7 @@ def test_every_alignment(n, monkeypatch, real):
     y, want = np.arange(18) % n, np.empty_like(base)
     loss = cpu.forward_backward(Problem(base, y=y), want)
     for streamed in (1 << 60, 0):
-        monkeypatch.setattr(running, "_STREAMED", streamed)
+        monkeypatch.setattr(execute, "_STREAMED", streamed)
         for offset in range(64 // real.itemsize):
             x = np.full(18 * n + 64, 9, real)
             out = np.full(18 * n + 64, 7, real)

@@ -13,9 +13,9 @@ CODE = """
 import ctypes
 import numpy as np
 import softnll as sn
-from softnll.kernels import cpu
-from softnll.objective import CrossEntropy
-from softnll.problem import Problem
+from softnll._kernels.cpu import interface as cpu
+from softnll._core.options import CrossEntropy
+from softnll._core.problem import Problem
 
 assert ctypes.CDLL(None).mallopt(-3, 1024) == 1
 for real in (np.float32, np.float64):

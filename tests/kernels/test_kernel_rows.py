@@ -1,35 +1,16 @@
-"""The vector kernels against their plain twin: every length, the odd rows, places, strides, streams."""
+"""The vector kernels against their scalar twin: lengths, rows with NaN or infinities, places, strides, streams."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from kernel_helpers import LENGTHS, close, outputs
 
-from softnll.kernels import cpu, loops, running
-from softnll.objective import CrossEntropy
-from softnll.problem import Problem
-
-LENGTHS = [*range(1, 70), 127, 128, 129, 150, 159, 160, 161, 162, 255, 256, 257, 300, 511, 4095, 4096, 4097]
-
-
-def run(kernels, x, y, out=None, **options):
-    """Return losses, gradient, softmax, log-probabilities and lse of a kernels module."""
-    problem = Problem(x, y=y, **options)
-    grad = np.empty(x.shape, x.dtype) if out is None else out
-    p, log_p = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-    kernels.softmax(Problem(x), p)
-    kernels.log_softmax(Problem(x), log_p)
-    lse = kernels.logsumexp(Problem(x))
-    loss = kernels.forward_backward(problem, grad)
-    return loss, grad, p, log_p, lse
-
-
-def agree(got, want, dtype, units=8):
-    eps = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}[np.dtype(dtype).name]
-    least = {"float32": 1e-44, "float64": 1e-320, "float16": 6e-8, "bfloat16": 1e-40}[np.dtype(dtype).name]
-    for a, b in zip(got, want, strict=True):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)  # noqa: PLW2901
-        assert np.allclose(a, b, rtol=units * eps, atol=least, equal_nan=True)
+from softnll._core.options import CrossEntropy
+from softnll._core.problem import Problem
+from softnll._kernels.cpu import execute
+from softnll._kernels.cpu import interface as cpu
+from softnll._kernels.cpu import scalar_interface as scalar
 
 
 @pytest.mark.parametrize("n", LENGTHS)
@@ -38,7 +19,7 @@ def test_every_length(n, real):
     N = 19 if n < 300 else 3
     x = (rng.normal(size=(N, n)) * 6).astype(real)
     y = rng.integers(0, n, N)
-    agree(run(cpu, x, y), run(loops, x, y), real)
+    close(outputs(cpu, x, y), outputs(scalar, x, y), real)
 
 
 @pytest.mark.parametrize("n", [3, 10, 170, 300])
@@ -46,12 +27,12 @@ def test_half_types(n, dtype):
     rng = np.random.default_rng(n)
     x = (rng.normal(size=(19, n)) * 4).astype(dtype)
     y = rng.integers(0, n, 19)
-    agree(run(cpu, x, y), run(loops, x, y), dtype)
+    close(outputs(cpu, x, y), outputs(scalar, x, y), dtype)
 
 
 @pytest.mark.parametrize("n", [7, 70, 170, 600])
-def test_odd_rows_are_whole_and_others_untouched(n, real):
-    """NaN at every place, one and two +∞, all −∞, a −∞ head: what the plain loops say, also in place."""
+def test_rows_with_nan_or_infinity_are_whole_and_others_untouched(n, real):
+    """NaN at every place, one and two +∞, all −∞, a −∞ head: what the scalar kernels say, also in place."""
     rng = np.random.default_rng(n)
     x = rng.normal(size=(n + 6, n)).astype(real)
     x[np.arange(n), np.arange(n)] = np.nan
@@ -60,9 +41,9 @@ def test_odd_rows_are_whole_and_others_untouched(n, real):
     x[n + 2] = -np.inf
     x[n + 3, : n - 1] = -np.inf
     y = rng.integers(0, n, len(x))
-    want = run(loops, x, y)
-    got = run(cpu, x, y)
-    agree(got, want, real)
+    want = outputs(scalar, x, y)
+    got = outputs(cpu, x, y)
+    close(got, want, real)
     assert np.isnan(got[2][:n]).all()
     assert np.isfinite(got[2][n + 4 :]).all()
     same = x.copy()
@@ -82,7 +63,7 @@ def test_a_spike_wherever_it_is(spike, at, real):
     x[1, :300] = -np.inf
     x[2] -= real.type(spike / 2)
     y = np.full(4, 500)
-    agree(run(cpu, x, y), run(loops, x, y), real)
+    close(outputs(cpu, x, y), outputs(scalar, x, y), real)
 
 
 def test_subnormal_results(real):
@@ -117,20 +98,20 @@ def test_loss_gradient_and_backward_are_one(n, real):
     assert np.array_equal(grad, again)
     assert not grad[3].any()
     plain = np.empty_like(x)
-    agree((loss,), (loops.forward_backward(problem, plain),), real, 32)
+    close((loss,), (scalar.forward_backward(problem, plain),), real, 32)
     at = np.arange(37), y  # here the z-loss' part may cancel p − 1: digits of both, not of their sum
     assert (np.abs(grad[at] - plain[at].astype(np.float64)) <= 8 * np.finfo(real).eps * w[y] * s / 11).all()
     grad[at] = plain[at] = 0
-    agree((grad,), (plain,), real, 32)
-    agree((m, r), loops.forward(problem)[1:], real)
+    close((grad,), (plain,), real, 32)
+    close((m, r), scalar.forward(problem)[1:], real)
 
 
 def test_streamed_outputs_are_the_same(monkeypatch, real):
     x = np.random.default_rng(1).normal(size=(9, 333)).astype(real)
     y = np.arange(9)
-    want = run(cpu, x, y)
-    monkeypatch.setattr(running, "_STREAMED", 0)
-    for got, expected in zip(run(cpu, x, y), want, strict=True):
+    want = outputs(cpu, x, y)
+    monkeypatch.setattr(execute, "_STREAMED", 0)
+    for got, expected in zip(outputs(cpu, x, y), want, strict=True):
         assert np.array_equal(got, expected)
 
 
@@ -160,22 +141,22 @@ def test_places_and_strides(n, real):
 def test_both_kinds_of_kernel_agree(monkeypatch, real):
     rng = np.random.default_rng(3)
     x, y = (rng.normal(size=(33, 40)) * 5).astype(real), rng.integers(0, 40, 33)
-    tiles = run(cpu, x, y)
-    monkeypatch.setattr(running, "_FEW", 0)
-    agree(run(cpu, x, y), tiles, real, 4)
+    tiles = outputs(cpu, x, y)
+    monkeypatch.setattr(execute, "_FEW", 0)
+    close(outputs(cpu, x, y), tiles, real, 4)
 
 
 @pytest.mark.parametrize("weight", [1e-30, 1e-12, 1e12, 1e30])
 @pytest.mark.parametrize("n", [6, 200])
 def test_extreme_weights(weight, n, real):
-    """Scales that a vector kernel cannot take go to the plain loops."""
+    """Scales that a vector kernel cannot take go to the plain scalar."""
     x = np.zeros((3, n), real)
     x[:, 0] = 90
     x[1, 1] = 88
     y, s = np.array([0, 1, 2]), np.array([weight, 1.0, weight])
     out, want = np.empty_like(x), np.empty_like(x)
     got = cpu.forward_backward(Problem(x, y=y, s=s), out)
-    agree((got, out), (loops.forward_backward(Problem(x, y=y, s=s), want), want), real, 16)
+    close((got, out), (scalar.forward_backward(Problem(x, y=y, s=s), want), want), real, 16)
 
 
 @pytest.mark.parametrize("n", [5, 200])
@@ -188,15 +169,15 @@ def test_masks_and_temperatures(n, real):
     for options in ({"where": where}, {"tau": tau}, {"where": where, "tau": tau}):
         out, want = np.empty_like(x), np.empty_like(x)
         got = cpu.forward_backward(Problem(x, y=y, **options), out)
-        agree((got, out), (loops.forward_backward(Problem(x, y=y, **options), want), want), real, 16)
+        close((got, out), (scalar.forward_backward(Problem(x, y=y, **options), want), want), real, 16)
         for name in ("softmax", "log_softmax"):
             getattr(cpu, name)(Problem(x, **options), out)
-            getattr(loops, name)(Problem(x, **options), want)
-            agree((out,), (want,), real, 16)
+            getattr(scalar, name)(Problem(x, **options), want)
+            close((out,), (want,), real, 16)
 
 
 def test_what_the_backward_is_given_is_only_read(real):
-    """Also where a row is left to the plain loops; m and r may be read-only."""
+    """Also where a row is left to the scalar kernels; m and r may be read-only."""
     x = np.zeros((3, 5), real)
     x[1, 0] = np.nan
     problem = Problem(x, y=np.array([0, 1, 2]))

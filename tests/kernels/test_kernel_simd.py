@@ -8,20 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ml_dtypes
 import numba
 import numpy as np
 import pytest
+from kernel_helpers import KINDS
 
-from softnll.kernels import simd
-from softnll.kernels.rows import address_of
+from softnll._kernels.cpu import simd
+from softnll._kernels.cpu.row_memory import address_of
 
-KINDS = {
-    "float32": (np.float32, np.float32),
-    "float64": (np.float64, np.float64),
-    "bfloat16": (ml_dtypes.bfloat16, np.uint16),
-    "float16": (np.float16, np.int16),
-}
 GUARD = 24  # entries before and after that nothing may touch
 
 

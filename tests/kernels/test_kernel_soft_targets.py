@@ -1,17 +1,17 @@
-"""The vector kernels of soft and smoothed targets, against their plain twin and against wider arithmetic."""
+"""The vector kernels of soft and smoothed targets, against their scalar twin and against wider arithmetic."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from kernel_helpers import EPS, LENGTHS, agree, distributions, losses_and_gradients
 
 import softnll as sn
-from softnll.kernels import cpu, loops
-from softnll.objective import CrossEntropy
-from softnll.problem import Problem
+from softnll._core.options import CrossEntropy
+from softnll._core.problem import Problem
+from softnll._kernels.cpu import interface as cpu
+from softnll._kernels.cpu import scalar_interface as scalar
 
-LENGTHS = [*range(1, 40), 63, 64, 65, 100, 127, 128, 129, 257, 300, 1000, 4097]
-EPS = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 RARE = {
     "plain": {},
     "smoothing": {"label_smoothing": 0.1},
@@ -19,47 +19,6 @@ RARE = {
     "z-loss": {"label_smoothing": 0.1, "z_loss": 1e-2},
     "temperature": {"label_smoothing": 0.1, "temperature": 0.7},
 }
-
-
-def distributions(rng, n_rows, n, dtype):
-    """Soft targets: some flat, some nearly sure, some with zeros."""
-    q = rng.dirichlet(np.ones(n), n_rows) ** rng.integers(1, 6, (n_rows, 1))
-    q[::3][q[::3] < 0.5 / n] = 0
-    q[:, 0] += 1e-3
-    return (q / q.sum(axis=1, keepdims=True)).astype(dtype)
-
-
-def results(kernels, problem):
-    """Return losses and gradient in one pass, and losses, m, r and gradient in two."""
-    grad, again = np.empty(problem.x.shape, problem.x.dtype), np.empty(problem.x.shape, problem.x.dtype)
-    loss = kernels.forward_backward(problem, grad)
-    alone, m, r = kernels.forward(problem)
-    kernels.backward(problem, m, r, again)
-    return loss, grad, alone, m, r, again
-
-
-def agree(problem, units=6):
-    """Compare with the plain loops, in units of the largest term of a row; return what was computed."""
-    got, want = results(cpu, problem), results(loops, problem)
-    dtype = np.dtype(problem.x.dtype).name
-    eps = EPS[dtype]
-    wide = EPS["float64" if dtype == "float64" else "float32"]
-    for index in (0, 2):
-        size = np.maximum(np.abs(want[index]), 1)
-        with np.errstate(invalid="ignore"):
-            bad = ~(np.abs(got[index] - want[index]) <= units * wide * size)
-        assert (np.isnan(want[index]) == np.isnan(got[index])).all()
-        assert not bad[np.isfinite(want[index])].any()
-        assert (got[index] == want[index])[np.isinf(want[index])].all()
-    scale = np.ones(len(problem.x)) if problem.s is None else problem.s
-    scale = scale * (1 if problem.w is None else max(problem.w.max(), 1)) / problem.objective.temperature
-    for index in (1, 5):
-        a, b = np.asarray(got[index], np.float64), np.asarray(want[index], np.float64)
-        assert (np.isnan(a) == np.isnan(b)).all()
-        with np.errstate(invalid="ignore"):
-            assert (np.nan_to_num(np.abs(a - b)) <= units * eps * scale[:, None] / problem.divisor).all()
-    assert np.array_equal(got[0], got[2], equal_nan=True)
-    return got
 
 
 @pytest.mark.parametrize("n", LENGTHS)
@@ -71,16 +30,16 @@ def test_every_length(n, real):
     agree(Problem(x, CrossEntropy(label_smoothing=0.1), y=y, divisor=float(N)))
 
 
-def test_ordinary_rows_are_not_left_to_the_plain_loops(monkeypatch, dtype):
+def test_ordinary_rows_are_not_left_to_the_scalar_kernels(monkeypatch, dtype):
     def never(*_):
         raise AssertionError
 
-    monkeypatch.setattr(loops, "losses", never)
-    monkeypatch.setattr(loops, "backward", never)
+    monkeypatch.setattr(scalar, "losses", never)
+    monkeypatch.setattr(scalar, "backward", never)
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(20, 50)) * 5).astype(dtype), rng.integers(0, 50, 20)
-    results(cpu, Problem(x, q=distributions(rng, 20, 50, dtype)))
-    results(cpu, Problem(x, CrossEntropy(label_smoothing=0.1, z_loss=1e-3, temperature=2.0), y=y))
+    losses_and_gradients(cpu, Problem(x, q=distributions(rng, 20, 50, dtype)))
+    losses_and_gradients(cpu, Problem(x, CrossEntropy(label_smoothing=0.1, z_loss=1e-3, temperature=2.0), y=y))
 
 
 @pytest.mark.parametrize("options", RARE.values(), ids=RARE)
@@ -107,8 +66,8 @@ def test_a_temperature_a_row(real):
 
 
 @pytest.mark.parametrize("n", [7, 170])
-def test_odd_rows(n, real):
-    """NaN, infinities with and without mass, no mass, a target that is no class, masses beyond the usual."""
+def test_rows_that_are_left_to_the_scalar_kernels(n, real):
+    """NaN, infinities with and without mass, no mass, a target that is no class, masses out of range."""
     rng = np.random.default_rng(n)
     x, q = rng.normal(size=(12, n)).astype(real), distributions(rng, 12, n, real)
     x[0, n // 2] = np.nan
@@ -150,7 +109,7 @@ def test_gaps_between_entries_and_in_place(real):
     assert np.array_equal(same, want)
 
 
-def test_masks_go_through_the_plain_loops(real):
+def test_masks_go_through_the_scalar_kernels(real):
     rng = np.random.default_rng(3)
     x, where = rng.normal(size=(6, 40)).astype(real), rng.random((6, 40)) < 0.7
     where[:, 0] = True
@@ -217,7 +176,7 @@ def test_scales_beyond_float32():
     q[:, 0] = q[:, 300] = 0.5
     got, want = np.empty_like(x), np.empty(x.shape)
     cpu.forward_backward(Problem(x, q=q, divisor=65536.0), got)
-    loops.forward_backward(Problem(x.astype(np.float64), q=q, divisor=65536.0), want)
+    scalar.forward_backward(Problem(x.astype(np.float64), q=q, divisor=65536.0), want)
     assert np.allclose(got, want, rtol=1e-6, atol=0)
     x, q = np.array([[0, 1], [2, 0]], np.float32), np.array([[0.5, 0.5], [1e39, 1e39]])
     with np.errstate(all="raise"):
@@ -227,7 +186,7 @@ def test_scales_beyond_float32():
         impossible = np.array([[0, -np.inf]], np.float32)
         assert cpu.losses(Problem(impossible, CrossEntropy(label_smoothing=1e-46), y=np.array([0])))[0] == np.inf
         assert cpu.losses(Problem(impossible, q=np.ones((1, 2)) / 2, w=np.array([1, 1e-46])))[0] == np.inf
-    assert np.isclose(loss[1], loops.losses(Problem(x, q=q, s=np.array([1, 1e-30])), None)[0][1], rtol=1e-12)
+    assert np.isclose(loss[1], scalar.losses(Problem(x, q=q, s=np.array([1, 1e-30])), None)[0][1], rtol=1e-12)
 
 
 def test_a_normaliser_beyond_float64():

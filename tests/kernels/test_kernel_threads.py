@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import softnll as sn
-from softnll.kernels.threads import for_rows, thread_count
+from softnll._kernels.cpu.threads import for_rows, thread_count
 
 
 @pytest.mark.parametrize("shape", [(40_000, 10), (3001, 300)])

@@ -17,7 +17,11 @@ OPTIONS = [
     {"sample_weight": [0.5, 2.0, 1.0], "reduction": "sum", "softcap": 2.0},
     {"where": cases.MASK, "label_smoothing": 0.1, "softcap": 4.0, "z_loss": 0.1},
 ]
-EVERY = [(options, kind) for options in OPTIONS for kind in ("hard", "soft")]
+EVERY = [
+    pytest.param(options, kind, marks=[pytest.mark.needs("masks")] if "where" in options else [])
+    for options in OPTIONS
+    for kind in ("hard", "soft")
+]
 
 
 def targets(kind, options):

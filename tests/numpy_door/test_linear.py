@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import softnll as sn
-from softnll.gemm import multiply
-from softnll.plan import ALL_GRADIENTS, Sizes, default_max_bytes, make_plan
+from softnll._core.plan import ALL_GRADIENTS, Sizes, default_max_bytes, make_plan
+from softnll._numpy.blas import multiply
 
 MIB = 1 << 20
 
@@ -177,6 +177,55 @@ def test_memory_stays_within_max_bytes(gradients, dtype, ignored, soft, max_byte
     assert allowed < working / 1.3, "the test would not see logits that are held whole"
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("max_bytes", [MIB, 3 * MIB])
+@pytest.mark.parametrize(
+    ("dtype", "soft", "options"),
+    [
+        (np.float32, None, {"softcap": 5.0}),
+        (np.float64, None, {"softcap": 5.0, "label_smoothing": 0.1, "z_loss": 1e-4}),
+        (np.float32, np.float32, {"softcap": 5.0}),
+        (np.float64, np.float16, {}),
+        (np.float64, np.float32, {"sample_weight": None}),
+        (np.float32, np.float64, {"softcap": 5.0, "sample_weight": None}),
+        (np.float32, np.float16, {"label_smoothing": 1e-300}),
+        (np.float64, None, {"temperature": 1e-4, "sample_weight": None, "class_weight": 1e-30}),
+    ],
+)
+def test_memory_of_all_threads_stays_within_max_bytes(monkeypatch, gradients, max_bytes, dtype, soft, options):
+    """Scratch of the soft cap, of targets of another width and of rows for the scalar kernels, in eight threads."""
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "8")
+    N, H, C = 1500, 16, 3000
+    features, weight, _, y = problem(N, H, C, dtype)
+    options = dict(options)
+    if "sample_weight" in options:
+        options["sample_weight"] = np.where(np.arange(N) % 5 == 0, 0.0, 1.0)
+    if "class_weight" in options:
+        options["class_weight"] = np.full(C, options["class_weight"])
+    if soft is not None:
+        y = np.full((N, C), 1 / C, soft)
+    function = sn.linear_cross_entropy_and_grad if gradients else sn.linear_cross_entropy
+    weights = {"sample_weight": options["sample_weight"][:80]} if "sample_weight" in options else {}
+    function(features[:80], weight, y[:80], check=False, **options | weights)  # compiles, and starts the threads
+    gc.collect()
+    tracemalloc.start()
+    function(features, weight, y, max_bytes=max_bytes, check=False, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - (features.nbytes + weight.nbytes if gradients else 0) <= max_bytes
+
+
+@pytest.mark.parametrize("options", [{}, {"softcap": 5.0}, {"label_smoothing": 0.1}])
+def test_the_least_max_bytes_that_the_error_names_is_enough(options):
+    features, weight, _, y = problem(30, 8, 2000)
+    with pytest.raises(ValueError, match=r"max_bytes is 1000; allowed: at least (\d+)") as raised:
+        sn.linear_cross_entropy_and_grad(features, weight, y, max_bytes=1000, **options)
+    least = int(str(raised.value).split("at least ")[1].split(",")[0])
+    sn.linear_cross_entropy_and_grad(features, weight, y, max_bytes=least, **options)
+    with pytest.raises(ValueError, match="max_bytes"):
+        sn.linear_cross_entropy_and_grad(features, weight, y, max_bytes=least - 1, **options)
+
+
 @pytest.mark.parametrize(
     "shape", [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1), (0, 4, 5), (3, 0, 5), (3, 4, 0)]
 )
@@ -196,13 +245,13 @@ def test_plan():
     assert default_max_bytes(0, 10, 10, 4) == 32 * MIB
     assert default_max_bytes(1 << 40, 8192, 128_256, 4) == 8192 * 128_256 * 4 // 8
     assert default_max_bytes(400 * MIB, 1 << 20, 1 << 20, 4) == 100 * MIB
-    plan = make_plan(Sizes(8192, 32_000, 1024, 4, wanted=ALL_GRADIENTS), 128 * MIB)
+    plan = make_plan(Sizes(8192, 32_000, 1024, 4, 4, wanted=ALL_GRADIENTS), 128 * MIB)
     assert plan.rows * plan.chunks >= 8192
     assert plan.working_bytes <= 128 * MIB
     assert plan.accumulator_bytes == 0
     assert plan.classes == 32_000
     half = make_plan(
-        Sizes(8192, 32_000, 1024, 4, gather=True, convert=True, widens=True, wanted=ALL_GRADIENTS), 128 * MIB
+        Sizes(8192, 32_000, 1024, 4, 4, gather=True, convert=True, widens=True, wanted=ALL_GRADIENTS), 128 * MIB
     )
     assert half.classes < 32_000
     assert half.working_bytes <= 128 * MIB

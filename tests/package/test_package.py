@@ -1,4 +1,4 @@
-"""What importing costs, that documentation runs, and what happens where a compiler or a cache is missing."""
+"""What importing costs, that documentation runs, what CI runs, and what happens without a compiler or a cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import doctest
 import importlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_import_loads_numpy_only():
 
 
 def test_the_import_test_can_fail():
-    assert "numba" in loaded_by("import softnll.kernels.cpu")
+    assert "numba" in loaded_by("import softnll._kernels.cpu.interface")
 
 
 def test_names():
@@ -53,20 +54,59 @@ def test_names():
 
 def test_explain_stays_the_function_after_its_module_is_imported():
     assert (
-        run("import softnll.explanation, softnll as sn; from softnll import explain; print(callable(sn.explain))")
+        run(
+            "import softnll._inspection.explain.explanation, softnll as sn; from softnll import explain; "
+            "print(callable(sn.explain))"
+        )
         == "True"
     )
 
 
+ROOT = Path(__file__).parents[2]
 MODULES = [each.name for each in pkgutil.walk_packages(sn.__path__, "softnll.")]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")), *ROOT.glob("src/**/*.md"))
+SLOW = {"torch.md": [pytest.mark.slow]}  # it compiles
+DOCUMENTS = [pytest.param(path, marks=SLOW.get(path.name, [])) for path in PAGES if ">>> " in path.read_text()]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_doctests(name):
-    if name == "softnll.__main__":
-        return
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_examples_in_documents(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    failed, _ = doctest.testfile(str(path), module_relative=False)
+    assert failed == 0
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_paths_in_documents_exist(path):
+    """Links to files, and Python files in backticks; the log keeps the names of its time."""
+    text = path.read_text()
+    missing = {link for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text) if not (path.parent / link).exists()}
+    if path.name != "log.md":
+        folders = (path.parent, ROOT, ROOT / "src/softnll")
+        for name in re.findall(r"`([\w*{},/-]+/[\w*{},-]+\.py)`", text):
+            if not any(list(folder.glob(name)) for folder in folders):
+                missing.add(name)
+    assert not missing
+
+
+def test_ci_runs_the_readme_command_and_what_it_leaves_out():
+    ci = (ROOT / ".ci/run").read_text()
+    steps = [line for line in ci.splitlines() if line.startswith(("pytest", "python tools"))]
+    assert steps == ["pytest -m slow --durations=25", "python tools/house.py --check"]
+    found = subprocess.run(
+        ["bash", "-c", next(line for line in ci.splitlines() if line.startswith("command=")) + '; echo "$command"'],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert found.stdout == "pip install -e '.[test]' && pytest\n"
 
 
 @pytest.mark.parametrize("package", [sn, snt])

@@ -11,7 +11,7 @@ nbformat = pytest.importorskip("nbformat", reason="the tutorial is executed with
 nbclient = pytest.importorskip("nbclient", reason="the tutorial is executed with nbclient, nbformat and ipykernel")
 pytest.importorskip("ipykernel", reason="the tutorial is executed with nbclient, nbformat and ipykernel")
 
-TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.ipynb"
 
 
 def printed(cell):

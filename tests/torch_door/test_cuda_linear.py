@@ -9,11 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import interpreter  # noqa: F401 - mends Triton's
 import softnll.torch as snt
-from softnll.kernels import cuda as kernels
-from softnll.objective import CrossEntropy
-from softnll.problem import Problem
-from softnll.torch import cuda_products, devices
-from softnll.torch.cuda_lift import lift_of
+from softnll._core.options import CrossEntropy
+from softnll._core.problem import Problem
+from softnll._kernels.cuda import interface as kernels
+from softnll.torch._base import backend
+from softnll.torch._base import matmul as cuda_products
+from softnll.torch._base.float16_scale import scale_of
 from torch_cases import float64
 from triton_backend import coarse
 
@@ -36,7 +37,7 @@ PAIRS = [(name, kind) for name in CASES for kind in ("hard", "soft", "sparse") i
 @pytest.fixture
 def cuda(monkeypatch):
     """Every tensor lies on a device, as far as softnll can tell; few programs, as the interpreter takes 50 ms each."""
-    monkeypatch.setattr(devices, "on_cuda", lambda _: True)
+    monkeypatch.setattr(backend, "kind_of", lambda _: "triton")
     monkeypatch.setattr(kernels, "tile_of", coarse)
 
 
@@ -63,13 +64,13 @@ def test_float16_keeps_what_a_gradient_scaler_lifts(name, targets, held, monkeyp
         y = torch.softmax(float64(256, 400, seed=9), 1) * 3
     if targets == "sparse":
         y = snt.SparseTargets(torch.stack((y, (y + 1) % 400), 1), torch.full((256, 2), 0.5))
-    monkeypatch.setattr("softnll.torch.linear_autograd.immediate", lambda: held)  # made in the forward, or later
+    monkeypatch.setattr("softnll.torch._linear.autograd.immediate", lambda: held)  # made in the forward, or later
     inputs = [each.requires_grad_() for each in (f, W, b)]
     options = CASES[name] | {"max_bytes": 400_000 if targets == "hard" else None}
     loss = snt.linear_cross_entropy(f, W, y, linear_bias=b, **options)
     upstream = torch.full_like(loss, 65536.0) / (256 if name == "none" else 1)
     grads = torch.autograd.grad(loss, inputs, upstream)
-    monkeypatch.setattr(devices, "on_cuda", lambda _: False)
+    monkeypatch.setattr(backend, "kind_of", lambda _: "cpu")
     wide = [each.detach().double().requires_grad_() for each in inputs]
     loss = snt.linear_cross_entropy(*wide[:2], y, linear_bias=wide[2], **CASES[name])
     for got, exact in zip(grads, torch.autograd.grad(loss, wide, upstream.double()), strict=True):
@@ -85,7 +86,7 @@ def test_float16_with_soft_targets_of_hardly_any_mass(monkeypatch):
     q = torch.full((16, 40), 1e-6)
     found = []
     for there in (False, True):
-        monkeypatch.setattr(devices, "on_cuda", lambda _, there=there: there)
+        monkeypatch.setattr(backend, "kind_of", lambda _, there=there: "triton" if there else "cpu")
         inputs = [each.clone().requires_grad_() for each in (f, W)]
         loss = snt.linear_cross_entropy(*inputs, q, label_smoothing=0.1, reduction="sum")
         found.append(torch.autograd.grad(loss, inputs))
@@ -98,7 +99,7 @@ def test_sparse_targets_are_not_taken_for_the_class_that_stands_for_them(monkeyp
     sparse = snt.SparseTargets(torch.tensor([[1, 2], [2, 1], [1, 2]]), torch.full((3, 2), 0.5))
     f, W = float64(3, 2), float64(3, 2, seed=1)
     expected = snt.linear_cross_entropy(f, W, sparse, **options)
-    monkeypatch.setattr(devices, "on_cuda", lambda _: True)
+    monkeypatch.setattr(backend, "kind_of", lambda _: "triton")
     torch.testing.assert_close(snt.linear_cross_entropy(f, W, sparse, **options), expected)
 
 
@@ -122,20 +123,20 @@ def test_the_lift_is_the_largest_power_of_two_that_nothing_leaves_the_range_for(
         ({"temperature": 1e-2}, 1.0, 100.0),
         ({"softcap": 30.0, "z_loss": 1.0}, 1.0, 2 * 31.1 + 1),
     ):
-        lift = lift_of(Problem(None, CrossEntropy(**options), y, divisor=divisor), None, None, W).item()
+        lift = scale_of(Problem(None, CrossEntropy(**options), y, divisor=divisor), None, None, W).item()
         assert 2**14 <= bound * lift < 2**15.01
     problem = Problem(None, CrossEntropy(), y, s=torch.tensor([torch.nan, 4.0]))
-    assert lift_of(problem, torch.tensor([torch.inf, 2.0]), None, W) == 2**11
-    assert lift_of(problem, torch.tensor(0.0), None, W) == 1
+    assert scale_of(problem, torch.tensor([torch.inf, 2.0]), None, W) == 2**11
+    assert scale_of(problem, torch.tensor(0.0), None, W) == 1
     nothing = Problem(None, CrossEntropy(), y, divisor=torch.tensor(0.0, dtype=torch.float64))
-    assert lift_of(nothing, None, None, W) == 1
+    assert scale_of(nothing, None, None, W) == 1
 
 
 @pytest.mark.usefixtures("cuda")
 @pytest.mark.parametrize("max_bytes", [None, 110_000])
 @pytest.mark.parametrize("held", [True, False])
 def test_autocast_changes_nothing(max_bytes, held, monkeypatch):
-    monkeypatch.setattr("softnll.torch.linear_autograd.immediate", lambda: held)
+    monkeypatch.setattr("softnll.torch._linear.autograd.immediate", lambda: held)
     f, W, b, y = layer(torch.float32, 300, 20, 50)
     y[::7] = -100
     found = []

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -54,7 +55,7 @@ def test_inductor():
 
 
 def test_dynamic_shapes():
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
 
     def loss(x, y):
         return snt.cross_entropy(x, y) + snt.logsumexp(x, 1).sum() + snt.softmax(x, 1)[0, 0] + snt.nll_loss(x, y)
@@ -86,7 +87,7 @@ def test_operators_are_what_torch_asks_of_them(name):
     x = float64(3, 4).requires_grad_()
     options = (0.1, 0.01, 2.0, 1.5, -100, "mean", 1, None)
     arguments = {
-        "nll_loss": (x, HARD, WEIGHT, SAMPLES, -100, "none", 1),
+        "nll_loss": (x, HARD, WEIGHT, SAMPLES, None, 0.0, 0.0, None, 1.0, -100, "none", 1, None),
         "cross_entropy": (x, HARD, WEIGHT, SAMPLES, None, *options),
     }.get(name, (x, 1))
     operator = getattr(torch.ops.softnll, name).default
@@ -167,7 +168,7 @@ def test_a_full_graph_of_forward_mode_is_refused(place):
 def test_operators_refuse_tangents(name):
     x = float64(3, 4)
     arguments = {
-        "nll_loss": (HARD, None, None, -100, "none", 1),
+        "nll_loss": (HARD, None, None, None, 0.0, 0.0, None, 1.0, -100, "none", 1, None),
         "cross_entropy": (HARD, None, None, None, 0.0, 0.0, None, 1.0, -100, "mean", 1, None),
     }.get(name, (1,))
     with pytest.raises(NotImplementedError, match="no forward-mode derivative"), forward_ad.dual_level():
@@ -254,3 +255,13 @@ print(before, "torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("function", [snt.nll_loss, snt.cross_entropy])
+def test_a_single_row_with_class_weights_and_its_backward_are_one_graph(function, reduction):
+    x, y = float64(4).requires_grad_(), torch.tensor(2)
+    check = torch.compile(lambda x: function(x, y, WEIGHT, reduction=reduction), fullgraph=True, backend="aot_eager")
+    got, want = check(x), function(x, y, WEIGHT, reduction=reduction)
+    assert torch.equal(got, want)
+    assert torch.equal(*(torch.autograd.grad(each, x)[0] for each in (got, want)))

@@ -160,3 +160,16 @@ def test_gradients_a_sample_of_a_model():
 def test_a_target_out_of_range_is_found_under_transforms():
     with pytest.raises(IndexError, match=r"target\[2\] is 9"):
         grad(lambda x: snt.cross_entropy(x, torch.tensor([0, 1, 9])))(float64(3, 4))
+
+
+@pytest.mark.parametrize("strategy", ["forward-mode", "reverse-mode"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("function", [snt.nll_loss, snt.cross_entropy])
+def test_vectorised_jacobians(function, reduction, strategy):
+    x = float64(3, 4)
+
+    def loss(x):
+        return function(x, torch.tensor([0, 1, -100]), WEIGHT, reduction=reduction)
+
+    jacobian = torch.autograd.functional.jacobian
+    torch.testing.assert_close(jacobian(loss, x, vectorize=True, strategy=strategy), jacobian(loss, x))

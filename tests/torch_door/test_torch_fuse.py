@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import softnll.torch as snt
+from softnll.torch._lazy.tensor import LazyLogits
 from softnll.torch.fuse import FusedLinear
-from softnll.torch.lazy import LazyLogits
 
 F = nn.functional
 B, T, H, C = 2, 5, 6, 7
@@ -253,7 +253,7 @@ def test_a_loss_of_logits_that_were_read_is_exact_as_well():
 
 def test_the_note_comes_once_and_says_what():
     fused = snt.fuse(head(), head="")
-    with pytest.warns(UserWarning, match="argmax reads the logits of a fused head: all 2 . 5 . 7 are made"):
+    with pytest.warns(UserWarning, match="argmax reads the logits of a fused head: all 2 . 5 . 7 are computed"):
         fused(inputs()).argmax(-1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -720,7 +720,7 @@ def test_copies_of_lazy_logits():
     assert np.array_equal(np.asarray(z), expected.numpy())
     assert np.array_equal(z.numpy(), expected.numpy())
     assert z.tolist() == expected.tolist()
-    assert "not made yet" in repr(fused(inputs()))
+    assert "not computed yet" in repr(fused(inputs()))
     assert repr(z) == repr(expected)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import softnll.torch as snt
-from softnll.torch.lazy import LazyLogits
+from softnll.torch._lazy.tensor import LazyLogits
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: fuse is untested on its models"

@@ -11,6 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch.func import grad, hessian, jvp, vmap
 
 import softnll.torch as snt
+from softnll.torch._base import backend
+from softnll.torch._base.device_backend import DeviceBackend
 from torch_cases import HARD, float64
 from torch_linear_cases import Ran, layer
 
@@ -50,6 +52,45 @@ def test_values_and_gradients(name, max_bytes):
             for each in ((got.log_prob, got.entropy, got.lse), expected)
         ]
         torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("compact", ["rows left out", "zeros"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_gradients_on_other_devices(name, dtype, compact, monkeypatch):
+    """By the reference, which makes half products as devices do; a float16 gradient of the logits is scaled."""
+    f, W, b = (each.detach().to(dtype).requires_grad_() for each in layer())
+    upstream = [1e-6 * float64(3, seed=i) for i in range(3)]  # subnormal in float16
+    expected = torch.autograd.grad(reference(f, W, HARD, linear_bias=b, **OPTIONS[name])[:3], (f, W, b), upstream)
+    monkeypatch.setattr(backend, "kind_of", lambda _: "reference")
+    if compact == "zeros":
+        monkeypatch.setattr(DeviceBackend, "reads_sizes", lambda *_: False)
+    got = torch.autograd.grad(
+        floats(f, W, b, **OPTIONS[name]), (f, W, b), [each.to(floats(f, W, b)[0].dtype) for each in upstream]
+    )
+    for a, e in zip(got, expected, strict=True):
+        digits = 1e-13 if dtype == torch.float64 else 2e-3
+        assert (a - e).abs().max() <= digits * e.abs().max() + (0 if dtype == torch.float64 else 6e-8)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_confident_token_still_learns(name):
+    """The gradient at a target whose float32 probability is 1 is the exact one, not 0."""
+    f, W = torch.tensor([[40.0]]), torch.tensor([[1.0], [0.0], [0.0]], requires_grad=True)
+    y, options = torch.tensor([0]), {key: each for key, each in OPTIONS[name].items() if key == "softcap"}
+    options = dict.fromkeys(options, 30.0)
+    got = snt.token_stats(f, W, y, **options)
+    to_W = torch.autograd.grad((got.log_prob + 0.5 * got.entropy).sum(), W)[0]
+    V = W.detach().double().requires_grad_()
+    z = (f.double() @ V.T).squeeze(0)
+    u = z if not options else 30.0 * torch.tanh(z / 30.0)
+    gaps = u - u[0]
+    rest = torch.exp(gaps[1:]).sum()
+    log_prob = -torch.log1p(rest)
+    entropy = torch.log1p(rest) - (torch.exp(gaps[1:]) * gaps[1:]).sum() / (1 + rest)
+    expected = torch.autograd.grad(log_prob + 0.5 * entropy, V)[0]
+    assert (to_W != 0).all()
+    torch.testing.assert_close(to_W.double(), expected, rtol=1e-6, atol=0)
 
 
 def floats(f, W, b, **options):
@@ -149,7 +190,8 @@ def test_compiled():
     run = torch.compile(policy, backend="aot_eager", fullgraph=True)
     results = [(value, *torch.autograd.grad(value, (f, W, b))) for value in (policy(f, W, b), run(f, W, b))]
     torch.testing.assert_close(*results)
-    arguments = (f.detach(), W.detach(), b.detach(), HARD, None, 2.0, 1.0, -100, None, None)
+    tensors = (f.detach(), W.detach(), b.detach(), HARD, None, None, None, None)
+    arguments = (*tensors, 0.0, 0.0, 2.0, 1.0, -100, "none", None, None, None, None)
     torch.library.opcheck(torch.ops.softnll.token_stats.default, arguments)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
+import pickle
 import warnings
 
 import numpy as np
@@ -159,6 +161,29 @@ def test_modules_move_their_weights():
     module = snt.CrossEntropyLoss(torch.rand(4)).double()
     assert module.weight.dtype == torch.float64
     assert repr(module) == repr(torch.nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize(
+    "name", [each for each in ("CrossEntropyLoss", "NLLLoss", "LinearCrossEntropyLoss") if hasattr(torch.nn, each)]
+)
+def test_modules_are_torchs(name):
+    """Frameworks decide by the type of the loss whether a model's outputs are logits."""
+    sizes = (2, 4) if name.startswith("Linear") else ()
+    ours, theirs = (getattr(each, name)(*sizes, weight=torch.rand(4)) for each in (snt, torch.nn))
+    assert isinstance(ours, type(theirs))
+    assert isinstance(ours, torch.nn.modules.loss._WeightedLoss)
+    assert repr(ours) == repr(theirs)
+    assert [*ours.state_dict()] == [*theirs.state_dict()]
+    theirs.load_state_dict(ours.state_dict())
+    for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):  # noqa: S301 - our own
+        assert type(again) is type(ours)
+        assert repr(again) == repr(ours)
+        assert torch.equal(again.weight, ours.weight)
+
+
+def test_modules_show_further_options():
+    assert repr(snt.CrossEntropyLoss(z_loss=0.1, check=True)) == "CrossEntropyLoss(z_loss=0.1, check=True)"
+    assert "options=None, softcap=3.0\n" in repr(snt.LinearCrossEntropyLoss(2, 4, softcap=3.0))
 
 
 def test_worked_numbers():

@@ -1,4 +1,4 @@
-"""Adam: steps from gradients of minibatches."""
+"""The Adam optimiser, for gradients of minibatches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 __all__ = ["Adam"]
 
-_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8  # the paper's
+_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8  # as in the paper
 
 
 @dataclass(slots=True)
 class Adam:
-    """Running means of the gradient and of its square; ``step`` is what to subtract from the parameters.
+    """Running means of the gradient and of its square, from which `step` computes the change of the parameters.
 
     Notes
     -----
@@ -28,11 +28,11 @@ class Adam:
     square: NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin at 0; the bias that leaves is corrected in each step."""
+        """Set both means to 0; `step` corrects the bias that this causes."""
         self.mean, self.square = np.zeros((2, self.size))
 
     def step(self, gradient: NDArray[np.float64], learning_rate: float) -> NDArray[np.float64]:
-        """Take a gradient into account and return the step."""
+        """Update the means with a gradient and return the step, which is to be subtracted from the parameters."""
         self.steps += 1
         self.mean += (1 - _DECAY) * (gradient - self.mean)
         self.square += (1 - _SQUARE_DECAY) * (gradient**2 - self.square)

@@ -1,4 +1,4 @@
-"""SoftmaxClassifier: multinomial logistic regression with scikit-learn's manners."""
+"""SoftmaxClassifier: multinomial logistic regression with scikit-learn's interface."""
 
 from __future__ import annotations
 
@@ -13,31 +13,36 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin
 except ImportError as error:
     raise ImportError("SoftmaxClassifier needs more: pip install 'softnll[app]'") from error
+from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import _check_partial_fit_first_call
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from softnll.adam import Adam
-from softnll.classifier_inputs import check_options, class_weights, encode, find_classes
-from softnll.functional import log_softmax, softmax
-from softnll.model_file import MAX_BYTES, read_model, write_model
-from softnll.optimise import minimise, warn_unless_converged
-from softnll.penalised import Penalised, pack, unpack
-from softnll.precondition import precondition
+from softnll._classifier.adam import Adam
+from softnll._classifier.callbacks import CallbackSupportMixin, FitTasks, with_callbacks
+from softnll._classifier.file import MAX_BYTES, read_model, write_model
+from softnll._classifier.inputs import checked_data, class_weights, encode
+from softnll._classifier.lbfgs import Variables, minimise, warn_unless_converged
+from softnll._classifier.options import check_options
+from softnll._classifier.penalised_loss import Penalised, pack, unpack
+from softnll._classifier.precondition import precondition
+from softnll._classifier.recipe import FeatureRecipe
+from softnll._classifier.scaling import moments, scaling
+from softnll._numpy.functional import log_softmax, softmax
 
 __all__ = ["SoftmaxClassifier"]
 
 Callback = Callable[[int, float, NDArray[Any], NDArray[Any]], None]
 
 
-class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Linear classifier that minimises the mean cross-entropy of ``softmax(X Wᵀ + b)``, with a penalty on W.
 
     ``minimise  Σ_n loss_n / D  +  ‖W‖² / (2·C·D)``, ``D = Σ_n s_n·w_{y_n}`` (soft y: ``Σ_n s_n``), losses as in
     :func:`softnll.cross_entropy`; the intercept b is not penalised. For three and more classes that is the objective of
     scikit-learn's ``LogisticRegression(C=C)``. For two classes it is still the symmetric softmax with a row of W each,
-    so equal to ``LogisticRegression(C=2·C)``, which knows only the difference of the rows.
+    so equal to ``LogisticRegression(C=2·C)``, whose only coefficients are the difference of the two rows.
 
     Parameters
     ----------
@@ -52,9 +57,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Whether there is a b.
     tol
         `fit` ends when no entry of the objective's gradient is larger, with many rows also not in the variables of the
-        change described in the notes.
+        change described in the notes, with sparse or badly scaled features only there. Any other end is a
+        ConvergenceWarning.
     max_iter
-        The most L-BFGS iterations of `fit`; reaching it is a ConvergenceWarning.
+        The most L-BFGS iterations of `fit`; reaching it is a ConvergenceWarning. 0 keeps the start.
     warm_start
         Start `fit` at the previous coefficients.
     random_state
@@ -67,7 +73,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     coef_
-        ``(K, H)`` W, also for K = 2; float32 if X was float32, else float64.
+        ``(K, H)`` W, also for K = 2; float32 if X was float32 (and no feature's mean was more than 1000 standard
+        deviations from 0), else float64.
     intercept_
         ``(K,)`` b, in the same type; zeros without one.
     classes_
@@ -80,7 +87,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        From the methods: for options outside their range, sparse or non-finite X, y that is neither labels nor
+        From the methods: for options outside their range, non-finite X, y that is neither labels nor
         distributions, one class only, negative weights.
 
     Examples
@@ -96,7 +103,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     X of float32 is multiplied in float32 and never copied to float64; losses, sums and L-BFGS's vectors are float64. An
     X that is not C-contiguous is copied once. With many rows L-BFGS works in variables in which the objective is about
     equally curved in all directions: the same optimum in a fraction of the iterations, at the price of a sample of the
-    rows in memory (2000, or 16 MiB, or a 32nd of X; :func:`softnll.precondition.precondition` tells when).
+    rows in memory (2000, or 16 MiB, or a 32nd of X; :func:`softnll._classifier.precondition.precondition` says when).
+
+    Sparse features, and those whose standard deviations differ by more than 100 from their median or from 1, or whose
+    means are more than 100 of them from 0, are shifted and scaled in the variables of L-BFGS
+    (:class:`softnll._classifier.scaling.Scaling`); objective and penalty stay those of X as it is. The memory of sparse
+    features is that of their non-zeros, W and the logits.
 
     Cox (1966), "Some procedures connected with the logistic qualitative response curve"; Bishop (2006), "Pattern
     recognition and machine learning", 4.3.4.
@@ -107,6 +119,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     intercept_: NDArray[Any]
     n_iter_: int
     n_features_in_: int
+    recipe_: FeatureRecipe | None = None  # how `softnll train` made the features, for `softnll predict`
     _weight_seen: float  # D of all rows seen so far
     _adam: Adam | None  # the state of partial_fit
 
@@ -135,23 +148,35 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.learning_rate = learning_rate
 
+    def start_at(self, classes: NDArray[Any], coef: NDArray[Any], intercept: NDArray[Any]) -> None:
+        """Set classes, coefficients and intercept, from which `fit` goes on with ``warm_start``."""
+        self.classes_, self.coef_, self.intercept_ = classes, coef, intercept
+
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, callback: Callback | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        callback: Callback | None = None,
+        check: bool | None = None,
     ) -> Self:
         """Fit to all of the data, with SciPy's L-BFGS.
 
         Parameters
         ----------
         X
-            ``(N, H)`` features.
+            ``(N, H)`` features, an array or a sparse matrix, which is converted to CSR.
         y
             ``(N,)`` labels, or ``(N, K)`` distributions over the classes 0 … K−1, K ≥ 2.
         sample_weight
             ``(N,)`` weights s ≥ 0: 2 counts a row twice, 0 leaves it out.
         callback
             Called after each iteration with its number, the mean loss without the penalty, coefficients ``(K, H)`` and
-            intercept ``(K,)`` (float64). StopIteration from it ends the fit quietly. KeyboardInterrupt, from it or
+            intercept ``(K,)`` (float64). StopIteration from it ends the fit. KeyboardInterrupt, from it or
             Ctrl-C, ends it too and is raised again once the attributes hold the best point reached.
+        check
+            False takes soft y of any mass, which is then no distribution.
 
         Returns
         -------
@@ -160,29 +185,41 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_options(self.get_params(deep=False))
         previous = getattr(self, "classes_", None)
-        X, classes, targets, weights = self._check_data(X, y, sample_weight, order="C", reset=True)
+        given: dict[str, Any] = {"X": X, "y": y, "sample_weight": sample_weight}
+        X, classes, targets, weights = checked_data(self, **given, order="C", reset=True)
         if len(classes) < 2:
             raise ValueError(
                 f"y holds one class, {classes[0]!r}; SoftmaxClassifier needs samples of at least 2 classes"
             )
-        problem = self._problem(X, targets, classes, weights, self.C)
+        found = moments(X, weights, centre=self.fit_intercept)
+        if not issparse(X) and X.dtype == np.float32 and found.needs_float64(centre=self.fit_intercept):
+            X = X.astype(np.float64)
+        problem = self._problem(X, targets, classes, weights, self.C, check=check)
+        if issparse(X) or found.badly_scaled(centre=self.fit_intercept):
+            variables: Variables | None = scaling(problem, found)
+        else:
+            variables = precondition(problem)
         start = self._start(len(classes), X.shape[1])
         if self.warm_start and previous is not None:
             if not np.array_equal(previous, classes) or self.coef_.shape != (len(classes), X.shape[1]):
                 raise ValueError("warm_start needs the classes and the number of features of the previous fit")
             start = self._packed()
 
-        def after(iteration: int, value: float, vector: NDArray[np.float64]) -> None:
-            if callback is not None:
-                callback(iteration, value - problem.penalty(vector), *unpack(vector.copy(), problem.head.weight.shape))
+        shape = problem.head.weight.shape
+        tasks = FitTasks(self, **given, classes=classes, max_iter=self.max_iter)
+        tasks.begin(*unpack(start, shape))
 
-        minimum = minimise(
-            problem, start, tol=self.tol, max_iter=self.max_iter, callback=after, variables=precondition(problem)
-        )
+        def report(iteration: int, value: float, vector: NDArray[np.float64]) -> None:
+            if callback is not None:
+                callback(iteration, value - problem.penalty(vector), *unpack(vector.copy(), shape))
+            tasks.next(*unpack(vector.copy(), shape))
+
+        minimum = minimise(problem, start, tol=self.tol, max_iter=self.max_iter, callback=report, variables=variables)
         self.classes_ = classes
         self._keep(minimum.x, X.dtype)
         self.n_iter_ = minimum.iterations
         self._weight_seen, self._adam = problem.total, None
+        tasks.end()
         if minimum.interrupted is not None:
             raise minimum.interrupted
         warn_unless_converged(minimum, ConvergenceWarning)
@@ -194,18 +231,19 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y: ArrayLike,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        check: bool | None = None,
     ) -> Self:
-        """Take one pass of Adam over some rows, in shuffled minibatches; for data that does not fit into memory.
+        """Update the coefficients by one pass of Adam over some rows in shuffled minibatches: for data beyond memory.
 
         Adam's state is kept from call to call. In the penalty ‖W‖²/(2·C·D), D is the weight of all rows seen so far, so
-        that over a stream of new rows the objective approaches that of `fit`; rows that come again count again.
+        that over a stream of new rows the objective approaches that of `fit`; repeated rows count again.
 
         Parameters
         ----------
-        X, y, sample_weight
+        X, y, sample_weight, check
             As in `fit`. The first call's X decides whether coefficients are float32 or float64.
         classes
-            All labels that there will be; needed by the first call unless y is soft.
+            The labels of all calls; needed by the first one unless y is soft.
 
         Returns
         -------
@@ -218,7 +256,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             message = "class_weight='balanced' needs all of the data; partial_fit takes None or a dict"
             raise ValueError(message)  # noqa: TRY004
         first = not hasattr(self, "coef_")
-        X, found, labels, weights = self._check_data(X, y, sample_weight, order=None, reset=first, codes=False)
+        X, found, labels, weights = checked_data(self, X, y, sample_weight, order=None, reset=first, codes=False)
         if classes is None and first and labels.ndim == 2:
             classes = found
         _check_partial_fit_first_call(self, classes)
@@ -231,22 +269,28 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._adam = Adam(vector.size)
             self._random = check_random_state(self.random_state)
         class_weight = class_weights(self.class_weight, self.classes_, targets, None)
-        counted = np.ones(len(X)) if weights is None else weights
+        counted = np.ones(X.shape[0]) if weights is None else weights
         if class_weight is not None and targets.ndim == 1:
             counted = counted * class_weight[targets]
         self._weight_seen += float(counted.sum())
-        order = self._random.permutation(np.flatnonzero(counted))  # a batch of weight 0 would have no mean
+        order = self._random.permutation(np.flatnonzero(counted))  # a batch of weight 0 has no mean
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             batch = X[rows].astype(self.coef_.dtype, copy=False)
             part = None if weights is None else weights[rows]
-            # The batch's mean stands for that of all rows; the penalty is that of all rows.
+            # The batch's mean estimates that of all rows; the penalty is that of all rows.
             strength = self.C * (self._weight_seen / counted[rows].sum())
-            problem = self._problem(batch, targets[rows], self.classes_, part, strength)
+            problem = self._problem(batch, targets[rows], self.classes_, part, strength, check=check)
             vector = vector - self._adam.step(problem(vector)[1], self.learning_rate)
             self.n_iter_ += 1
         self._keep(vector, self.coef_.dtype)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that sparse X is taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Return the scores ``X Wᵀ + b``, ``(N, K)``; for two classes the second's minus the first's, ``(N,)``."""
@@ -277,13 +321,16 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Where the file cannot be written.
         """
         check_is_fitted(self)
-        write_model(path, self, {"weight_seen": self._weight_seen})
+        more: dict[str, Any] = {"weight_seen": self._weight_seen}
+        if self.recipe_ is not None:
+            more["recipe"] = self.recipe_.to_plain()
+        write_model(path, self, more)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> Self:
         """Return the model that `save` wrote.
 
-        Nothing in the file is executed, and sizes are checked before memory is taken.
+        Nothing in the file is executed, and sizes are checked before memory is allocated.
 
         Raises
         ------
@@ -301,38 +348,28 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model.__dict__.update(attributes, _adam=None)
         return model
 
-    def _check_data(
-        self, X: Any, y: Any, sample_weight: Any, *, order: str | None, reset: bool, codes: bool = True
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
-        """Return X, the classes in y, y (as positions among them if so asked) and the row weights."""
-        X, y = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], order=order, multi_output=True, y_numeric=False, reset=reset
-        )
-        classes, labels = find_classes(y)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        return X, classes, encode(labels, classes) if codes else labels, weights
-
-    def _problem(self, X: Any, targets: Any, classes: Any, sample_weight: Any, C: float) -> Penalised:
+    def _problem(
+        self, X: Any, targets: Any, classes: Any, sample_weight: Any, C: float, *, check: bool | None
+    ) -> Penalised:
         """Return the objective on these rows."""
         options = {
             "class_weight": class_weights(self.class_weight, classes, targets, sample_weight),
             "sample_weight": sample_weight,
             "label_smoothing": float(self.label_smoothing),
+            "check": check,
         }
         return Penalised.check(X, targets, len(classes), C, self.fit_intercept, options)
 
     def _start(self, n_classes: int, width: int) -> NDArray[np.float64]:
-        """Return where an unfitted model begins: all probabilities equal."""
+        """Return the start of an unfitted model: all probabilities equal."""
         return np.zeros(n_classes * (width + bool(self.fit_intercept)))
 
     def _packed(self) -> NDArray[np.float64]:
-        """Return the coefficients as the vector that is optimised."""
+        """Return the coefficients as one vector."""
         return pack(self.coef_, self.intercept_ if self.fit_intercept else None)
 
     def _keep(self, vector: NDArray[np.float64], dtype: Any) -> None:
-        """Make a vector the coefficients."""
+        """Set the coefficients from one vector."""
         shape = (len(self.classes_), self.n_features_in_)
         weight, bias = unpack(vector, shape)
         self.coef_, self.intercept_ = weight.astype(dtype), bias.astype(dtype)
@@ -340,7 +377,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any) -> NDArray[Any]:
         """Return the scores of all classes, ``(N, K)``."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
         scores: NDArray[Any] = X @ self.coef_.T
         scores += self.intercept_
         return scores

@@ -1,4 +1,4 @@
-"""A fitted classifier as a file: an .npz of plain arrays, read only as far as its sizes have been proved."""
+"""A fitted classifier as a file: an .npz of plain arrays, whose sizes are checked before they are read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import math
 import os
 import struct
-import tokenize
-import warnings
 import zipfile
 import zlib
 from os import PathLike
@@ -19,7 +17,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from softnll.files import write_whole
+from softnll._classifier.recipe import FeatureRecipe
+from softnll.data.arrays import NPY_MAGIC, read_header
+from softnll.data.atomic import write_whole
 
 __all__ = ["MAX_BYTES", "read_model", "write_model"]
 
@@ -27,11 +27,11 @@ MAX_BYTES = 4 << 30
 VERSION = 1
 _NEEDED = {"about", "coef", "intercept", "classes"}
 _ALLOWED = {"about": "u", "coef": "f", "intercept": "f", "classes": "biufU", "feature_names": "U"}
-_MOST_MEMBERS_BYTES = 1 << 16  # of names, dates and headers of a zip with five members
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same model gives the same bytes
+_MAX_DIRECTORY = 1 << 16  # bytes of names, dates and headers of a zip with five members
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip: the same model gives the same bytes
 
 
-def write_model(path: str | PathLike[str], model: Any, more: dict[str, float]) -> None:
+def write_model(path: str | PathLike[str], model: Any, more: dict[str, Any]) -> None:
     """Write a fitted SoftmaxClassifier, whole or not at all."""
     classes = np.asarray(model.classes_)
     about = {
@@ -64,12 +64,12 @@ def write_model(path: str | PathLike[str], model: Any, more: dict[str, float]) -
 
 
 def read_model(path: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parameters and the fitted attributes of a model file.
+    """Return the parameters and the fitted attributes of the classifier in a file, each by name.
 
     Raises
     ------
     ValueError
-        In one line, for whatever `write_model` would not have written.
+        If the file is larger than ``max_bytes``, or `write_model` cannot have written it. The message is one line.
     """
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -78,17 +78,17 @@ def read_model(path: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> tupl
         try:
             with zipfile.ZipFile(file) as archive:
                 arrays = _arrays(archive, size)
-            return _understand(arrays)
+            return _interpret(arrays)
         except (
-            *(ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, EOFError, SyntaxError),
-            *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, tokenize.TokenError),
+            *(ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, EOFError),
+            *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
         ) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path}: not a model that can be read: {reason or type(error).__name__}") from None
 
 
 def _arrays(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
-    """Return the members, each of which is as large as its header says, and which fill the file between them."""
+    """Return the arrays of a file of ``size`` bytes by name, after checking the names and sizes of its members."""
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(infos) != len(archive.infolist()) or not _NEEDED <= infos.keys() <= _ALLOWED.keys():
         _refuse(f"its members are {sorted(info.filename for info in archive.infolist())[:8]}")
@@ -99,22 +99,20 @@ def _arrays(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
             _refuse(f"{name} is compressed or encrypted")
     total = sum(info.file_size for info in infos.values())
-    if not size - _MOST_MEMBERS_BYTES <= total <= size:
+    if not size - _MAX_DIRECTORY <= total <= size:
         _refuse(f"its members promise {total} bytes, the file has {size}")
     return {name: _member(archive, info, name) for name, info in infos.items()}
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> NDArray[Any]:
-    """Return one array; its bytes are read only when its header fits its size."""
-    with archive.open(info) as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy's, of odd headers
-        if npy.read_magic(stream) != (1, 0):
+    """Return one array; its bytes are read only if its header fits its size."""
+    with archive.open(info) as stream:
+        if stream.read(8) != NPY_MAGIC + b"\x01\x00":
             _refuse(f"{name} is not an array of .npy version 1.0")
-        shape, fortran, dtype = npy.read_array_header_1_0(stream)
+        stream.seek(0)
+        shape, fortran, dtype = read_header(stream, name, kinds=_ALLOWED[name], max_item=info.file_size)  # type: ignore[arg-type]
         header = stream.tell()
-        if dtype.hasobject or dtype.kind not in _ALLOWED[name] or dtype.subdtype is not None or dtype.itemsize == 0:
-            _refuse(f"{name} holds {dtype}")
-        if fortran or any(length < 0 for length in shape) or len(shape) != (2 if name == "coef" else 1):
+        if fortran or len(shape) != (2 if name == "coef" else 1):
             _refuse(f"{name} has shape {shape}")
         if header + math.prod(shape) * dtype.itemsize != info.file_size:
             _refuse(f"{name} has {info.file_size - header} bytes, shape {shape} of {dtype} takes another number")
@@ -122,7 +120,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> NDArr
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))  # an array of its own
 
 
-def _understand(arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _interpret(arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return parameters and attributes, if the arrays fit each other."""
     about = json.loads(arrays["about"].tobytes())
     _check_about(about)
@@ -138,13 +136,15 @@ def _understand(arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[s
         "n_iter_": about["n_iter"],
         "_weight_seen": float(about["weight_seen"]),
     }
+    if about.get("recipe") is not None:
+        attributes["recipe_"] = FeatureRecipe.from_plain(about["recipe"], *arrays["coef"].shape)
     if names is not None:
         attributes["feature_names_in_"] = names.astype(object)
     return {name: _restored(value) for name, value in about["parameters"].items()}, attributes
 
 
 def _check_about(about: Any) -> None:
-    """Raise unless the description is one of this version."""
+    """Raise unless the description is of this format and version."""
     if not isinstance(about, dict) or about.get("format") != "softnll.SoftmaxClassifier":
         _refuse("it does not say that it holds a softnll.SoftmaxClassifier")
     if about.get("version") != VERSION:
@@ -173,7 +173,7 @@ def _check_arrays(arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _as_text(values: Any, name: str) -> NDArray[np.str_]:
-    """Return objects as unicode, if all of them are text that NumPy holds as it is."""
+    """Return objects as an array of text; raise TypeError where one is no text, or NumPy would change it."""
     items = list(values)
     if not all(isinstance(item, str) for item in items):
         raise TypeError(f"{name} holds objects that are not text; a model file holds numbers or text")
@@ -184,7 +184,7 @@ def _as_text(values: Any, name: str) -> NDArray[np.str_]:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """Return a parameter as JSON has it: a number, text, True, None, or a dict as a list of pairs."""
+    """Return a parameter in the types of JSON: a number, text, True, None, or a dict as a list of pairs."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, dict):
@@ -195,9 +195,10 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def _restored(value: Any) -> Any:
-    """Return what `_plain` was given."""
+    """Return the value that `_plain` encoded."""
     return dict(value) if isinstance(value, list) else value
 
 
 def _refuse(reason: str) -> NoReturn:
+    """Raise ValueError."""
     raise ValueError(reason)

@@ -1,9 +1,7 @@
-"""What a classifier is given, checked: labels become positions, class weights an array, options are in range."""
+"""The classifier's arguments, checked: options in range, labels as positions, class weights as an array."""
 
 from __future__ import annotations
 
-import math
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -12,36 +10,31 @@ from scipy.sparse import issparse
 from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
-__all__ = ["check_options", "class_weights", "encode", "find_classes"]
-
-# What each option may be: a type, the lowest value and whether that itself is allowed, the highest.
-_OPTIONS: dict[str, tuple[Any, float, bool, float]] = {
-    "C": (Real, 0, False, math.inf),
-    "label_smoothing": (Real, 0, True, 1),
-    "tol": (Real, 0, True, math.inf),
-    "max_iter": (Integral, 1, True, math.inf),
-    "batch_size": (Integral, 1, True, math.inf),
-    "learning_rate": (Real, 0, False, math.inf),
-}
+__all__ = ["checked_data", "class_weights", "encode", "find_classes", "positions"]
 
 
-def check_options(options: dict[str, Any]) -> None:
-    """Raise unless each option is of its type and in its range."""
-    for name, (kind, lowest, closed, highest) in _OPTIONS.items():
-        value: Any = options[name]
-        allowed = f"{'integers' if kind is Integral else 'numbers'} {'>=' if closed else '>'} {lowest}"
-        allowed += "" if highest == math.inf else f" and <= {highest}"
-        if not isinstance(value, kind) or isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
-        if not ((value >= lowest if closed else value > lowest) and value <= highest):
-            raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
-    for name in ("fit_intercept", "warm_start"):
-        if not isinstance(options[name], bool | np.bool_):
-            raise TypeError(f"{name} is {options[name]!r}; allowed: True or False")
-    weight = options["class_weight"]
-    if weight is not None and not isinstance(weight, dict) and not (isinstance(weight, str) and weight == "balanced"):
-        raise ValueError(f"class_weight is {weight!r}; allowed: None, 'balanced' or a dict of class: weight")
+def checked_data(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, order: str | None, reset: bool, codes: bool = True
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
+    """Return X, the classes in y, y (with ``codes`` as positions among them) and the row weights."""
+    X, y = validate_data(
+        estimator,
+        X,
+        y,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        order=order,
+        multi_output=True,
+        y_numeric=False,
+        reset=reset,
+    )
+    classes, labels = find_classes(y)
+    weights = None
+    if sample_weight is not None:
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    return X, classes, encode(labels, classes) if codes else labels, weights
 
 
 def find_classes(y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -56,7 +49,7 @@ def find_classes(y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     if y.ndim == 2 and y.shape[1] > 1:
         if y.dtype.kind not in "biuf":
             raise TypeError(f"soft y has dtype {y.dtype}; allowed: numbers, each row a distribution over the columns")
-        return np.arange(y.shape[1]), y if y.dtype in (np.float32, np.float64) else y.astype(np.float64)
+        return np.arange(y.shape[1]), y if y.dtype.kind == "f" and y.dtype.itemsize <= 8 else y.astype(np.float64)
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
     return np.unique(y), y
@@ -68,17 +61,23 @@ def encode(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
         if y.shape[1] != len(classes):
             raise ValueError(f"y has {y.shape[1]} columns; allowed: {len(classes)}, one a class")
         return y
-    positions = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
-    unknown = classes[positions] != y
+    found, unknown = positions(y, classes)
     if unknown.any():
         raise ValueError(f"y[{np.argmax(unknown)}] is {y[np.argmax(unknown)]!r}, which is not one of the classes")
-    return positions
+    return found
+
+
+def positions(labels: NDArray[Any], classes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the labels' int64 positions among sorted classes, and which labels are none of them."""
+    found = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    unknown: NDArray[np.bool_] = classes[found] != labels
+    return found, unknown
 
 
 def class_weights(
     class_weight: Any, classes: NDArray[Any], targets: NDArray[Any], sample_weight: NDArray[Any] | None
 ) -> NDArray[np.float64] | None:
-    """Return one weight a class. Balanced: ``Σ_n s_n / (K · Σ_n s_n q_nc)``, a class then weighs as much as another."""
+    """Return one weight a class; balanced ``Σ_n s_n / (K · Σ_n s_n q_nc)``, with which all classes weigh the same."""
     if class_weight is None:
         return None
     if not isinstance(class_weight, str):

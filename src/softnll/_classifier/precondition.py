@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll.gemm import multiply
-from softnll.head import Head
-from softnll.penalised import Penalised, pack, unpack
+from softnll._classifier.penalised_loss import Penalised, pack, unpack
+from softnll._core.chunked import LinearLoss
+from softnll._numpy.blas import multiply
 
 __all__ = ["Preconditioner", "precondition"]
 
-_RANK = 100  # directions that are stretched each by its own factor
-_SAMPLE = 2000  # rows that the directions are found from, and
-_SAMPLE_BYTES = 16 << 20  # the memory those may take, unless it is a 32nd of the features'
-_EVALUATIONS = 10  # what finding them may cost, in evaluations of the objective; it saves twenty and more
-_FLAT = 1e-4  # directions that vary less, relative to the first, count as varying this much
+_RANK = 100  # directions that have a factor of their own
+_SAMPLE = 2000  # rows of the sample that the directions are computed from, and
+_SAMPLE_BYTES = 16 << 20  # its largest memory, unless a 32nd of the features' is more
+_EVALUATIONS = 10  # largest cost of the directions, in evaluations of the objective; they save 20 and more
+_FLAT = 1e-4  # smallest variance of a direction, relative to the largest
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -25,39 +25,24 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Preconditioner:
-    """``W = U·P, b = f·β − W·μ`` with a symmetric P: what L-BFGS sees is U and β in one vector.
+    """``W = U·P, b = f·β − W·μ`` with a symmetric P; L-BFGS optimises U and β, in one vector."""
 
-    Attributes
-    ----------
-    basis
-        ``(R, H)`` orthonormal directions.
-    factors
-        ``(R,)`` what P multiplies those by.
-    rest
-        What P multiplies all else by.
-    mean
-        ``(H,)`` μ, so that the intercept is that of centred features; 0 where there is none.
-    bias
-        f.
-    shape
-        ``(K, H)`` of W.
-    """
-
-    basis: Matrix
-    factors: Vector
-    rest: float
-    mean: Vector
-    bias: float
-    shape: tuple[int, ...]
+    basis: Matrix  # (R, H) orthonormal directions
+    factors: Vector  # (R,) the factors of P in those directions
+    rest: float  # the factor of P in all other directions
+    mean: Vector  # (H,) μ, so that β is the intercept of centred features; 0 without an intercept
+    bias: float  # f
+    shape: tuple[int, ...]  # (K, H) of W
+    alone: bool = False
 
     def step(self, vector: Vector) -> Vector:
-        """Return W and b of U and β."""
+        """Map U and β to W and b."""
         U, beta = unpack(vector, self.shape)
         W = self._stretch(U)
         return pack(W, self.bias * beta - _product(W, self.mean[:, None])[:, 0] if vector.size > U.size else None)
 
     def gradient(self, vector: Vector) -> Vector:
-        """Return the gradient by U and β of that by W and b: the transpose of `step`."""
+        """Map a gradient by W and b to one by U and β: the transpose of `step`."""
         dW, db = unpack(vector, self.shape)
         if vector.size == dW.size:
             return pack(self._stretch(dW), None)
@@ -71,28 +56,28 @@ class Preconditioner:
 
 
 def precondition(problem: Penalised) -> Preconditioner | None:
-    """Return the change of variables for an objective, or None where it would not pay.
+    """Return the change of variables for an objective, or None where it would cost more than it saves.
 
     At W = 0 the Hessian by W is ``(I − 11ᵀ/K)/K ⊗ S + λ·I``, with S the features' covariance (about 0 without an
     intercept) and λ = 1/(C·D). P is the inverse square root of ``S/K + λ·I`` with S replaced by its R largest
     eigenvalues and, for all other directions, the least of them. S and its eigenvectors come from a sample of the rows,
     drawn by weight from a fixed seed.
 
-    It pays where
+    It saves time where
 
-    - there are ten rows and more for each direction, for then the change of variables costs a fraction of an evaluation
-      (4·N·H·K flops against 8·R·H·K), and
+    - there are ten rows and more for each direction, since the change of variables (8·R·H·K flops) then costs a
+      fraction of an evaluation (4·N·H·K), and
     - the directions cost less than ten evaluations: ``12·n·(R + 10)`` against ``10·4·N·K``, H times each, for n rows.
 
     Notes
     -----
     Frangella, Tropp, Udell (2023), "Randomized Nyström preconditioning", SIAM J. Matrix Anal. Appl. 44, 718; Böhning
     (1992), "Multinomial logistic regression algorithm", Ann. Inst. Statist. Math. 44, 197; Halko, Martinsson, Tropp
-    (2011), "Finding structure with randomness", SIAM Review 53, 217, as scikit-learn has it, for the eigenvectors.
+    (2011), "Finding structure with randomness", SIAM Review 53, 217, for the eigenvectors (scikit-learn's code).
     """
     head = problem.head
     K, H = head.weight.shape
-    N = head.problem_rows if head.active is None else len(head.active)
+    N = head.layout.n_rows if head.active is None else len(head.active)
     n = min(N, _SAMPLE, max(_SAMPLE_BYTES // max(1, H * head.dtype.itemsize), N // 32))
     rank = min(_RANK, H, n // 2)
     if rank == 0 or 10 * rank > N or 12 * n * (rank + 10) > 4 * _EVALUATIONS * N * K:
@@ -106,13 +91,13 @@ def precondition(problem: Penalised) -> Preconditioner | None:
     return Preconditioner(basis, factors, float(factors[-1]), mean, K**0.5, (K, H))
 
 
-@np.errstate(all="ignore")  # what overflows is found by the check of the result
-def _directions(head: Head, n: int, rank: int, *, centre: bool) -> tuple[Vector, Matrix, Vector] | None:
+@np.errstate(all="ignore")  # the check of the result finds overflows
+def _directions(head: LinearLoss, n: int, rank: int, *, centre: bool) -> tuple[Vector, Matrix, Vector] | None:
     """Return the features' largest variances, descending, their directions and the mean; None if they do not vary."""
     from sklearn.utils.extmath import randomized_svd  # noqa: PLC0415 - loaded by the classifier already
 
     problem = head.problem
-    weight = np.ones(head.problem_rows) if problem.s is None else problem.s
+    weight = np.ones(head.layout.n_rows) if problem.s is None else problem.s
     if problem.w is not None and problem.y is not None:
         weight = weight * problem.w[problem.y]
     # The weights' sum may be out of range; rows of weight 0 are never drawn.
@@ -126,7 +111,7 @@ def _directions(head: Head, n: int, rank: int, *, centre: bool) -> tuple[Vector,
     peak = max(float(sample.max()), -float(sample.min()))
     if not (np.isfinite(peak) and peak > 0):
         return None
-    sample /= peak  # so that the products stay in float32's range
+    sample /= peak  # keeps the products in float32's range
     _, values, basis = randomized_svd(sample, rank, n_iter=2, random_state=0)
     variances = (values.astype(np.float64) * peak) ** 2 / n
     if not (np.isfinite(variances).all() and variances[0] > 0):
@@ -135,7 +120,7 @@ def _directions(head: Head, n: int, rank: int, *, centre: bool) -> tuple[Vector,
 
 
 def _product(a: Matrix, b: Matrix) -> Matrix:
-    """Return a @ b, by the BLAS of all other products."""
+    """Return a @ b, by the BLAS that computes all other products."""
     out = np.empty((a.shape[0], b.shape[1]))
     multiply(a, b, out)
     return out

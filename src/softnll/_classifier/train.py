@@ -1,4 +1,4 @@
-"""Training the last layer on a data set: preparing the inputs, the fit, and stopping it without losing it."""
+"""Train the last layer on a data set: standardise, choose C, fit; Ctrl-C ends the fit and keeps its result."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import signal
 import threading
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from softnll.classifier import SoftmaxClassifier
+from softnll._classifier.choose import (
+    ChosenStrength,
+    Progress,
+    arranged,
+    choose,
+    first_strength,
+    parts_of,
+    scores_of,
+    split,
+)
+from softnll._classifier.estimator import SoftmaxClassifier
+from softnll._classifier.options import Settings
+from softnll._classifier.prepare import standardise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,47 +33,52 @@ if TYPE_CHECKING:
 
     from softnll.data import Dataset
 
-__all__ = ["Settings", "Step", "Trained", "hold_out", "standardise", "train"]
+__all__ = ["Settings", "Trained", "TrainingStep", "train"]
 
-HELD_OUT = 0.2  # share of each class that is kept for the test where the data has no test part
-MOST_WATCHED = 10_000  # rows whose accuracy is told at each iteration: all 50 000 of CIFAR-10 would cost a third more
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a training run may be asked; see `SoftmaxClassifier` for what each means."""
-
-    C: float = 10.0
-    max_iter: int = 500
-    tol: float = 1e-5
-    label_smoothing: float = 0.0
-    seed: int = 0
+_CURVE_ROWS = 5000  # rows that the accuracy of an iteration is of: all 50 000 of CIFAR-10 cost a third more time
+_SEARCH_TOL = 1e-4  # of the candidates' fits, which end earlier where the held-out loss stops to improve
+_FIXED_C = 1.0  # where no row can be held out, or no feature varies
 
 
 @dataclass(frozen=True)
-class Step:
-    """Where the fit stood after an iteration."""
+class TrainingStep:
+    """Mean loss and accuracy after an iteration, and those of the rows held out while C is chosen."""
 
     iteration: int
     loss: float
     accuracy: float
+    C: float
+    held_out_loss: float | None = None
+    held_out_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model for the data's features as they are, and how it came about."""
+    """A model for the unscaled features of the data, its history, and how the fit ended."""
 
     model: Any
-    history: tuple[Step, ...]
+    history: tuple[TrainingStep, ...]
     interrupted: bool
-    converged: bool
+    failure: str = ""  # why the fit did not reach the optimum, or ""
+    choice: ChosenStrength | None = None  # None where C was given
+
+    @property
+    def converged(self) -> bool:
+        """Whether the gradient at the result is as small as asked."""
+        return not self.interrupted and not self.failure
 
 
-def train(data: Dataset, settings: Settings, watch: Callable[[Step], None] | None = None) -> Trained:
+def train(
+    data: Dataset,
+    settings: Settings,
+    watch: Callable[[TrainingStep], None] | None = None,
+    stage: Callable[[str], None] = lambda _: None,
+) -> Trained:
     """Fit a `SoftmaxClassifier` to the data and fold the standardisation into its weights.
 
-    The model that comes back takes ``Dataset.features()`` as they are: with ``z = (x − μ)/σ``,
-    ``W z + b = (W/σ) x + (b − (W/σ) μ)``.
+    The returned model takes ``Dataset.features()`` as they are: with ``z = (x − μ)/σ``,
+    ``W z + b = (W/σ) x + (b − (W/σ) μ)``. Where no C is given, :func:`softnll._classifier.choose.choose` chooses it on
+    held-out rows, and the fit to all rows starts from what it found.
 
     Parameters
     ----------
@@ -70,101 +87,100 @@ def train(data: Dataset, settings: Settings, watch: Callable[[Step], None] | Non
     settings
         The options of the fit.
     watch
-        Called after each iteration. Ctrl-C during the fit ends it after the iteration, and what was reached is kept; a
-        second one interrupts at once.
+        Called after each iteration. Ctrl-C ends the fit after the current iteration and keeps the best point; a second
+        Ctrl-C interrupts at once.
+    stage
+        Called with what begins: the search, the fit.
 
     Returns
     -------
     Trained
-        The model, loss and accuracy over the iterations, and whether Ctrl-C or its own end came first.
+        The model, loss and accuracy over the iterations, the choice of C, and how the fit ended.
 
     Examples
     --------
     >>> from softnll.data import load
     >>> digits, test = load("digits")
-    >>> model = train(digits, Settings(max_iter=5)).model
+    >>> model = train(digits, Settings(C=10, max_iter=5)).model
     >>> model.predict(test.features()).shape
     (899,)
     """
+    classes = np.unique(data.labels)
+    held = split(data.labels, settings.seed) if settings.C is None and len(classes) > 1 else []
+    data = arranged(data, held, mirror=settings.mirror)
+    stage("standardising the features")
     X, mean, scale = standardise(data)
-    classes, y = np.unique(data.labels, return_inverse=True)
-    step = -(-len(X) // MOST_WATCHED)
-    watched, truth = X[::step], y[::step]
-    history: list[Step] = []
+    y = np.searchsorted(classes, data.labels)
+    history: list[TrainingStep] = []
 
-    with _interruptions() as interrupted:
+    def new_model(C: float, tol: float) -> SoftmaxClassifier:
+        return SoftmaxClassifier(
+            C=C,
+            tol=tol,
+            max_iter=settings.max_iter,
+            label_smoothing=settings.label_smoothing,
+            random_state=settings.seed,
+            warm_start=True,
+        )
 
-        def after(iteration: int, loss: float, coef: NDArray[Any], intercept: NDArray[Any]) -> None:
-            best = (watched @ coef.T.astype(X.dtype, copy=False) + intercept).argmax(axis=1)
-            history.append(Step(iteration, float(loss), float((best == truth).mean())))
+    with _interruptions() as interrupted, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a candidate need not converge
+
+        def note(C: float, rows: tuple[Any, Any], progress: Any, held_out: tuple[Any, ...] = ()) -> None:
+            loss, coef, intercept = progress
+            accuracy = float((scores_of(rows[0], coef, intercept).argmax(axis=1) == rows[1]).mean())
+            history.append(TrainingStep(len(history) + 1, float(loss), accuracy, C, *held_out))
             if watch is not None:
                 watch(history[-1])
             if interrupted:
                 raise StopIteration
 
-        model = SoftmaxClassifier(
-            C=settings.C,
-            max_iter=settings.max_iter,
-            tol=settings.tol,
-            label_smoothing=settings.label_smoothing,
-            random_state=settings.seed,
-        )
-        with warnings.catch_warnings():
-            # A library warns of this; here `converged` says it, and the command line in words of its own.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(X, classes[y], callback=after)
+        first = first_strength(X) if held else 0.0
+        choice = None
+        if first > 0:
+            parts = parts_of(X, y, held, lambda: new_model(first, max(_SEARCH_TOL, settings.tol)))
+            seen = {id(part): _sample(part.X, part.y) for part in parts}
+            stage(f"choosing C on {sum(len(part.held_labels) for part in parts)} held-out examples")
+
+            def searched(each: Progress) -> None:
+                progress = (each.loss, each.coef, each.intercept)
+                note(each.C, seen[id(each.part)], progress, (each.held_out_loss, each.held_out_accuracy))
+
+            choice = choose(parts, first, searched)
+            del parts, seen
+        model = new_model(_final_strength(settings, choice), settings.tol)
+        caught.clear()
+        warnings.simplefilter("always", ConvergenceWarning)
+        if choice is not None and choice.start is not None:
+            model.start_at(np.arange(len(classes)), *choice.start)
+        if not interrupted:
+            stage(f"fitting {len(X)} examples with C = {model.C:g}")
+            rows = _sample(X, y)
+            model.fit(X, y, callback=lambda _, *progress: note(model.C, rows, progress))
+    model.classes_ = classes
     weight = np.asarray(model.coef_, np.float64) / scale
     model.intercept_ = np.asarray(model.intercept_, np.float64) - weight @ mean
     model.coef_ = weight
-    converged = not interrupted and model.n_iter_ < settings.max_iter
-    return Trained(model, tuple(history), bool(interrupted), converged)
+    failure = next((str(each.message) for each in caught if each.category is ConvergenceWarning), "")
+    return Trained(model, tuple(history), bool(interrupted), failure, choice)
 
 
-def standardise(data: Dataset) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the features less their mean and over their scale, the mean and the scale, each of the columns.
-
-    Pixels are centred and keep their common unit, black 0 to white 1: a scale a pixel would blow up the noise of the
-    border, which is nearly constant. As the intercept is not penalised, centring changes how soon the optimum is
-    reached, not the optimum: the digits come within 1e-4 of its test NLL (0.2526, accuracy 0.9377, at C = 10) in 36
-    iterations. Uncentred, as scikit-learn would fit X / 16, that takes more than 136; the 0.2481 and 0.9366 of its
-    default tolerance are what an early end happens to give. The columns of a table have units of their own and are
-    divided by their standard deviation; a constant column becomes 0.
-    """
-    features = data.features()
-    mean = features.mean(axis=0, dtype=np.float64)
-    scale = np.ones_like(mean)
-    if not data.has_images:
-        deviation = features.std(axis=0, dtype=np.float64)
-        # Rounding leaves a constant column of 0.1 with a deviation of 1e-17, not 0.
-        constant = deviation <= 1e-12 * np.abs(mean)
-        scale = np.where(constant | (deviation == 0), 1.0, deviation)
-        mean = np.where(constant, features[0], mean)
-    if data.has_images:  # a fresh array; that of a table belongs to the data
-        features -= mean.astype(features.dtype)
-        return features, mean.astype(features.dtype).astype(np.float64), scale
-    return ((features - mean) / scale).astype(features.dtype), mean, scale
+def _final_strength(settings: Settings, choice: ChosenStrength | None) -> float:
+    """Return the C of the final fit."""
+    if settings.C is not None:
+        return settings.C
+    return _FIXED_C if choice is None else choice.C
 
 
-def hold_out(data: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Split the data into four fifths to train and a fifth to test, class by class, chosen by the seed.
-
-    A class with one example stays with the training part whole, one with two to four gives one.
-    """
-    random = np.random.default_rng(seed)
-    kept = np.ones(len(data.labels), dtype=np.bool_)
-    for c in np.unique(data.labels):
-        members = np.flatnonzero(data.labels == c)
-        count = max(round(HELD_OUT * len(members)), 1) if len(members) > 1 else 0
-        kept[random.permutation(members)[:count]] = False
-    if kept.all():
-        raise ValueError(f"{data.name}: no class has two examples, so that none can be held out for the test")
-    first = replace(data, inputs=data.inputs[kept], labels=data.labels[kept], split="train")
-    return first, replace(data, inputs=data.inputs[~kept], labels=data.labels[~kept], split="test")
+def _sample(X: NDArray[Any], y: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the rows that the accuracy of an iteration is of."""
+    step = -(-len(X) // _CURVE_ROWS)
+    return X[::step], y[::step]
 
 
 @contextmanager
 def _interruptions() -> Iterator[list[int]]:
-    """Collect Ctrl-C in a list instead of raising; from the second on it is raised as ever."""
+    """Collect the first Ctrl-C in a list instead of raising KeyboardInterrupt; the second one raises it."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield caught

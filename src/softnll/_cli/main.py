@@ -1,40 +1,43 @@
-"""The command line's front door: every way to fail ends in one line on standard error and an exit code."""
+"""The entry point of ``softnll``: every failure ends in one line on standard error and an exit code."""
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
+
+from softnll._cli.encoding import accept_all_text
+from softnll._cli.exit_code import ExitCode
 
 __all__ = ["main"]
-
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 _EXTRA = {"typer", "rich", "matplotlib", "jinja2", "markupsafe", "sklearn", "PIL", "pyarrow", "safetensors"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``softnll`` with these arguments (the process's own if None) and return its exit code.
-
-    0: done. 1: the network or the disk failed, or a needed package is missing. 2: bad input. 130: Ctrl-C.
-    """
+    """Run ``softnll`` with these arguments (the process's own if None) and return its `ExitCode`."""
+    accept_all_text()
+    if arguments is None and not sys.warnoptions:
+        # A warning of a library names its files, not the user's; `python -W` shows them.
+        warnings.simplefilter("ignore")
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()  # a full disk or a closed pipe is told here, not in a traceback at exit
+        sys.stdout.flush()  # a full disk or a closed pipe raises here, instead of a traceback at exit
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except Exception as error:
         code, message = _outcome(error)
         if message is None:
             raise
-        _say(message)
+        _print_error(message)
     return code
 
 
 def _run(arguments: list[str]) -> int:
-    """Hand the arguments to the commands; return the exit code."""
+    """Run the command that the arguments name; return the exit code."""
     import typer  # noqa: PLC0415 - importing this module stays light, and works without the app extra
 
-    from softnll.commands import app  # noqa: PLC0415
+    from softnll._cli.commands import app  # noqa: PLC0415
 
     # typer's usage errors are click's, of which newer typers carry a copy of their own: reached through a public name.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
@@ -43,30 +46,30 @@ def _run(arguments: list[str]) -> int:
     except usage_error as error:
         raise ValueError(error.format_message()) from None  # type: ignore[attr-defined]
     except typer.Abort:  # Ctrl-C, in older typers
-        return INTERRUPTED
-    return code if isinstance(code, int) else DONE
+        return ExitCode.INTERRUPTED
+    return code if isinstance(code, int) else ExitCode.DONE
 
 
 def _outcome(error: Exception) -> tuple[int, str | None]:
-    """Return the exit code and the line to say of an error; None where it is our mistake and wants its traceback."""
+    """Return the exit code and the message of an error; the message of a bug is None, since it needs its traceback."""
     match error:
         case BrokenPipeError():
-            # Whoever read our output left (``| head``): nothing to say, and Python must not complain at exit either.
+            # The process that reads the output has ended (``| head``): print nothing, also when Python flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED, ""
+            return ExitCode.FAILED, ""
         case ImportError() if (error.name or "").partition(".")[0] in _EXTRA or "softnll[app]" in str(error):
-            return FAILED, "the command line needs more: pip install 'softnll[app]'"
+            return ExitCode.FAILED, "the command line needs more: pip install 'softnll[app]'"
         case OSError(strerror=str(reason), filename=str(name)):
-            return FAILED, f"{name}: {reason}"
+            return ExitCode.FAILED, f"{name}: {reason}"
         case OSError() | MemoryError():
-            return FAILED, str(error) or type(error).__name__
+            return ExitCode.FAILED, str(error) or type(error).__name__
         case ValueError() | TypeError() | OverflowError():  # a DataError is a ValueError
-            return BAD_INPUT, str(error)
-    return FAILED, None
+            return ExitCode.BAD_INPUT, str(error)
+    return ExitCode.FAILED, None
 
 
-def _say(message: str) -> None:
-    """Write the message as one line to standard error, without anything a terminal would act upon."""
+def _print_error(message: str) -> None:
+    """Write the message as one line to standard error, without characters that a terminal interprets."""
     from softnll.data.text import printable  # noqa: PLC0415 - NumPy comes with it
 
     if message:

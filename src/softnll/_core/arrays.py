@@ -1,4 +1,4 @@
-"""Arrays of other libraries as NumPy's, without importing those libraries: who passes a tensor has loaded its own."""
+"""Convert arrays of other libraries to NumPy arrays, without importing those libraries."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["as_numpy"]
 
 
 def as_numpy(value: Any) -> Any:
-    """Return a torch tensor as a NumPy array of its type, and everything else as it is.
+    """Return a torch tensor as a NumPy array of the same type, and every other value unchanged.
 
-    A tensor may require a gradient, be on a GPU, or be bfloat16 (a NumPy type where ml_dtypes is installed, else
-    widened to float32, which has all its values). JAX arrays need no help: ``np.asarray`` takes them.
+    A tensor may require a gradient or be on a GPU. A bfloat16 tensor stays bfloat16 if ml_dtypes is installed; else it
+    becomes float32, which has all its values. JAX arrays stay as they are: ``np.asarray`` converts them.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def as_numpy(value: Any) -> Any:
     Returns
     -------
     ndarray or object
-        What ``np.asarray`` understands.
+        A value that ``np.asarray`` accepts.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def as_numpy(value: Any) -> Any:
     >>> as_numpy([5.0, 4.0, 2.0])
     [5.0, 4.0, 2.0]
     """
-    if isinstance(value, list | tuple):  # rows, or one number a row, that are tensors themselves
+    if isinstance(value, list | tuple):  # a list of rows or of numbers that are tensors
         return [as_numpy(item) for item in value] if any(_is_tensor(item) for item in value) else value
     if not _is_tensor(value):
         return value
@@ -52,6 +52,6 @@ def as_numpy(value: Any) -> Any:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Return whether a value is a tensor of the torch that is loaded."""
+    """Return whether a value is a torch tensor, without importing torch: a caller who has one has imported it."""
     torch: Any = sys.modules.get("torch")
     return hasattr(torch, "Tensor") and isinstance(value, torch.Tensor)

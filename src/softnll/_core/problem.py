@@ -1,4 +1,4 @@
-"""The Problem: everything a kernel needs, laid out as rows and valid beyond doubt."""
+"""The Problem: the validated inputs of a kernel, as rows, and the checks that produce it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll.layout import Axis, Layout, as_floating, as_real, layout_of
-from softnll.objective import DEFAULT, CrossEntropy
-from softnll.targets import as_targets, as_weights, check_soft, first_bad, hard_rows
+from softnll._core.layout import Axis, Layout, as_floating, as_real, layout_of
+from softnll._core.options import DEFAULT, CrossEntropy, split
+from softnll._core.targets import (
+    SparseRows,
+    as_int64,
+    as_targets,
+    as_weights,
+    check_hard,
+    check_soft,
+    counted_weights,
+    first_bad,
+    hard_rows,
+)
 
-__all__ = ["Problem", "as_temperatures", "prepare", "prepare_targets"]
+__all__ = ["Problem", "as_temperatures", "loss_problem", "prepare", "prepare_loss", "prepare_targets"]
 
 
-@dataclass(slots=True, eq=False)  # frozen would take 1.2 µs more to make, of the 3 that a tiny softmax has
+@dataclass(slots=True, eq=False)  # frozen would add 1.2 µs to the 3 of a tiny softmax
 class Problem:
-    """Rows of logits and what is asked of them. A kernel never checks: what is a Problem is valid.
+    """Rows of logits with targets, weights and options. A Problem is valid, so that kernels do not check.
 
-    The arrays are those of any one array library. N rows, C classes. Nobody writes to a Problem: make another.
+    The arrays are those of one array library. N rows, C classes. Nothing changes a Problem; its methods return another.
 
     Attributes
     ----------
@@ -29,19 +39,19 @@ class Problem:
     objective
         The scalar options.
     y
-        ``(N,)`` int64 hard targets, or None. Outside [0, C) only if checks were declined: that row is NaN.
+        ``(N,)`` int64 hard targets, or None. Outside [0, C) only with ``check=False``: that row is NaN.
     q
-        ``(N, C)`` soft targets, floating-point, or None.
+        ``(N, C)`` soft targets, floating-point, or None. ``SparseRows`` only in a Problem that is split by ``take``.
     w
         ``(C,)`` float64 class weights, or None for 1.
     s
-        ``(N,)`` float64 row weights, 0 for a row that takes no part (whatever it holds), or None for 1.
+        ``(N,)`` float64 row weights, 0 for a row that takes no part (whatever its logits), or None for 1.
     where
-        ``(N, C)`` bool, False for a class that does not exist in that row, or None.
+        ``(N, C)`` bool, False for a masked class, or None.
     tau
         ``(N,)`` float64 temperatures, or None for the objective's.
     divisor
-        What the sum of the losses is divided by: D of the mean, else 1.
+        D, by which a mean divides the sum of the losses; else 1. A float, or a 0-d array on the device.
     """
 
     x: Any
@@ -52,10 +62,10 @@ class Problem:
     s: Any = None
     where: Any = None
     tau: Any = None
-    divisor: float = 1.0
+    divisor: Any = 1.0
 
     def take(self, rows: Any, x: Any) -> Problem:
-        """Return the part of the problem in some rows, with these as its logits."""
+        """Return the Problem of some rows, with ``x`` as its logits."""
 
         def part(array: Any) -> Any:
             return None if array is None else array[rows, ...]
@@ -64,7 +74,7 @@ class Problem:
             x,
             self.objective,
             part(self.y),
-            part(self.q),
+            self.q.take(rows) if isinstance(self.q, SparseRows) else part(self.q),
             self.w,
             part(self.s),
             part(self.where),
@@ -72,13 +82,44 @@ class Problem:
             self.divisor,
         )
 
+    def with_rows(self, x: Any, q: Any) -> Problem:
+        """Return the Problem with these logits and soft targets."""
+        return Problem(x, self.objective, self.y, q, self.w, self.s, self.where, self.tau, self.divisor)
 
-def as_temperatures(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return one temperature a row as float64 ``(N,)``."""
+    def with_upstream(self, upstream: float | NDArray[np.float64]) -> Problem:
+        """Return a Problem whose gradient is that of this one times an upstream gradient: one number, or one a row.
+
+        The upstream gradient enters the row weights, with its sign. The returned Problem is for gradients, not losses.
+        """
+        s, divisor = self.s, self.divisor
+        if isinstance(upstream, float):
+            if upstream == 1:
+                return self
+            if 1e-100 < upstream < 1e100 and 1e-100 < divisor < 1e100:
+                divisor = divisor / upstream
+                return Problem(self.x, self.objective, self.y, self.q, self.w, s, self.where, self.tau, divisor)
+            upstream = np.full(self._n_rows(), upstream)
+        if s is not None:
+            with np.errstate(all="ignore"):  # a row of weight 0 keeps it, also if upstream is inf
+                upstream = np.where(s == 0, 0.0, s * upstream)
+        return Problem(self.x, self.objective, self.y, self.q, self.w, upstream, self.where, self.tau, divisor)
+
+    def _n_rows(self) -> int:
+        """Return N, also of a Problem without logits."""
+        if self.x is not None or self.y is not None:
+            return len(self.x if self.y is None else self.y)
+        return len(self.q.probabilities if isinstance(self.q, SparseRows) else self.q)
+
+
+def as_temperatures(value: Any, shape: tuple[int, ...], s: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Return per-row temperatures as float64 ``(N,)`` after checking them, except in rows of weight 0."""
     array = as_real(value, "temperature").astype(np.float64, copy=False)
     if array.shape != shape:
         raise ValueError(f"temperature has shape {array.shape}; allowed: a number, or one a row: shape {shape}")
     bad = ~((array > 0) & (array < np.inf))
+    if s is not None and bad.any():
+        without_part = bad & (s == 0).reshape(shape)
+        array, bad = np.where(without_part, 1.0, array), bad & ~without_part
     if bad.any():
         value = array.ravel()[np.argmax(bad)]
         raise ValueError(f"temperature{first_bad(bad, shape)} is {value}; allowed: finite numbers > 0")
@@ -86,7 +127,7 @@ def as_temperatures(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def _as_where(value: Any, layout: Layout) -> NDArray[np.bool_]:
-    """Return the mask as ``(N, C)`` bool."""
+    """Return the mask as ``(N, C)`` bool after checking it."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("where is a masked array; pass a plain bool array")
     array = np.asarray(value)
@@ -96,7 +137,8 @@ def _as_where(value: Any, layout: Layout) -> NDArray[np.bool_]:
         full = np.broadcast_to(array, layout.shape)
     except ValueError:
         raise ValueError(f"where has shape {array.shape}; allowed: what broadcasts to {layout.shape}") from None
-    return layout.rows(full)
+    rows: NDArray[np.bool_] = layout.rows(full)
+    return rows
 
 
 def prepare(
@@ -110,19 +152,19 @@ def prepare(
     empty: bool = False,
     name: str = "logits",
 ) -> tuple[Problem, Layout]:
-    """Check logits, mask and per-row temperatures and lay them out as a Problem without targets.
+    """Return the Problem, without targets, and the layout of logits, mask and per-row temperatures after checking them.
 
     Raises
     ------
     TypeError
-        If logits, mask or temperatures are of a type that has no meaning here.
+        If logits, mask or temperatures have an invalid type.
     ValueError
-        If shapes do not fit, a temperature is not positive, or there are no classes (unless ``empty`` allows that).
+        If shapes do not match, a temperature is not positive, or there are no classes (unless ``empty`` allows that).
     """
     array = as_floating(logits, name)
     layout = layout_of(array.shape, axis) if type(axis) is int else Layout.of(array.shape, axis, several)
     if layout.n_classes == 0 and not empty:
-        raise ValueError(f"{name} of shape {layout.shape} have no classes on axis {axis}; allowed: at least one")
+        raise ValueError(f"{name} of shape {layout.shape} has no classes on axis {axis}; allowed: at least one")
     where = None if where is None else _as_where(where, layout)
     tau = None if temperature is None else as_temperatures(temperature, layout.row_shape)
     x = array if layout.is_rows else layout.rows(array)
@@ -135,57 +177,81 @@ def prepare_targets(
     targets: Any,
     class_weight: Any = None,
     sample_weight: Any = None,
-    check: bool = True,
+    check: bool | None = None,
+    temperatures: Any = None,
+    *,
+    signed: bool = False,
 ) -> Problem:
-    """Check targets and weights against a Problem's logits and return the Problem that holds them.
+    """Return a Problem with targets, weights and temperatures, after checking them against the logits of ``problem``.
 
-    Sets the row weights (0 where ``ignore_index`` says so) and the mean's denominator: Σ s·w_y over the rows with a
-    hard target, Σ s over rows with soft ones.
+    What a row that takes no part holds is not checked. The Problem has row weights (0 for ignored rows) and the mean's
+    denominator: Σ s·w_y of hard targets, Σ s of soft ones. ``signed`` weights may be negative, NaN or infinite. Where
+    the denominator is negative, row weights and denominator change their signs, which the mean does not depend on:
+    kernels divide by positive numbers only.
 
     Raises
     ------
     TypeError
-        If targets or weights are of a type that has no meaning here (bool; floats for hard targets).
+        If targets or weights have an invalid type (bool; floats for hard targets).
     ValueError
-        If shapes do not fit, a target is out of range or masked out, soft targets are no distribution, or a weight is
+        If shapes do not match, a target is out of range or masked, soft targets are not a distribution, or a weight is
         negative, NaN or infinite. ``check=False`` leaves out the checks of the targets' values.
     """
+    check = check is None or check
     y, q = as_targets(targets, layout)
-    w = None if class_weight is None else as_weights(class_weight, "class_weight", (layout.n_classes,))
-    s = None if sample_weight is None else as_weights(sample_weight, "sample_weight", layout.row_shape).reshape(-1)
+    w = None if class_weight is None else as_weights(class_weight, "class_weight", (layout.n_classes,), signed=signed)
+    ignored, inside = None, True
     if y is not None:
-        y, ignored = hard_rows(y, layout, problem.objective.ignore_index, problem.where, check)
-        if ignored is not None:
-            s = np.where(ignored, 0.0, 1.0 if s is None else s)
-    else:
+        y, ignored, inside = hard_rows(y, layout, problem.objective.ignore_index)
+    s = None
+    if sample_weight is not None:
+        s = as_weights(sample_weight, "sample_weight", layout.row_shape, ignored, signed=signed).reshape(-1)
+    if ignored is not None:
+        s = np.where(ignored, 0.0, 1.0 if s is None else s)
+    if y is not None:
+        if check and not (inside and problem.where is None):
+            check_hard(y, layout, problem.objective.ignore_index, s, problem.where, inside)
+        y = as_int64(y, layout.n_classes)
+    elif check:
         assert q is not None  # noqa: S101 - as_targets returns one of the two
-        if check:
-            check_soft(q, layout, s, problem.where)
+        check_soft(q, layout, s, problem.where)
+    tau = problem.tau if temperatures is None else as_temperatures(temperatures, layout.row_shape, s)
     divisor = 1.0
     if problem.objective.reduction == "mean":
-        if s is None and w is None:
-            divisor = float(layout.n_rows)
-        else:
-            s, w = (
-                _near_one(s),
-                _near_one(w) if q is None else w,
-            )  # class weights are not in the denominator of soft ones
-            divisor = _divisor(y, w, s, layout)
-    return Problem(problem.x, problem.objective, y, q, w, s, problem.where, problem.tau, divisor)
+        # With soft targets, class weights are not in the denominator.
+        s, w = _near_one(s), _near_one(w) if q is None else w
+        counted = counted_weights(np, y, w, s, None if s is None or w is None else s == 0)  # 0 where a row is ignored
+        divisor = float(layout.n_rows if counted is None else counted.sum())
+        if divisor < 0:
+            s, divisor = np.full(layout.n_rows, -1.0) if s is None else -s, -divisor
+    return Problem(problem.x, problem.objective, y, q, w, s, problem.where, tau, divisor)
 
 
 def _near_one(weights: Any) -> Any:
-    """Return weights of extreme size times a power of two, so that no product or sum of them leaves the range."""
+    """Return weights of extreme size times a power of two, so that no product or sum of them overflows."""
     if weights is None or weights.size == 0:
         return weights
-    exponent = math.frexp(weights.item(weights.argmax()))[1]
-    return weights if abs(exponent) < 256 else np.ldexp(weights, -exponent)  # a mean does not depend on their unit
+    exponent = math.frexp(weights.item(np.abs(weights).argmax()))[1]
+    return weights if abs(exponent) < 256 else np.ldexp(weights, -exponent)  # a mean does not depend on a common factor
 
 
-def _divisor(y: Any, w: Any, s: Any, layout: Layout) -> float:
-    """Return D, the mean's denominator."""
-    if y is None or w is None:
-        return float(layout.n_rows if s is None else s.sum())
-    inside = (y >= 0) & (y < len(w))
-    row_weight = np.where(inside, w[np.where(inside, y, 0)], 1.0)
-    return float(row_weight.sum() if s is None else (s * row_weight).sum())
+def prepare_loss(
+    logits: Any,
+    targets: Any,
+    objective: CrossEntropy,
+    temperatures: Any = None,
+    axis: Axis = -1,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    check: bool | None = None,
+) -> tuple[Problem, Layout]:
+    """Return the Problem and the layout of a loss with checked options, after checking its arrays."""
+    problem, layout = prepare(logits, axis, objective, None, where, several=True)
+    return prepare_targets(problem, layout, targets, class_weight, sample_weight, check, temperatures), layout
+
+
+def loss_problem(logits: Any, targets: Any, **options: Any) -> tuple[Problem, Layout]:
+    """Return the Problem and the layout of a loss with the keywords of ``LossOptions``, after checking all of them."""
+    objective, temperatures, arrays = split(options)
+    return prepare_loss(logits, targets, objective, temperatures, **arrays)

@@ -1,7 +1,9 @@
-"""Calibration: the temperature that fits best, and how far confidence and accuracy agree."""
+"""Calibration: the best temperature, and accuracy by confidence."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,38 +11,51 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-from softnll.kernels.choose import kernels
-from softnll.options import loss_problem
-from softnll.problem import Problem
-from softnll.targets import blocks
+from softnll._core.problem import Problem, loss_problem
+from softnll._core.targets import blocks, first_bad, rows_without_part
+from softnll._kernels.select import kernels
 
 __all__ = ["Reliability", "fit_temperature", "reliability"]
 
-_STEPS = 680.0  # of log β: as far as exp goes
+_MOST_BINS = 1 << 20
+_STEPS = 680.0  # of log β: beyond, exp overflows
 
 
-def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
+def fit_temperature(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    axis: int | Sequence[int] | None = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    where: ArrayLike | None = None,
+    check: bool | None = None,
+) -> float:
     """Return the temperature τ > 0 that minimises the mean cross-entropy of ``logits / τ``.
 
-    The loss is convex in β = 1/τ, and its derivative ``mean_n ⟨p_n(β) − t_n, x_n⟩`` is increasing: its zero is found.
+    The loss is convex in β = 1/τ, and its derivative ``mean_n ⟨p_n(β) − t_n, x_n⟩`` increases: τ is at its zero.
+    A class at −inf, or masked by ``where``, has a probability of 0 at every temperature, and counts as if the row had
+    one class less. A row of weight 0, or with an ignored target, may hold anything.
 
     Parameters
     ----------
     logits
-        ``(N, C)`` scores of held-out examples.
-    targets
-        ``(N,)`` integers, or ``(N, C)`` distributions.
+        Scores of held-out examples, ``(N, C)`` or with C classes on ``axis``; finite or −inf.
+    targets, axis, class_weight, sample_weight, ignore_index, where, check
+        As in :func:`softnll.cross_entropy`: integers ``(N,)``, or distributions ``(N, C)``.
 
     Returns
     -------
     float
-        τ; above 1 the classifier was overconfident, below 1 too modest.
+        τ; above 1 the classifier is overconfident, below 1 underconfident.
 
     Raises
     ------
     TypeError, ValueError
-        As in :func:`softnll.cross_entropy`, for logits that are not finite, and where no temperature is best: every
-        target has its row's largest score (τ → 0), or the scores say nothing of the targets, or the opposite (τ → ∞).
+        As in :func:`softnll.cross_entropy`, for logits that are NaN or +inf, for targets whose score is −inf (the loss
+        is infinite at every temperature), and where no temperature is best: every target has its row's largest score
+        (τ → 0), or the scores do not predict the targets (τ → ∞).
 
     Examples
     --------
@@ -53,10 +68,19 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     -----
     Guo, Pleiss, Sun, Weinberger (2017), "On calibration of modern neural networks".
     """
-    problem, _ = loss_problem(logits, targets)
+    problem, layout = loss_problem(
+        logits,
+        targets,
+        axis=axis,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        where=where,
+        check=check,
+    )
     if problem.x.shape[0] == 0 or not problem.divisor > 0:
         raise ValueError(f"logits has shape {np.shape(logits)}; allowed: at least one row, not all of them ignored")
-    scale, certain = _survey(problem)
+    scale, certain = _spread(problem, layout.row_shape)
     if scale == 0:
         raise ValueError("each row's scores are all equal: every temperature gives the same loss")
     if certain:
@@ -65,7 +89,7 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
         raise ValueError(
             "no temperature is best: the loss keeps falling as it grows; the scores do not fit the targets"
         )
-    # In units of the scale, β is tried upwards and downwards until the derivative changes its sign: it must.
+    # In units of the scale, β grows and shrinks until the derivative has changed its sign.
     low = high = 0.0
     while _slope(problem, scale, np.exp(-high)) <= 0 and high < _STEPS:
         high += 4.0
@@ -77,48 +101,69 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     return float(np.exp(-log_beta) * scale)
 
 
-def _survey(problem: Problem) -> tuple[float, bool]:
+def _part(problem: Problem, rows: slice) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return scores ``(n, C)``, masked classes at −inf, zeros in rows without a part; and which rows have one."""
+    x = problem.x[rows].astype(np.float64)
+    if problem.where is not None:
+        x = np.where(problem.where[rows], x, -np.inf)
+    part = problem.take(rows, x)
+    absent = rows_without_part(np, part.y, part.w, part.s, None, 0.0)
+    taking_part = np.ones(len(x), bool) if absent is None else ~absent
+    return np.where(taking_part[:, None], x, 0.0), taking_part
+
+
+def _spread(problem: Problem, shape: tuple[int, ...]) -> tuple[float, bool]:
     """Return the largest spread of a row's scores, and whether every target has its row's largest."""
     scale, certain = 0.0, True
     for rows in blocks(problem.x.shape):
-        x = problem.x[rows].astype(np.float64)
-        if not np.isfinite(x).all():
-            row = rows.start + int(np.argmax(~np.isfinite(x).all(axis=1)))
-            raise ValueError(f"logits[{row}] holds a value that is not finite; allowed: finite scores")
-        largest = x.max(axis=1, keepdims=True)
+        x, taking_part = _part(problem, rows)
+        largest = x.max(axis=1, keepdims=True)  # NaN in a row that holds one
+        if not np.isfinite(largest).all():
+            row = _named(rows.start + int(np.argmax(~np.isfinite(largest[:, 0]))), shape)
+            raise ValueError(f"logits{row} holds NaN, +inf or nothing but -inf; allowed: finite scores, and -inf")
         with np.errstate(over="ignore"):
-            spread = float((largest - x.min(axis=1, keepdims=True)).max())
+            spread = float((largest - np.where(np.isneginf(x), largest, x).min(axis=1, keepdims=True)).max())
         if not spread < 1e300:
             raise ValueError(f"the scores of a row lie {spread} apart; allowed: less than 1e300")
         scale = max(scale, spread)
-        part = problem.take(rows, x)
+        part, best = problem.take(rows, x), largest[:, 0]
         if part.y is None:
-            certain &= bool((x == largest)[part.q > 0].all())
+            mass = (part.q if part.w is None else part.q * part.w) > 0
+            at_target = np.where(mass & taking_part[:, None], x, largest).min(axis=1)
         else:
-            taking_part = part.y != part.objective.ignore_index
             y = np.where(taking_part, part.y, 0)
-            certain &= bool((np.take_along_axis(x, y[:, None], axis=1) == largest)[taking_part].all())
+            at_target = np.where(taking_part, np.take_along_axis(x, y[:, None], axis=1)[:, 0], best)
+        if (lost := np.isneginf(at_target)).any():
+            row = _named(rows.start + int(lost.argmax()), shape)
+            raise ValueError(f"logits{row} has -inf at its target: the loss is infinite at every temperature")
+        certain &= bool((at_target == best).all())
     return scale, certain
 
 
+def _named(row: int, shape: tuple[int, ...]) -> str:
+    """Return a row's index in the caller's shape as text."""
+    return first_bad(np.arange(math.prod(shape)) == row, shape)
+
+
 def _slope(problem: Problem, scale: float, tau: float) -> float:
-    """Return d(mean loss)/dβ at β = 1/τ of the scores / scale: mean ⟨p − t, x⟩, x relative to its row's largest."""
+    """Return d(mean loss)/dβ at β = 1/τ of the scores / scale: mean ⟨T·p − t, x⟩, x relative to its row's largest."""
     total = 0.0
     for rows in blocks(problem.x.shape):
-        x = problem.x[rows].astype(np.float64)
+        x, _ = _part(problem, rows)
         x = (x - x.max(axis=1, keepdims=True)) / scale
-        at, apart = (x, tau) if np.isfinite(tau) else (np.zeros_like(x), 1.0)  # τ = ∞: p is uniform
+        ruled_out = np.isneginf(x)
+        at, apart = (x, tau) if np.isfinite(tau) else (np.where(ruled_out, x, 0.0), 1.0)  # τ = ∞: p is uniform
         objective = replace(problem.objective, temperature=float(apart), reduction="sum")
-        part = replace(problem.take(rows, at), objective=objective, divisor=1.0)
+        part = replace(problem.take(rows, at), objective=objective, divisor=1.0, where=None)
         grad = np.empty_like(x)
         kernels().forward_backward(part, grad)
-        total += float(((grad * apart) * x).sum())
-    return total / problem.divisor
+        total += float(((grad * apart) * np.where(ruled_out, 0.0, x)).sum())  # p = t = 0 at -inf
+    return total / float(problem.divisor)
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Confidence beside accuracy, in bins of confidence.
+    """Mean confidence and accuracy in bins of confidence.
 
     Attributes
     ----------
@@ -140,7 +185,7 @@ class Reliability:
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) -> Reliability:
-    """Return how often predictions of a given confidence are right.
+    """Return the accuracy of predictions in bins of their confidence.
 
     ``ECE = Σ_b (n_b / N)·|accuracy_b − confidence_b|`` over equal-width bins; a bin holds its upper edge.
 
@@ -178,8 +223,8 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) ->
         raise ValueError(f"confidence has shape {p.shape}, correct {right.shape}; allowed: the same (N,), N > 0")
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("confidence holds values outside [0, 1]")
-    if bins < 1:
-        raise ValueError(f"bins is {bins}; allowed: at least 1")
+    if not 1 <= bins <= _MOST_BINS:
+        raise ValueError(f"bins is not in 1 to {_MOST_BINS}")
     edges = np.linspace(0, 1, bins + 1)
     which = np.clip(np.searchsorted(edges, p, side="left") - 1, 0, bins - 1)
     counts = np.bincount(which, minlength=bins)

@@ -1,4 +1,4 @@
-"""Figures of scores and labels in the manner of scikit-learn's displays: values kept as attributes, ``plot(ax)``."""
+"""Figures of scores and labels like scikit-learn's displays: values as attributes, and ``plot(ax)``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softnll.calibration import Reliability, reliability
-from softnll.functional import cross_entropy, softmax
+from softnll._core.arrays import as_numpy
+from softnll._inspection.calibration import Reliability
+from softnll._inspection.survey import Block, confusion_counts, largest_bin, worst_share
+from softnll._numpy.functional import cross_entropy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,18 +19,33 @@ if TYPE_CHECKING:
 
 __all__ = ["ConfusionDisplay", "LossDisplay", "ReliabilityDisplay"]
 
-Vector = NDArray[Any]
 BLUE, RED, GREY = "#0063a3", "#b3350b", "#5b6475"
+IGNORED = -100  # the default ignore_index of cross_entropy
+
+
+def _counted(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """Return scores, labels and losses of the rows whose label is not ignored; raise for what is no class.
+
+    `cross_entropy` checks scores and labels, so that every display refuses what the loss refuses.
+    """
+    nll = np.asarray(cross_entropy(scores, labels, reduction="none"), np.float64)
+    x, y = np.asarray(as_numpy(scores)), np.asarray(as_numpy(labels))
+    if x.ndim != 2 or y.ndim != 1:
+        raise ValueError(f"scores have shape {x.shape}, labels {y.shape}; allowed: (N, C) and (N,) class numbers")
+    counted = y != IGNORED
+    if not counted.any():
+        raise ValueError(f"all {len(y)} labels are {IGNORED}, which losses ignore; allowed: at least one class")
+    return (x, y, nll) if counted.all() else (x[counted], y[counted], nll[counted])
 
 
 class _Display:
-    """What the displays have in common: ``ax_`` and ``figure_`` after ``plot``."""
+    """The base of the displays: ``ax_`` and ``figure_`` after ``plot``."""
 
     ax_: Axes
     figure_: Figure
 
     def _axes(self, ax: Axes | None) -> Axes:
-        """Return the axes to draw on, of a figure of its own if none were given."""
+        """Return the axes to draw on; those of a new figure if ``ax`` is None."""
         if ax is None:
             from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - loaded to draw
             from matplotlib.figure import Figure  # noqa: PLC0415 - likewise
@@ -41,7 +58,7 @@ class _Display:
 
 
 class LossDisplay(_Display):
-    """The distribution of the loss over the examples, and what share of it the worst carry.
+    """A histogram of the losses, and the share of their sum that the largest hundredth has.
 
     Parameters
     ----------
@@ -53,7 +70,7 @@ class LossDisplay(_Display):
     nll
         As given.
     worst_share
-        Share of the sum that the worst hundredth of the examples carry.
+        The largest hundredth of the losses as a share of their sum.
 
     Examples
     --------
@@ -66,20 +83,22 @@ class LossDisplay(_Display):
 
     def __init__(self, nll: ArrayLike) -> None:
         self.nll = np.asarray(nll, np.float64)
-        count = max(1, len(self.nll) // 100)
-        total = float(self.nll.sum())
-        self.worst_share = float(np.sort(self.nll)[-count:].sum() / total) if 0 < total < np.inf else float("nan")
+        self.worst_share = worst_share(self.nll)
 
     @classmethod
     def from_scores(cls, scores: ArrayLike, labels: ArrayLike) -> Self:
-        """Return the display of ``(N, C)`` scores and ``(N,)`` true classes; errors as in ``cross_entropy``."""
-        return cls(cross_entropy(scores, labels, reduction="none"))
+        """Return the display of ``(N, C)`` scores and ``(N,)`` true classes, or ``(N, C)`` distributions.
+
+        Rows with the label −100 are left out; errors are those of ``cross_entropy``.
+        """
+        if np.ndim(as_numpy(labels)) == 2:
+            return cls(cross_entropy(scores, labels, reduction="none"))
+        return cls(_counted(scores, labels)[2])
 
     def plot(self, ax: Axes | None = None, *, bins: int = 40) -> Self:
-        """Draw the histogram of the losses, the largest thousandth in its last bar, and mark the mean."""
+        """Draw the histogram of the losses, with the largest thousandth in the last bar, and the mean."""
         ax = self._axes(ax)
-        finite = self.nll[np.isfinite(self.nll)]
-        top = max(float(np.quantile(finite, 0.999)) if finite.size else 0.0, 1e-12)
+        top = largest_bin(self.nll)
         ax.hist(np.clip(self.nll, 0, top), bins=bins, range=(0, top), color=BLUE)
         ax.axvline(float(self.nll.mean()), color=RED, label=f"mean {self.nll.mean():.3f}")
         ax.set(
@@ -90,12 +109,12 @@ class LossDisplay(_Display):
 
 
 class ReliabilityDisplay(_Display):
-    """How often predictions of a given confidence are right.
+    """The accuracy of predictions in bins of their confidence.
 
     Parameters
     ----------
     reliability
-        Bins of confidence, as :func:`softnll.calibration.reliability` returns them.
+        Bins of confidence, as :func:`softnll._inspection.calibration.reliability` returns them.
 
     Attributes
     ----------
@@ -114,9 +133,12 @@ class ReliabilityDisplay(_Display):
 
     @classmethod
     def from_scores(cls, scores: ArrayLike, labels: ArrayLike, *, bins: int = 15) -> Self:
-        """Return the display of ``(N, C)`` scores and ``(N,)`` true classes; errors as in ``reliability``."""
-        p = softmax(scores)
-        return cls(reliability(np.minimum(p.max(axis=1), 1), p.argmax(axis=1) == np.asarray(labels), bins=bins))
+        """Return the display of ``(N, C)`` scores and ``(N,)`` true classes.
+
+        Rows with the label −100 are left out; errors are those of ``cross_entropy`` and ``reliability``.
+        """
+        x, y, _ = _counted(scores, labels)
+        return cls(Block(x, y).reliability(bins))
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw accuracy as bars, a mark for the mean confidence of each, the diagonal, and the counts."""
@@ -135,7 +157,7 @@ class ReliabilityDisplay(_Display):
 
 
 class ConfusionDisplay(_Display):
-    """How often each class is taken for each other.
+    """The confusion matrix: counts by true and predicted class.
 
     Parameters
     ----------
@@ -166,15 +188,12 @@ class ConfusionDisplay(_Display):
 
     @classmethod
     def from_scores(cls, scores: ArrayLike, labels: ArrayLike, *, class_names: Sequence[str] | None = None) -> Self:
-        """Return the display of ``(N, C)`` scores and ``(N,)`` true classes in [0, C)."""
-        x, y = np.asarray(scores), np.asarray(labels)
-        if x.ndim != 2 or y.shape != x.shape[:1]:
-            raise ValueError(f"scores have shape {x.shape}, labels {y.shape}; allowed: (N, C) and (N,)")
-        if y.dtype.kind not in "iu" or (y.size and not 0 <= y.min() <= y.max() < x.shape[1]):
-            raise ValueError(f"labels hold other values than classes; allowed: integers from 0 to {x.shape[1] - 1}")
-        counts = np.zeros((x.shape[1], x.shape[1]), np.int64)
-        np.add.at(counts, (y, x.argmax(axis=1)), 1)
-        return cls(counts, class_names)
+        """Return the display of ``(N, C)`` scores and ``(N,)`` true classes in [0, C).
+
+        Rows with the label −100 are left out; errors are those of ``cross_entropy``.
+        """
+        x, y, _ = _counted(scores, labels)
+        return cls(confusion_counts(y, x.argmax(axis=1), x.shape[1]), class_names)
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw the matrix, shaded by each cell's share of its true class; up to 20 classes with counts."""

@@ -1,4 +1,4 @@
-"""Matrix products into memory that is already there, by SciPy's BLAS."""
+"""Matrix products into existing arrays, by SciPy's BLAS."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["multiply"]
 def multiply(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], *, add: bool = False) -> None:
     """Write a @ b into ``out`` or, with ``add``, add it there: one call with beta = 0 or 1, no copies.
 
-    All are of one type, float32 or float64. NumPy cannot add in place; and where NumPy's BLAS and SciPy's take turns,
-    the one's idle threads spin while the other's work (two cores, 60 000 × 784 by 10: 77 ms instead of 31), so all
-    products of one computation go through here. What is contiguous in no order (blocks of columns) is NumPy's all the
-    same, with a copy of the product if that is to be added.
+    All arrays have one type, float32 or float64. NumPy cannot add a product in place. If NumPy's BLAS and SciPy's
+    alternate, the idle threads of one spin while the other computes (two cores, 60 000 × 784 by 10: 77 ms instead of
+    31), so that all products of one computation use this function. NumPy multiplies only arrays that are contiguous in
+    neither order (blocks of columns), with a copy of the product if it is to be added.
     """
-    from scipy.linalg import blas  # noqa: PLC0415 - importing the package costs NumPy only
+    from scipy.linalg import blas  # noqa: PLC0415 - importing softnll imports only NumPy
 
     if a.shape[1] == 0 or out.size == 0:
         if not add:
@@ -31,7 +31,7 @@ def multiply(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], *, add: bool =
             np.matmul(a, b, out=out)
         return
     gemm = blas.dgemm if out.dtype == np.float64 else blas.sgemm
-    # In Fortran's order what lies here is outᵀ = bᵀ @ aᵀ.
+    # In Fortran order these arrays are their transposes: outᵀ = bᵀ @ aᵀ.
     right, right_flipped = _fortran(b.T)
     left, left_flipped = _fortran(a.T)
     gemm(1.0, right, left, beta=float(add), c=out.T, trans_a=right_flipped, trans_b=left_flipped, overwrite_c=True)

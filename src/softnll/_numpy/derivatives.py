@@ -7,17 +7,17 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softnll import equation
-from softnll.layout import Layout, as_real
-from softnll.options import LossOptions, loss_problem
-from softnll.problem import Problem, prepare
-from softnll.targets import blocks
+from softnll._core import equation
+from softnll._core.layout import Layout, as_real
+from softnll._core.options import LossOptions
+from softnll._core.problem import Problem, loss_problem, prepare
+from softnll._core.targets import blocks
 
 __all__ = ["cross_entropy_hvp", "softmax_jacobian", "softmax_jvp", "softmax_vjp"]
 
 
 def softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
-    """Return the full Jacobian of softmax: ``∂p_i/∂x_j = p_i·(1[i = j] − p_j)``, that is ``diag(p) − p pᵀ``.
+    """Return the Jacobian of softmax: ``∂p_i/∂x_j = p_i·(1[i = j] − p_j)``, that is ``diag(p) − p pᵀ``.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ def softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
 
 
 def softmax_vjp(logits: ArrayLike, v: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
-    """Return vᵀ·J with J the Jacobian of softmax: ``p ⊙ (v − ⟨p, v⟩)``; what backpropagation needs.
+    """Return vᵀ·J with J the Jacobian of softmax: ``p ⊙ (v − ⟨p, v⟩)``; which backpropagation computes.
 
     Parameters
     ----------
     logits, axis
         As in :func:`softmax_jacobian`.
     v
-        One number a probability: the logits' shape.
+        The upstream gradient, in the logits' shape.
 
     Returns
     -------
@@ -86,9 +86,9 @@ def softmax_vjp(logits: ArrayLike, v: ArrayLike, *, axis: int = -1) -> NDArray[A
 
 
 def softmax_jvp(logits: ArrayLike, v: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
-    """Return J·v with J the Jacobian of softmax: how p moves when the logits move along v.
+    """Return J·v with J the Jacobian of softmax: the derivative of p along v.
 
-    J is symmetric, so this is :func:`softmax_vjp`; both names are kept because both questions are asked.
+    J is symmetric, so this is :func:`softmax_vjp`; both names exist because users look for both.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def cross_entropy_hvp(
     logits, targets, **options
         As in :func:`softnll.cross_entropy`.
     v
-        A direction: the logits' shape.
+        A direction, in the logits' shape.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def cross_entropy_hvp(
     return _by_rows(problem, layout, v, equation.hessian_product)
 
 
-def _softmax_product(_: Problem, parts: equation.Rows, v: NDArray[np.float64]) -> NDArray[np.float64]:
+def _softmax_product(_: Problem, parts: equation.Normalised, v: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (diag p − p pᵀ)·v of some rows."""
     with np.errstate(all="ignore"):
         product: NDArray[np.float64] = equation.softmax_product(np, parts, equation.probabilities(parts), v)
@@ -159,7 +159,7 @@ def _softmax_product(_: Problem, parts: equation.Rows, v: NDArray[np.float64]) -
 
 
 def _by_rows(problem: Problem, layout: Layout, v: ArrayLike, function: Any) -> NDArray[Any]:
-    """Apply a function of (problem, intermediates, v) to blocks of rows."""
+    """Return the results of a function of (Problem, intermediate results, v), block by block of the rows."""
     array = as_real(v, "v")
     if array.shape != layout.shape:
         raise ValueError(f"v has shape {array.shape}; allowed: the logits' shape {layout.shape}")
@@ -169,4 +169,5 @@ def _by_rows(problem: Problem, layout: Layout, v: ArrayLike, function: Any) -> N
         part = problem.take(rows, problem.x[rows, ...])
         with np.errstate(all="ignore"):
             out[rows] = function(part, equation.normalise(part), v_rows[rows].astype(np.float64))
-    return layout.restore(out)
+    restored: NDArray[Any] = layout.restore(out)[()]
+    return restored

@@ -1,16 +1,44 @@
-"""The last linear layer and its loss together: the N × C logits are made, used and forgotten a few rows at a time."""
+"""The public linear losses on NumPy arrays: a few rows of the N × C logits are in memory at a time."""
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from softnll.head import Head, LinearGradients
-from softnll.options import LinearOptions
-from softnll.plan import ALL_GRADIENTS
+from softnll._core.chunked import LinearLoss, Outputs, check_shapes
+from softnll._core.layout import Layout, as_real
+from softnll._core.options import LinearOptions, split
+from softnll._core.plan import ALL_GRADIENTS
+from softnll._core.problem import Problem, prepare_targets
+from softnll._numpy.backend import NUMPY
 
-__all__ = ["LinearGradients", "linear_cross_entropy", "linear_cross_entropy_and_grad"]
+__all__ = ["LinearGradients", "checked_loss", "linear_cross_entropy", "linear_cross_entropy_and_grad"]
+
+
+class LinearGradients(NamedTuple):
+    """Gradients of the loss with respect to features, weight and bias (None without one)."""
+
+    features: NDArray[Any]
+    weight: NDArray[Any]
+    bias: NDArray[Any] | None
+
+
+def checked_loss(features: Any, weight: Any, targets: Any, bias: Any, options: LinearOptions) -> LinearLoss:
+    """Return the ``LinearLoss`` of the arguments, after checking all of them."""
+    features, weight = as_real(features, "features"), as_real(weight, "weight")
+    bias = None if bias is None else as_real(bias, "bias")
+    check_shapes(features, weight, bias)
+    layout = Layout((*features.shape[:-1], weight.shape[0]), (features.ndim - 1,))
+    objective, per_row, arrays = split(options)
+    problem = prepare_targets(Problem(None, objective), layout, targets, temperatures=per_row, **arrays)
+    return LinearLoss.of(features, weight, bias, problem, layout, NUMPY)
+
+
+def _gradient(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an uninitialised array for the gradient of an input: of its type, or float64 for integers."""
+    return np.empty(array.shape, np.float64 if array.dtype.kind in "iu" else array.dtype)
 
 
 def linear_cross_entropy(
@@ -22,7 +50,7 @@ def linear_cross_entropy(
     max_bytes: int | None = None,
     **options: Unpack[LinearOptions],
 ) -> Any:
-    """Return ``cross_entropy(features @ weight.T + bias, targets)`` without ever holding the N × C logits.
+    """Return ``cross_entropy(features @ weight.T + bias, targets)`` without storing the N × C logits.
 
     Parameters
     ----------
@@ -37,7 +65,7 @@ def linear_cross_entropy(
     max_bytes
         The most memory to use beyond the inputs; default ``max(32 MiB, min(¼·inputs, ⅛·N·C·itemsize))``.
     **options
-        Those of :func:`softnll.cross_entropy` but ``axis`` and ``where``.
+        The options of :func:`softnll.cross_entropy` except ``axis`` and ``where``.
 
     Returns
     -------
@@ -48,7 +76,7 @@ def linear_cross_entropy(
     Raises
     ------
     TypeError, ValueError
-        As in :func:`softnll.cross_entropy`; for shapes that do not fit; for a ``max_bytes`` too small for one row.
+        As in :func:`softnll.cross_entropy`; for shapes that do not match; for a ``max_bytes`` too small for one row.
 
     Examples
     --------
@@ -61,8 +89,8 @@ def linear_cross_entropy(
     -----
     Wijmans et al. (2025), "Cut your losses in large-vocabulary language models", ICLR.
     """
-    head = Head.check(features, weight, targets, bias, options)
-    return head.losses(head.plan(max_bytes))
+    loss = checked_loss(features, weight, targets, bias, options)
+    return loss.losses(loss.plan(max_bytes))
 
 
 def linear_cross_entropy_and_grad(
@@ -85,8 +113,8 @@ def linear_cross_entropy_and_grad(
         As in :func:`linear_cross_entropy`.
     max_bytes
         The most memory to use beyond inputs and gradients; default ``max(32 MiB, min(¼·(inputs + gradients),
-        ⅛·N·C·itemsize))``. Where the weight's type is narrower than what is multiplied in (half types),
-        several chunks take an accumulator of its gradient in the wider type besides.
+        ⅛·N·C·itemsize))``. If the weight's type is narrower than that of the products (half types), several chunks
+        need an accumulator of its gradient in the wider type in addition.
 
     Returns
     -------
@@ -110,8 +138,9 @@ def linear_cross_entropy_and_grad(
            [-0.7553, -1.5105],
            [ 0.6652,  1.3305]])
     """
-    head = Head.check(features, weight, targets, bias, options)
-    plan = head.plan(max_bytes, ALL_GRADIENTS)
-    gradients = head.empty_gradients()
-    loss = head.gradients(plan, gradients)
-    return loss, LinearGradients(*gradients)  # type: ignore[arg-type]
+    loss = checked_loss(features, weight, targets, bias, options)
+    gradients = LinearGradients(
+        _gradient(loss.features), _gradient(loss.weight), None if loss.bias is None else _gradient(loss.bias)
+    )
+    plan = loss.plan(max_bytes, ALL_GRADIENTS, weight_itemsize=gradients.weight.itemsize)
+    return loss.gradients(plan, Outputs(*gradients)), gradients

@@ -1,17 +1,19 @@
-"""From rows back to what the caller gets: ``out=`` arrays, shapes, reductions."""
+"""Convert the kernels' rows to the results of public functions: ``out=`` arrays, shapes, reductions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll.kernels.choose import kernels
-from softnll.layout import Layout, loss_dtype
-from softnll.problem import Problem
+from softnll._core.layout import Layout, loss_dtype
+from softnll._core.problem import Problem
+from softnll._core.targets import blocks
+from softnll._kernels.select import kernels
 
 __all__ = ["narrowed", "reduce", "write"]
 
@@ -26,16 +28,15 @@ def write(
     out: NDArray[Any] | None,
     fill: Callable[[Problem, NDArray[Any]], Result],
 ) -> tuple[NDArray[Any], Result]:
-    """Let ``fill`` write rows of the logits' type and return them in the logits' shape, in ``out`` if that is given.
+    """Return what ``fill`` writes, as an array of the logits' shape and type or in ``out``, and what it returns.
 
-    An ``out`` that overlaps the logits in any other way than by being them, or another array that the kernels read, is
-    written only after everything has been read.
+    If ``out`` partially overlaps the logits or another input, the result is written to a temporary first.
     """
     dtype = problem.x.dtype
     if out is None:
         fresh = np.empty(problem.x.shape, dtype)
         result = fill(problem, fresh)
-        return (fresh if layout.is_rows else layout.restore(fresh)), result
+        return (fresh if layout.is_rows else layout.restore(fresh)[()]), result  # of a scalar, a scalar
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is a {type(out).__name__}; allowed: a NumPy array")
     if out.shape != layout.shape:
@@ -54,7 +55,7 @@ def write(
 
 
 def _overlaps(rows: NDArray[Any], problem: Problem) -> bool:
-    """Whether writing these rows one after another could change what is still to be read."""
+    """Return whether writing these rows one after another could change an input that is read later."""
     x = problem.x
     if rows is not x and np.may_share_memory(rows, x) and not _same(rows, x):
         return True
@@ -63,12 +64,23 @@ def _overlaps(rows: NDArray[Any], problem: Problem) -> bool:
 
 
 def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether two arrays of one shape and type are the same memory in the same order."""
+    """Return whether two arrays of one shape and type have the same memory in the same order."""
     return one.strides == other.strides and one.ctypes.data == other.ctypes.data
 
 
-def reduce(problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype: np.dtype[Any] | None = None) -> Any:
-    """Return the rows' losses as the objective's reduction says; by default in the type that the logits' type has."""
+def reduce(
+    problem: Problem,
+    layout: Layout,
+    losses: NDArray[np.float64],
+    dtype: np.dtype[Any] | None = None,
+    *,
+    again: Callable[[Problem], NDArray[np.float64]] | None = None,
+) -> Any:
+    """Return the losses after the objective's reduction; ``dtype`` None means the type of losses of the logits.
+
+    With ``again``, the function that computed the losses, a mean is finite also where a row's loss alone overflows. The
+    problem must still have its logits.
+    """
     dtype = loss_dtype(problem.x.dtype) if dtype is None else dtype
     reduction = problem.objective.reduction
     if reduction == "none":
@@ -76,14 +88,31 @@ def reduce(problem: Problem, layout: Layout, losses: NDArray[np.float64], dtype:
     value = losses.item() if losses.size == 1 else kernels().total(losses)
     if reduction == "mean":
         value = value / problem.divisor if problem.divisor > 0 else math.nan
+        if math.isinf(value):
+            value = _mean(problem, losses, again)
     if -_SAFE < value < _SAFE:
         return dtype.type(value)
     return narrowed(np.float64(value), dtype)
 
 
+def _mean(
+    problem: Problem, losses: NDArray[np.float64], again: Callable[[Problem], NDArray[np.float64]] | None
+) -> float:
+    """Return Σ (loss/D), for losses whose sum overflows."""
+    parts = losses / problem.divisor
+    if again is not None:
+        overflowed = np.flatnonzero(np.isinf(losses))
+        for block in blocks((len(overflowed), problem.x.shape[1])):
+            rows = overflowed[block]
+            part = problem.take(rows, problem.x[rows])
+            shares = np.full(len(rows), 1 / problem.divisor) if part.s is None else part.s / problem.divisor
+            parts[rows] = again(replace(part, s=shares))
+    return float(kernels().total(parts))
+
+
 def narrowed(values: Any, dtype: np.dtype[Any]) -> Any:
-    """Return float64 values in another type, where those beyond its largest number are inf."""
+    """Return float64 values in another type; values that overflow in it are inf."""
     if values.dtype == dtype:
         return values
-    with np.errstate(all="ignore"):  # takes 1 µs: not for a number that is known to fit
+    with np.errstate(all="ignore"):  # takes 1 µs, so that callers avoid it for a number that does not overflow
         return values.astype(dtype)

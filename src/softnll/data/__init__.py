@@ -1,7 +1,7 @@
-"""Data in, `Dataset` out: the digits, CIFAR-10, MNIST's family, and arrays and tables of your own.
+"""Read the digits, CIFAR-10, MNIST's family, and arrays and tables of your own as a `Dataset`.
 
-Every reader checks what it reads (sizes before memory, checksums before contents), executes nothing from a file, and
-refuses what does not fit with a `DataError` of one line.
+Every reader checks sizes before it allocates memory and checksums before it uses contents, executes nothing from a
+file, and raises `DataError` with a message of one line.
 """
 
 from __future__ import annotations

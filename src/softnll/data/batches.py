@@ -21,7 +21,7 @@ Batch: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.integer]]
 
 
 def check_size(release: Release, name: str, size: int, where: str) -> None:
-    """Refuse a file by its size, before anything of it is read."""
+    """Raise DataError for a file of a wrong size, before it is read."""
     limit = release.limits[name]
     exact = name in release.batches and not release.pickled
     if size > limit or (exact and size != limit) or size < 0:
@@ -35,7 +35,6 @@ def read_batch(release: Release, name: str, data: bytes, where: str) -> Batch:
     ------
     DataError
         Where the checksum is not the official one, or the contents are not ``release.records`` images.
-
     """
     _check_md5(release, name, data, where)
     if release.pickled:
@@ -50,17 +49,18 @@ def read_batch(release: Release, name: str, data: bytes, where: str) -> Batch:
 
 
 def check_meta(release: Release, data: bytes, where: str) -> None:
-    """Refuse a file of class names that does not hold CIFAR-10's own, in their order."""
+    """Raise DataError where a file of class names does not hold CIFAR-10's, in their order."""
     _check_md5(release, release.meta, data, where)
     names: object = data.split()
     if release.pickled:
         names = read_pickle(data, where).get(b"label_names")
-    # The text file has no published checksum; ten fixed words say as much.
+    # The text file has no published checksum; its contents are compared instead.
     if type(names) is not list or names != [name.encode() for name in CLASS_NAMES]:
         raise DataError(f"{where}: does not hold the ten class names of CIFAR-10, {' '.join(CLASS_NAMES)}")
 
 
 def _check_md5(release: Release, name: str, data: bytes, where: str) -> None:
+    """Raise DataError where the checksum of a file is known and is another one."""
     expected = release.md5.get(name)
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if expected is not None and found != expected:
@@ -68,6 +68,7 @@ def _check_md5(release: Release, name: str, data: bytes, where: str) -> None:
 
 
 def _from_pickle(batch: dict[bytes, Value], records: int, where: str) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """Return the pixels and labels of an unpickled batch."""
     pixels, labels = batch.get(b"data"), batch.get(b"labels")
     if not isinstance(pixels, np.ndarray) or pixels.shape != (records, PIXELS):
         raise DataError(f"{where}: 'data' is not a ({records}, {PIXELS}) array of bytes")

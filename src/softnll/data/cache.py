@@ -1,4 +1,4 @@
-"""Where data sets lie on this computer, and how the ones that are not there come."""
+"""The folder of the named data sets, and the download of the missing ones."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ def load_cifar10(
     Raises
     ------
     DataError
-        Where what is there is damaged.
+        Where the files are damaged.
     DownloadError
-        Where nothing is there and nothing comes; its message says what to put where.
-
+        Where the files are missing and cannot be downloaded; the message says which file to put where.
     """
     if cifar10.find_folder(folder) is not None:
         return cifar10.read_folder(folder)
@@ -65,12 +64,17 @@ def load_mnist(key: str, folder: Path) -> tuple[Dataset, Dataset]:
     DataError
         Where the files are damaged or hold other data.
     DownloadError
-        Where the files are missing; its message says what to put where.
-
+        Where the files are missing; the message says which files to put where.
     """
-    for choice in (folder / key, folder, SYSTEM_FOLDER / key):
+    name = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[key]  # torchvision's
+    for choice in (folder / key, folder, folder / name / "raw", SYSTEM_FOLDER / key):
         if mnist.find_files(choice) is not None:
             return mnist.read_folder(choice, expect=key)
+    lacks = [name for choice in (folder / key, folder) for name in mnist.missing_files(choice)]
+    if lacks:
+        raise DownloadError(
+            f"{mnist.FAMILY[key].name} is not complete: {place(folder)} lacks {', '.join(dict.fromkeys(lacks))}"
+        )
     raise DownloadError(
         f"{mnist.FAMILY[key].name} is not here: put {', '.join(mnist.FILES)} (each may end in .gz) "
         f"into the folder {place(folder / key)}"

@@ -1,14 +1,13 @@
 """CIFAR-10: 60 000 colour images of 32 × 32 in ten classes, from either official archive or its extracted folder.
 
 An archive is read in one pass, as a stream: nothing is written to the disk, a member is read only if its name and size
-are the official ones, and what it decompresses to has a limit, so that an archive made to explode stops there.
+are the official ones, and the decompressed size has a limit, which stops decompression bombs.
 """
 
 from __future__ import annotations
 
 import gzip
 import tarfile
-import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from softnll.data.batches import Batch, check_meta, check_size, read_batch
 from softnll.data.dataset import DataError, Dataset
 from softnll.data.releases import BINARY, CLASS_NAMES, PYTHON, Release
-from softnll.data.streams import Capped, LimitReachedError, PlainTarInfo
+from softnll.data.streams import Capped, LimitReachedError, PlainTarInfo, damage_as_data_error
 from softnll.data.text import place, printable
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ RELEASES: tuple[Release, ...] = (BINARY, PYTHON)
 
 
 class _Images:
-    """The arrays of both splits, filled batch by batch in whatever order the batches come."""
+    """The images and labels of both splits, filled batch by batch in any order."""
 
     def __init__(self, release: Release) -> None:
         count = len(release.batches) * release.records
@@ -41,7 +40,7 @@ class _Images:
         self.seen: set[str] = set()
 
     def add(self, name: str, data: bytes, where: str) -> None:
-        """Take one file of the release; anything but batches and class names is only noted."""
+        """Store the batch or check the class names that a file of the release holds; record the file's name."""
         self.seen.add(name)
         if name == self.release.meta:
             check_meta(self.release, data, where)
@@ -53,7 +52,7 @@ class _Images:
         self.images[rows], self.labels[rows] = batch
 
     def split(self, where: str) -> tuple[Dataset, Dataset]:
-        """Return train and test, once every file has come."""
+        """Return train and test; raise DataError where a file is missing."""
         missing = [name for name in (*self.release.batches, self.release.meta) if name not in self.seen]
         if missing:
             raise DataError(f"{where}: lacks {', '.join(missing)} of CIFAR-10's {self.release.folder}")
@@ -65,44 +64,33 @@ class _Images:
 
 
 def read_archive(path: Path, releases: Sequence[Release] | None = None) -> tuple[Dataset, Dataset]:
-    """Return train and test of CIFAR-10 from ``cifar-10-binary.tar.gz`` or ``cifar-10-python.tar.gz``.
+    """Return train and test of CIFAR-10, 50 000 and 10 000 images with channels last, from an official archive.
 
-    Parameters
-    ----------
-    path
-        The archive, under any name; its first member tells which release it is.
-    releases
-        The releases that may come, with their checksums (default: the two official ones).
-
-    Returns
-    -------
-    tuple of Dataset
-        ``(50000, 32, 32, 3)`` and ``(10000, 32, 32, 3)`` uint8 images, channels last.
+    It is ``cifar-10-binary.tar.gz`` or ``cifar-10-python.tar.gz`` under any name: its first member names the release.
+    ``releases`` are those to accept, with their checksums (default: the two official ones).
 
     Raises
     ------
     DataError
-        For members that are missing, unknown, doubled, links, of another size or checksum, and for an archive that
-        is truncated, damaged or decompresses to more than CIFAR-10.
-
+        If a member is missing, unknown, there twice, a link, or has another size or checksum; if the archive is
+        truncated, damaged or decompresses to more than CIFAR-10.
     """
     known = RELEASES if releases is None else releases
     where = place(path)
     # Members, their headers and padding, and the archive's own padding.
     limit = max(sum(release.limits.values()) for release in known) + (1 << 20)
     try:
-        with gzip.open(path) as unpacked:
+        with damage_as_data_error(where, tarfile.TarError), gzip.open(path) as unpacked:
             stream = Capped(unpacked, limit)
             found = _read_members(stream, known, where)
             stream.drain()  # the gzip checksum stands at the very end
     except LimitReachedError:
         raise DataError(f"{where}: decompresses to more than {limit} bytes; CIFAR-10 does not") from None
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{where}: truncated or damaged: {printable(str(error))}") from None
     return found.split(where)
 
 
 def _read_members(stream: Capped, known: Sequence[Release], where: str) -> _Images:
+    """Return the images and labels of an archive; raise DataError for a member that is unknown or there twice."""
     found: _Images | None = None
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=PlainTarInfo) as tar:  # type: ignore[call-overload]
         for member in tar:
@@ -112,7 +100,7 @@ def _read_members(stream: Capped, known: Sequence[Release], where: str) -> _Imag
                 found = _Images(_release_of(folder, known, label))
             release = found.release
             if member.isdir() and member.name == release.folder and "" not in found.seen:
-                found.seen.add("")  # the folder itself, once like everything else
+                found.seen.add("")  # the folder itself, once like each file
                 continue
             if not member.isreg() or folder != release.folder or name not in release.limits or name in found.seen:
                 names = ", ".join(release.limits)
@@ -125,6 +113,7 @@ def _read_members(stream: Capped, known: Sequence[Release], where: str) -> _Imag
 
 
 def _contents(file: BinaryIO | None, size: int, label: str) -> bytes:
+    """Return the bytes of a member."""
     data = b"" if file is None else file.read(size)
     if len(data) != size:
         raise DataError(f"{label}: truncated, {len(data)} of {size} bytes")
@@ -132,6 +121,7 @@ def _contents(file: BinaryIO | None, size: int, label: str) -> bytes:
 
 
 def _release_of(folder: str, known: Sequence[Release], label: str) -> Release:
+    """Return the release whose folder has this name; if there is none, raise DataError with ``label`` in its text."""
     for release in known:
         if release.folder == folder:
             return release
@@ -149,10 +139,10 @@ def find_folder(path: Path, releases: Sequence[Release] | None = None) -> tuple[
 
 def read_folder(path: Path, releases: Sequence[Release] | None = None) -> tuple[Dataset, Dataset]:
     """Return train and test of CIFAR-10 from the extracted official files; see `read_archive`."""
-    place_found = find_folder(path, releases)
-    if place_found is None:
+    located = find_folder(path, releases)
+    if located is None:
         raise DataError(f"{place(path)}: no folder with CIFAR-10's batches")
-    folder, release = place_found
+    folder, release = located
     found = _Images(release)
     for name in (*release.batches, release.meta):
         file = folder / name
@@ -160,7 +150,7 @@ def read_folder(path: Path, releases: Sequence[Release] | None = None) -> tuple[
             label = place(file)
             with file.open("rb") as opened:
                 check_size(release, name, file.stat().st_size, label)
-                # One byte more than allowed is enough to see a file that grows.
+                # One byte more than allowed shows that the file has grown.
                 data = opened.read(release.limits[name] + 1)
             check_size(release, name, len(data), label)
             found.add(name, data, label)

@@ -1,4 +1,4 @@
-"""What every reader returns: inputs, labels and the names of the classes."""
+"""`Dataset`, the result of every reader: inputs, labels and class names."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DataError", "Dataset"]
+__all__ = ["DataError", "Dataset", "is_images"]
 
 
 class DataError(ValueError):
-    """A file that cannot be used; the message says which, what is wrong, and what is expected, in one line."""
+    """A file that cannot be used; the message names it, the fault and what is expected, in one line."""
+
+
+def is_images(array: NDArray[np.generic]) -> bool:
+    """Whether an array holds images: uint8, ``(N, H, W)`` or ``(N, H, W, 3)``."""
+    return array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3))
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled examples; one that exists is valid.
+    """Labelled examples, checked at construction.
 
     Attributes
     ----------
@@ -32,15 +37,16 @@ class Dataset:
     split
         ``"train"``, ``"test"`` or ``"all"``.
     name
-        What the data is called where it is reported (``"digits"``, ``"CIFAR-10"``, a file's name).
+        The name of the data in reports (``"digits"``, ``"CIFAR-10"``, a file's name).
     scale
-        The value of a white pixel: 255, or 16 for the digits, whose pixels count dots.
+        The value of a white pixel: 255, or 16 for the digits, whose pixels are counts up to 16.
+    read
+        How a table was read: which column is what; "" for other files.
 
     Raises
     ------
     DataError
         Where shapes, types, counts or label ranges are not the ones above.
-
     """
 
     inputs: NDArray[np.generic] = field(repr=False)
@@ -49,11 +55,11 @@ class Dataset:
     split: str
     name: str
     scale: float = 255.0
+    read: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         shape, dtype = self.inputs.shape, self.inputs.dtype
-        images = dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3))
-        if not images and not (dtype.kind == "f" and len(shape) == 2):
+        if not is_images(self.inputs) and not (dtype.kind == "f" and len(shape) == 2):
             raise DataError(
                 f"{self.name}: inputs of shape {shape} and type {dtype.name}; allowed are uint8 images (N, H, W) or "
                 "(N, H, W, 3) and floating-point features (N, F)"
@@ -72,7 +78,7 @@ class Dataset:
     @property
     def has_images(self) -> bool:
         """Whether the inputs are images."""
-        return self.inputs.ndim in (3, 4)
+        return is_images(self.inputs)
 
     def features(self) -> NDArray[np.floating]:
         """Return the inputs as ``(N, F)`` rows: images as float32 ``pixel / scale`` in [0, 1], features as they are."""

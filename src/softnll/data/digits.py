@@ -1,4 +1,4 @@
-"""The 8 × 8 handwritten digits that come inside scikit-learn: the data that is always there."""
+"""The 8 × 8 handwritten digits that are part of scikit-learn: data that needs no download."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["load_digits"]
 def load_digits() -> tuple[Dataset, Dataset]:
     """Return the digits, first half to train, second half to test (898 and 899 images of 8 × 8).
 
-    A pixel counts the dots of a 4 × 4 field of the original scan, 0 … 16; it is kept so, with ``scale = 16``, and
-    ``features()`` gives X / 16 exactly, because 16 is a power of two. The halves are scikit-learn's own: different
-    people wrote them, so a random split would flatter.
+    A pixel is the number of black pixels in a 4 × 4 block of the scan, 0 … 16; it is kept, with ``scale = 16``, and
+    ``features()`` returns X / 16 exactly, because 16 is a power of two. The halves are scikit-learn's own: different
+    people wrote them, so a random split would give a better score.
 
     Raises
     ------
@@ -26,7 +26,6 @@ def load_digits() -> tuple[Dataset, Dataset]:
     >>> train, test = load_digits()
     >>> train.inputs.shape, test.inputs.shape, train.scale
     ((898, 8, 8), (899, 8, 8), 16.0)
-
     """
     try:
         from sklearn import datasets  # noqa: PLC0415 - costs a second, and only the digits need it

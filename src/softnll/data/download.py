@@ -1,4 +1,4 @@
-"""Fetch one file of known size and checksum over https: resumed where it stopped, in place only once it is whole."""
+"""Download one file of known size and checksum over https; an interrupted download is resumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 from softnll.data.text import place, printable
@@ -34,15 +34,15 @@ _TIMEOUT = 30.0  # seconds without a byte
 
 
 class DownloadError(OSError):
-    """Data that is neither here nor to be had; the message says in one line what to put where."""
+    """Missing data that cannot be downloaded; the message names in one line the file and its place."""
 
 
 class _BrokenError(Exception):
-    """Why a download cannot go on."""
+    """A fault of the server or address, which a later attempt would meet again."""
 
 
 class _AgainError(ConnectionError):
-    """The part was of no use and is gone; from the start it may work."""
+    """The partial file was unusable and is now empty; an attempt from the start may succeed."""
 
 
 class _SameScheme(urllib.request.HTTPRedirectHandler):
@@ -64,30 +64,33 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
             raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> Any:
+        """Follow a redirect; raise `_BrokenError` for one to what is no address."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError as error:
+            fp.close()
+            raise _BrokenError(f"the server redirects to no address: {error}") from None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
 
 def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress | None = None) -> Path:
-    """Download a file, unless it is there; return ``target``.
+    """Download a file, unless it exists; return ``target``.
 
-    What has come lies beside the target as ``<name>.part``, and a later call asks only for the rest. The target's name
-    appears at once and whole, after its size and checksum were compared.
+    The partial file beside the target is called ``<name>.part``, and a later call requests only the rest. It is renamed
+    to the target when its size and checksum are as expected.
 
-    Parameters
-    ----------
-    url
-        An https address (http is taken from this computer's own servers only).
-    target
-        Where the file shall be.
-    size, sha256
-        What it must be, in bytes and as 64 hexadecimal digits.
-    progress
-        Called with ``(done, size)`` after each quarter of a mebibyte.
+    The address is https (http is allowed for servers on this computer only), ``sha256`` has 64 hexadecimal digits, and
+    ``progress`` is called with ``(done, size)`` after each quarter of a mebibyte.
 
     Raises
     ------
     DownloadError
         Without network, for answers of another size, and for a wrong checksum; the message names the address, the
         folder and the file to put there by hand.
-
     """
     if target.exists():
         return target
@@ -100,7 +103,7 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress 
                 _transfer(url, part, size, progress)
                 break
             except (OSError, http.client.HTTPException) as error:
-                # An answer with a status is the server's last word; a broken line may hold next time.
+                # An HTTP status is final; a broken connection may succeed at the next attempt.
                 hopeless = isinstance(error, urllib.error.HTTPError) or not (
                     _started(part) or isinstance(error, _AgainError)
                 )
@@ -109,12 +112,12 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress 
         _check_sum(part, sha256)
         part.replace(target)
     except (OSError, http.client.HTTPException, _BrokenError) as error:
-        if target.exists():  # another process was faster
+        if target.exists():  # another process has completed it
             return target
         empty = not _started(part) and not isinstance(error, BlockingIOError)
         if isinstance(error, _BrokenError) or empty:
             with contextlib.suppress(OSError):
-                part.unlink()  # with what is here, the next call would only fail alike
+                part.unlink()  # with these bytes, the next call would fail again
         kept = f"; the {part.stat().st_size} bytes that came are kept, and it goes on there" if _started(part) else ""
         raise DownloadError(
             f"{target.name} cannot be downloaded ({printable(str(error), 120)}){kept}; "
@@ -124,7 +127,7 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress 
 
 
 def _transfer(url: str, part: Path, size: int, progress: Progress | None) -> None:
-    """Bring the part to its full size, from where it stands."""
+    """Download the rest of the partial file."""
     with part.open("ab") as file:
         _lock(file)
         done = file.tell()
@@ -137,7 +140,7 @@ def _transfer(url: str, part: Path, size: int, progress: Progress | None) -> Non
             headers["Range"] = f"bytes={done}-"
         with _ask(url, headers, file) as answer:
             if not _continues(answer.status, answer.headers.get("Content-Range"), done, size):
-                file.truncate(done := 0)  # the whole file comes again
+                file.truncate(done := 0)  # the answer is the whole file
             length = answer.headers.get("Content-Length")
             if length is not None and length != str(size - done):
                 raise _BrokenError(f"the server offers {printable(length, 20)} bytes, expected {size - done}")
@@ -155,7 +158,7 @@ def _transfer(url: str, part: Path, size: int, progress: Progress | None) -> Non
 
 
 def _ask(url: str, headers: dict[str, str], file: BinaryIO) -> http.client.HTTPResponse:
-    """Return the server's answer; empty the part where the server says that it has no such range."""
+    """Return the server's answer; empty the partial file where the server has no such range."""
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme was checked
     try:
         answer: http.client.HTTPResponse = urllib.request.build_opener(_SameScheme).open(request, timeout=_TIMEOUT)
@@ -169,7 +172,7 @@ def _ask(url: str, headers: dict[str, str], file: BinaryIO) -> http.client.HTTPR
 
 
 def _lock(file: BinaryIO) -> None:
-    """Keep two processes from appending to one part, where the system can (it unlocks when the file is closed)."""
+    """Lock the partial file against other processes, where the system can; closing the file unlocks it."""
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,7 +181,7 @@ def _lock(file: BinaryIO) -> None:
 
 
 def _continues(status: int, content_range: str | None, done: int, size: int) -> bool:
-    """Whether the answer goes on where the part ends (206), rather than starting over (200)."""
+    """Whether the answer continues at the end of the partial file (206) or is the whole file (200)."""
     if status == http.client.OK:
         return False
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", content_range or "", re.ASCII)
@@ -193,6 +196,7 @@ def _continues(status: int, content_range: str | None, done: int, size: int) -> 
 
 
 def _check_sum(part: Path, sha256: str) -> None:
+    """Raise where the checksum is another one."""
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
@@ -200,6 +204,7 @@ def _check_sum(part: Path, sha256: str) -> None:
 
 
 def _check_scheme(url: str) -> None:
+    """Raise for an address that is neither https nor on this computer."""
     parts = urlsplit(url)
     local = parts.hostname in ("127.0.0.1", "localhost", "::1")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
@@ -207,4 +212,5 @@ def _check_scheme(url: str) -> None:
 
 
 def _started(part: Path) -> bool:
+    """Whether the partial file has contents."""
     return part.is_file() and part.stat().st_size > 0

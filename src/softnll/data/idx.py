@@ -7,51 +7,37 @@ import hashlib
 import math
 import os
 import struct
-import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from softnll.data.dataset import DataError
-from softnll.data.streams import expandable
-from softnll.data.text import place, printable
+from softnll.data.streams import GZIP_MAGIC, damage_as_data_error, expandable, read_array_bytes
+from softnll.data.text import place
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["GZIP_MAGIC", "read_idx"]
+__all__ = ["read_idx"]
 
-GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 1 << 30  # the largest relative, EMNIST by class, has 547 MB
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_CHUNK = 1 << 20
 
 
 def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[NDArray[np.generic], str]:
-    """Return the array of an IDX file, and the md5 of the file's uncompressed bytes.
+    """Return the array of an IDX file, and the md5 of the file's uncompressed bytes as 32 hexadecimal digits.
 
-    Parameters
-    ----------
-    path
-        The file, gzipped or not; its contents tell, not its name.
-    max_bytes
-        The largest array allowed.
-
-    Returns
-    -------
-    tuple
-        An array of 1 to 4 dimensions and of one of the six types of the format, in the machine's byte order; and the
-        checksum, as 32 hexadecimal digits.
+    The array has 1 to 4 dimensions, one of the six types of the format, and the machine's byte order. The file's
+    contents, not its name, decide whether it is gzipped. ``max_bytes`` is the largest array allowed.
 
     Raises
     ------
     DataError
-        For a wrong magic number, type code or number of dimensions, and for sizes that the file does not have,
-        seen before memory is asked for; for bytes that are missing or left over.
-
+        For a wrong magic number, type code or number of dimensions, for sizes that the file does not have (before
+        memory is allocated), and for bytes that are missing or left over.
     """
     where = place(path)
     with path.open("rb") as raw:
@@ -60,15 +46,13 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[NDArray[np.gene
         raw.seek(0)
         if not packed:
             return _read(raw, where, size, max_bytes)
-        try:
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                # How long the contents are is known only at the end; how long they can be, from the start.
-                return _read(unpacked, where, expandable(size), max_bytes)  # type: ignore[arg-type]
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{where}: truncated or damaged: {printable(str(error))}") from None
+        with damage_as_data_error(where), gzip.GzipFile(fileobj=raw) as unpacked:
+            # The size of the contents is known only at the end; the largest possible one from the start.
+            return _read(unpacked, where, expandable(size), max_bytes)  # type: ignore[arg-type]
 
 
 def _read(stream: BinaryIO, where: str, available: int, max_bytes: int) -> tuple[NDArray[np.generic], str]:
+    """Return array and md5 of an uncompressed stream of at most ``available`` bytes."""
     head = stream.read(4)
     zero, code, ndim = struct.unpack(">HBB", head) if len(head) == 4 else (1, 0, 0)
     if zero != 0 or code not in _TYPES:
@@ -88,15 +72,7 @@ def _read(stream: BinaryIO, where: str, available: int, max_bytes: int) -> tuple
         raise DataError(f"{where}: truncated: its header promises {count} bytes, more than the file can hold")
 
     md5 = hashlib.md5(head + sizes, usedforsecurity=False)
-    data = np.empty(count, dtype=np.uint8)
-    filled = 0
-    while filled < count:
-        chunk = stream.read(min(_CHUNK, count - filled))
-        if not chunk:
-            raise DataError(f"{where}: truncated: {filled} of {count} bytes")
-        data[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-        md5.update(chunk)
-        filled += len(chunk)
+    data = read_array_bytes(stream, count, where, md5.update)
     if stream.read(1):
         raise DataError(f"{where}: more than the {count} bytes that its header promises")
     return data.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False), md5.hexdigest()

@@ -1,24 +1,37 @@
-"""Labels as they come, numbers or words, made into class indices and class names."""
+"""Class indices from labels that are numbers or words, class names, and the choice of a file's array by its name."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from softnll.data.dataset import DataError
-from softnll.data.text import printable
+from softnll.data.text import place, printable
+from softnll.data.text_arrays import is_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["LABEL_NAMES", "as_class_names", "encode", "encode_words"]
+__all__ = [
+    "INTEGER",
+    "as_class_names",
+    "checked_names",
+    "choose",
+    "encode",
+    "encode_words",
+    "listed",
+    "read_class_names",
+    "split_names",
+]
 
-#: What a column (or an array) of labels is called, the surest name first.
-LABEL_NAMES = ("label", "class", "target", "y", "labels", "targets")
+INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)  # a whole number of at most 64 bits
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_MAX_NAMES_BYTES = 1 << 24  # of a file of class names
 
 
 def encode(
@@ -26,23 +39,20 @@ def encode(
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return class indices ``(N,)`` and class names for labels ``(N,)`` of any type.
 
-    Without ``class_names`` the classes are the distinct values, sorted: 3 … 8 makes six classes named "3" … "8", and
-    -1, +1 makes two; 0 … C - 1 stays as it is. With ``class_names`` the values are indices into them.
+    Without ``class_names`` the classes are the distinct values, sorted: 3 … 8 are six classes named "3" … "8", and
+    -1, +1 are two; 0 … C - 1 stays as it is. With ``class_names`` the values are indices into them.
 
     Raises
     ------
     DataError
         For labels that are not ``(N,)``, neither whole numbers nor text, or outside the class names.
-
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
         raise DataError(f"{where}: labels of shape {values.shape}, expected (N,)")
-    if values.dtype.kind == "S":
-        values = np.char.decode(values.astype(np.bytes_), "utf-8", "replace")
-    if values.dtype.kind == "U":
-        return encode_words(values.tolist(), where, class_names)
+    if values.dtype.kind == "S" or is_text(values):
+        return encode_words(_as_words(values), where, class_names)
     if values.dtype.kind == "f":
         values = _whole(values, where)
     if values.dtype.kind not in "iub":
@@ -60,7 +70,7 @@ def encode_words(
     words: list[str], where: str, class_names: tuple[str, ...] | None = None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return class indices and names for labels given as text; whole numbers written out count as numbers."""
-    if words and all(_INTEGER.fullmatch(word) for word in words):
+    if words and all(INTEGER.fullmatch(word) for word in words):
         return encode(np.array([int(word) for word in words], dtype=np.int64), where, class_names)
     names = tuple(sorted(set(words))) if class_names is None else class_names
     index = {name: number for number, name in enumerate(names)}
@@ -74,12 +84,65 @@ def as_class_names(values: NDArray[np.generic], where: str) -> tuple[str, ...]:
     """Return class names from an array of text ``(C,)``."""
     if values.ndim != 1 or values.dtype.kind not in "US":
         raise DataError(f"{where}: class names must be text of shape (C,), got {values.dtype.name} {values.shape}")
+    return checked_names([printable(name) for name in _as_words(values)], where, allow_empty=True)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Return class names that are separated by ``,``."""
+    return checked_names(text.split(","), f"class names {printable(text)!r}")
+
+
+def read_class_names(given: str) -> tuple[str, ...]:
+    """Return class names from a file, one a line, or from text in which ``,`` separates them."""
+    path = Path(given)
+    if "," in given or not path.is_file():
+        return split_names(given)
+    if path.stat().st_size > _MAX_NAMES_BYTES:
+        raise DataError(f"{place(path)}: {path.stat().st_size} bytes; class names have at most {_MAX_NAMES_BYTES}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{place(path)}: class names must be UTF-8 text, one a line") from None
+    return checked_names([line for line in lines if line.strip()], place(path))
+
+
+def checked_names(names: Iterable[str], where: str, *, allow_empty: bool = False) -> tuple[str, ...]:
+    """Return class names without blanks around them; raise DataError where one is empty or there are two of it."""
+    stripped = tuple(names) if allow_empty else tuple(name.strip() for name in names)
+    if "" in stripped and not allow_empty:
+        raise DataError(f"{where}: one class name is empty")
+    if len(set(stripped)) != len(stripped):
+        raise DataError(f"{where}: one class name twice")
+    return stripped
+
+
+def choose(names: Sequence[str], wanted: tuple[str, ...], where: str, others: tuple[str, ...] = ()) -> str:
+    """Return the name of the array to use: the first wanted name that exists, in any case, or the only one.
+
+    An array in a group, ``outputs.logits``, is called ``logits`` as well. One of the ``others`` is never used.
+    """
+    lower = {name.lower().rpartition(".")[2]: name for name in reversed(names)}
+    lower |= {name.lower(): name for name in names}
+    for each in wanted:
+        if each in lower:
+            return lower[each]
+    rest = [name for name in names if name.lower().rpartition(".")[2] not in others]
+    if len(rest) == 1:
+        return rest[0]
+    raise DataError(f"{where}: holds {listed(names)}; expected one array, or one called {', '.join(wanted)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first ten names as a message shows them."""
+    return ", ".join(printable(name, 30) for name in names[:10]) or "nothing"
+
+
+def _as_words(values: NDArray[np.generic]) -> list[str]:
+    """Return the elements of an array of text or bytes as text."""
     if values.dtype.kind == "S":
         values = np.char.decode(values.astype(np.bytes_), "utf-8", "replace")
-    names = tuple(printable(name) for name in values.tolist())
-    if len(set(names)) != len(names):
-        raise DataError(f"{where}: one class name twice")
-    return names
+    words: list[str] = values.tolist()
+    return words
 
 
 def _whole(values: NDArray[np.generic], where: str) -> NDArray[np.generic]:

@@ -1,17 +1,20 @@
-"""One door to all data: a name, a file or a folder in, train and test out."""
+"""`load`: train and test data from a name, a file or a folder."""
 
 from __future__ import annotations
 
-import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softnll.data import arrays, cifar10, mnist, npz, tables
+from softnll.data.arrow_tables import PARQUET_MAGIC
 from softnll.data.cache import cache_folder, load_cifar10, load_mnist
+from softnll.data.columns import AUTOMATIC, Choice
 from softnll.data.dataset import DataError, Dataset
 from softnll.data.digits import load_digits
-from softnll.data.idx import GZIP_MAGIC, read_idx
+from softnll.data.idx import read_idx
 from softnll.data.labels import encode
+from softnll.data.streams import GZIP_MAGIC, damage_as_data_error, first_bytes
 from softnll.data.text import place, printable
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ __all__ = ["NAMES", "load"]
 NAMES = ("digits", "cifar10", "mnist", "fashion-mnist")
 
 _ALLOWED = (
-    f"a name ({', '.join(NAMES)}), a .npy (with labels=), .npz, .csv or .tsv file, "
+    f"a name ({', '.join(NAMES)}), a .npy file (with --labels), a .npz file, a table (.csv, .tsv, .parquet, ...), "
     "an IDX file, or a folder or archive of CIFAR-10 or MNIST's files"
 )
 
@@ -37,6 +40,7 @@ def load(
     source: str | Path = "digits",
     *,
     labels: Path | None = None,
+    choice: Choice = AUTOMATIC,
     cache: Path | None = None,
     download: bool = True,
     progress: Progress | None = None,
@@ -46,16 +50,18 @@ def load(
     Parameters
     ----------
     source
-        ``"digits"``, ``"cifar10"``, ``"mnist"``, ``"fashion-mnist"``; or a path, whose format is told by its contents.
+        ``"digits"``, ``"cifar10"``, ``"mnist"``, ``"fashion-mnist"``; or a path, whose contents decide the format.
     labels
-        A ``.npy``, ``.csv``, ``.tsv`` or IDX file of labels ``(N,)``, for files of inputs alone.
+        A ``.npy`` or IDX file, or a table, of labels ``(N,)``, for files of inputs alone.
+    choice
+        Which columns of a table are labels or left out, where that is not to be decided from its contents.
     cache
         The folder of the named data sets (default: $SOFTNLL_DATA, else $XDG_CACHE_HOME/softnll, else
         ~/.cache/softnll).
     download
         Whether CIFAR-10 may be downloaded where it is missing (170 MB, from its official address).
     progress
-        Called with ``(bytes done, bytes in all)`` while it is.
+        Called with ``(bytes done, bytes in all)`` during a download.
 
     Returns
     -------
@@ -65,16 +71,15 @@ def load(
     Raises
     ------
     DataError
-        For an unknown name or format, and for files that are truncated, damaged, oversized, mislabelled or hostile.
+        For an unknown name or format, and for files that are truncated, damaged, oversized, mislabelled or malicious.
     DownloadError
-        For named data that is neither here nor to be had; the message says what to put where.
+        For named data that is missing and cannot be downloaded; the message says which file to put where.
 
     Examples
     --------
     >>> train, test = load("digits")
     >>> train
     Dataset(class_names=('0', '1', '2', '3', '4', '5', '6', '7', '8', '9'), split='train', name='digits', scale=16.0)
-
     """
     if isinstance(source, str):
         key = source.strip().lower().replace("_", "-")
@@ -84,17 +89,20 @@ def load(
                 raise DataError(f"{key}: has labels of its own; labels= is for files without them")
             return _named(key, cache, download=download, progress=progress)
     path = Path(source).expanduser()
-    words = None if labels is None else _read_labels(Path(labels).expanduser())
+    beside = None if labels is None else Path(labels).expanduser()
+    if beside is not None and not _is(beside, Path.is_file):
+        raise DataError(f"{place(beside)}: no such file of labels")
     if _is(path, Path.is_dir):
-        if words is not None:
+        if beside is not None:
             raise DataError(f"{place(path)}: a folder has labels of its own; labels= is for files without them")
         return _folder(path)
     if not _is(path, Path.is_file):
         raise DataError(f"{place(path)}: no such name, file or folder; allowed is {_ALLOWED}")
-    return _file(path, words)
+    return _file(path, beside, choice)
 
 
 def _named(key: str, folder: Path | None, *, download: bool, progress: Progress | None) -> tuple[Dataset, Dataset]:
+    """Return train and test of a named data set."""
     if key == "digits":
         return load_digits()
     where = cache_folder(folder)
@@ -104,38 +112,43 @@ def _named(key: str, folder: Path | None, *, download: bool, progress: Progress 
 
 
 def _folder(path: Path) -> tuple[Dataset, Dataset]:
+    """Return train and test of a folder."""
     if cifar10.find_folder(path) is not None:
         return cifar10.read_folder(path)
-    if mnist.find_files(path) is not None:
-        return mnist.read_folder(path)
+    for choice in (path, *mnist.torchvision_folders(path)):
+        if mnist.find_files(choice) is not None:
+            return mnist.read_folder(choice)
+    if missing := mnist.missing_files(path):
+        raise DataError(f"{place(path)}: lacks {', '.join(missing)} of MNIST's four files (each may end in .gz)")
     raise DataError(
         f"{place(path)}: neither CIFAR-10's files ({', '.join(r.folder for r in cifar10.RELEASES)}) "
         f"nor MNIST's ({', '.join(mnist.FILES)}) are in this folder"
     )
 
 
-def _file(path: Path, words: NDArray[np.generic] | None) -> tuple[Dataset, Dataset | None]:
+def _file(path: Path, labels: Path | None, choice: Choice) -> tuple[Dataset, Dataset | None]:
+    """Return the data of a file, with labels from elsewhere where they are given."""
     where = place(path)
     kind = _kind(path)
     if kind == "npz":
-        return npz.read_npz(path, words)
-    encoded = None if words is None else encode(words, f"labels of {where}")
+        return npz.read_npz(path, None if labels is None else _read_labels(labels))
     if kind == "table":
-        return tables.read_table(path, encoded), None
-    if kind == "idx" and encoded is None:
+        return tables.read_table(path, None if labels is None else partial(_read_labels, labels), choice=choice), None
+    if kind == "idx" and labels is None:
         return mnist.read_pair(path), None
     if kind in ("npy", "idx"):
-        if encoded is None:
-            raise DataError(f"{where}: has no labels in it; name a .npy or .csv file of labels with labels=")
+        if labels is None:
+            raise DataError(f"{where}: has no labels in it; name a file of labels: --labels (in Python labels=)")
         inputs = arrays.read_npy(path) if kind == "npy" else read_idx(path)[0]
+        encoded = encode(_read_labels(labels, len(inputs) if inputs.ndim else None), f"labels of {where}")
         return Dataset(arrays.as_inputs(inputs, where), *encoded, "all", printable(path.name)), None
-    if words is not None:
+    if labels is not None:
         raise DataError(f"{where}: an archive has labels of its own; labels= is for files without them")
     return cifar10.read_archive(path)
 
 
 def _is(path: Path, question: Callable[[Path], bool]) -> bool:
-    """Ask about a path that may be no path at all (too long, with a null): then the answer is no."""
+    """Whether the path is a file or folder; False for text that is no path (too long, with a null)."""
     try:
         return question(path)
     except (OSError, ValueError):
@@ -143,7 +156,7 @@ def _is(path: Path, question: Callable[[Path], bool]) -> bool:
 
 
 def _kind(path: Path) -> str:
-    """Tell the format from the first bytes, and text from the name, since text has no mark."""
+    """Return the format: from the first bytes, and for text, which has no magic number, from the name."""
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith(arrays.NPY_MAGIC):
@@ -151,28 +164,27 @@ def _kind(path: Path) -> str:
     if head.startswith(npz.ZIP_MAGIC):
         return "npz"
     if head.startswith(GZIP_MAGIC):
-        try:
-            # 512 bytes are a tar header; no more is decompressed, whatever the file would become.
-            inner = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 512)
-        except zlib.error as error:
-            raise DataError(f"{place(path)}: truncated or damaged: {printable(str(error))}") from None
-        return "idx" if inner.startswith(b"\0\0") else "archive"
-    if path.suffix.lower() in (".csv", ".tsv"):
+        with damage_as_data_error(place(path)):
+            # A tar header has 512 bytes; no more is decompressed, however large the contents are.
+            inner = first_bytes(head, 512)
+        if inner.startswith(b"\0\0"):
+            return "idx"
+        return "table" if tables.is_table(path) else "archive"
+    if head.startswith(PARQUET_MAGIC) or tables.is_table(path):
         return "table"
     if head.startswith(b"\0\0"):
         return "idx"
     raise DataError(f"{place(path)}: a format that is not known; allowed is {_ALLOWED}")
 
 
-def _read_labels(path: Path) -> NDArray[np.generic]:
-    if not path.is_file():
-        raise DataError(f"{place(path)}: no such file of labels")
+def _read_labels(path: Path, expected: int | None = None) -> NDArray[np.generic]:
+    """Return the labels of a file that holds nothing else; there should be ``expected`` of them."""
     with path.open("rb") as file:
         head = file.read(8)
     if head.startswith(arrays.NPY_MAGIC):
         return arrays.read_npy(path)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return tables.read_label_column(path)
+    if head.startswith(PARQUET_MAGIC) or tables.is_table(path):
+        return tables.read_label_column(path, expected=expected)
     if head.startswith((GZIP_MAGIC, b"\0\0")):
         return read_idx(path)[0]
-    raise DataError(f"{place(path)}: labels are a .npy, .csv, .tsv or IDX file")
+    raise DataError(f"{place(path)}: labels are a .npy, .csv, .tsv, .parquet or IDX file")

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and whatever else comes as four IDX files in a folder."""
+"""MNIST, Fashion-MNIST and every other data set that comes as four IDX files in a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softnll.data.dataset import DataError, Dataset
+from softnll.data.dataset import DataError, Dataset, is_images
 from softnll.data.idx import read_idx
 from softnll.data.text import place, printable
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FAMILY", "FILES", "Known", "find_files", "read_folder", "read_pair"]
+__all__ = [
+    "FAMILY", "FILES", "Known", "find_files", "missing_files", "read_folder", "read_pair", "torchvision_folders",
+]  # fmt: skip
 
 #: The usual names, in the order train images, train labels, test images, test labels.
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -45,18 +47,7 @@ FAMILY: Mapping[str, Known] = {
     ),
     "fashion-mnist": Known(
         "Fashion-MNIST",
-        (
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         (
             "f4a8712d7a061bf5bd6d2ca38dc4d50a",
             "9018921c3c673c538a1fc5bad174d6f9",
@@ -68,16 +59,27 @@ FAMILY: Mapping[str, Known] = {
 
 
 def find_files(folder: Path) -> list[Path] | None:
-    """Return the four files in a folder, gzipped or not, with a dash or a dot before ``idx``; None where one lacks."""
-    found = []
-    for name in FILES:
-        dotted = name.replace("-idx", ".idx")
-        choices = [folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz")]
-        file = next((choice for choice in choices if choice.is_file()), None)
-        if file is None:
-            return None
-        found.append(file)
-    return found
+    """Return a folder's four files, gzipped or not, with a dash or a dot before ``idx``; None where one is missing."""
+    found = [file for name in FILES if (file := _find(folder, name)) is not None]
+    return found if len(found) == len(FILES) else None
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Return which of the four files a folder lacks; none where it has not one of them."""
+    missing = [name for name in FILES if _find(folder, name) is None]
+    return missing if len(missing) < len(FILES) else []
+
+
+def torchvision_folders(folder: Path) -> list[Path]:
+    """Return where torchvision puts the files below a folder, the one of its datasets or the one that these are in."""
+    return [folder / "raw", *(folder / name / "raw" for name in ("MNIST", "FashionMNIST", "KMNIST", "QMNIST"))]
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """Return one of the four files of a folder."""
+    stems = (name, name.replace("-idx", ".idx"))
+    choices = [folder / f"{stem}{end}" for stem in stems for end in ("", ".gz")]
+    return next((choice for choice in choices if choice.is_file()), None)
 
 
 def read_folder(
@@ -85,28 +87,20 @@ def read_folder(
 ) -> tuple[Dataset, Dataset]:
     """Return train and test from a folder with the four IDX files.
 
-    The data is called MNIST or Fashion-MNIST where all four checksums say so; otherwise it has the folder's name, and
-    its classes their numbers.
-
-    Parameters
-    ----------
-    folder
-        Where the files lie.
-    expect
-        ``"mnist"`` or ``"fashion-mnist"``: refuse everything else.
-    family
-        The data sets that are known (default: those two).
+    The data is named MNIST or Fashion-MNIST where all four checksums match; otherwise it has the folder's name, and
+    its classes are named by their numbers. ``expect`` (``"mnist"`` or ``"fashion-mnist"``) refuses all other data;
+    ``family`` holds the data sets that are known (default: those two).
 
     Raises
     ------
     DataError
-        For missing files, for images or labels that are none, and for counts or checksums that do not fit.
-
+        For missing files, for arrays that are no images or labels, and for counts or checksums that do not fit.
     """
     known = FAMILY if family is None else family
     files = find_files(folder)
     if files is None:
-        raise DataError(f"{place(folder)}: lacks one of {', '.join(FILES)} (each may end in .gz)")
+        lacks = ", ".join(missing_files(folder) or FILES)
+        raise DataError(f"{place(folder)}: lacks {lacks} (each may end in .gz)")
     arrays, sums = zip(*(read_idx(file) for file in files), strict=True)
     match = next((one for one in known.values() if one.md5 == sums), None)
     if expect is not None and match != known[expect]:
@@ -134,6 +128,7 @@ def read_pair(images: Path) -> Dataset:
 
 
 def _neighbour(images: Path) -> Path:
+    """Return the file of labels beside a file of images."""
     stem = images.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
     for name in (stem, f"{stem}.gz"):
         if name not in (images.name, images.name.removesuffix(".gz")) and (images.parent / name).is_file():
@@ -142,20 +137,23 @@ def _neighbour(images: Path) -> Path:
 
 
 def _images(array: NDArray[np.generic], file: Path) -> NDArray[np.generic]:
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
+    """Return the array, which must hold images."""
+    if not is_images(array):
         allowed = "images are uint8, (N, H, W) or (N, H, W, 3)"
         raise DataError(f"{place(file)}: holds {array.dtype.name} of shape {array.shape}; {allowed}")
     return array
 
 
 def _labels(array: NDArray[np.generic], file: Path) -> NDArray[np.int64]:
+    """Return the array as int64, which must hold labels."""
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(f"{place(file)}: holds {array.dtype.name} of shape {array.shape}; labels are integers, (N,)")
     return array.astype(np.int64)
 
 
 def _numbers(last: int, where: str) -> tuple[str, ...]:
-    # The labels of all relatives are bytes; with a wider type one wrong number could ask for a billion names.
+    """Return the numbers 0 … last as class names."""
+    # The labels of all relatives are bytes; with a wider type, one wrong number could need a billion names.
     if last > 65535:
         raise DataError(f"{where}: label {last} is more than an IDX data set may have (65535)")
     return tuple(str(number) for number in range(last + 1))

@@ -1,11 +1,10 @@
-""".npz: a zip of .npy members; sizes are compared with each other before memory is asked for."""
+""".npz: a zip of .npy members; sizes are compared with each other before memory is allocated."""
 
 from __future__ import annotations
 
 import errno
 import math
 import zipfile
-import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,10 @@ import numpy as np
 
 from softnll.data.arrays import as_inputs, read_header
 from softnll.data.dataset import DataError, Dataset
-from softnll.data.labels import as_class_names, encode
-from softnll.data.streams import expandable
-from softnll.data.tensors import chosen
+from softnll.data.labels import as_class_names, choose, encode, listed
+from softnll.data.streams import damage_as_data_error, expandable, read_array_bytes
 from softnll.data.text import place, printable
+from softnll.data.text_arrays import require_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ZIP_MAGIC", "read_member", "read_npz"]
 
 ZIP_MAGIC = b"PK\x03\x04"
-MAX_BYTES = 4 << 30  # what is larger is better off as .npy, which is mapped
+MAX_BYTES = 4 << 30  # larger arrays should be .npy, which is memory-mapped
 
 _INPUTS = ("x", "features", "images", "inputs")
 _LABELS = ("y", "labels", "targets", "label", "target")
@@ -37,57 +36,49 @@ _NAMES = ("class_names", "classes", "target_names")
 def read_npz(
     path: Path, labels: NDArray[np.generic] | None = None, *, max_bytes: int = MAX_BYTES
 ) -> tuple[Dataset, Dataset | None]:
-    """Return the data of a .npz file, and its test split where it has one.
+    """Return train and test of a .npz file that has both; otherwise, all its data and None.
 
-    Inputs are called X, x, features, images or inputs; labels y, labels or targets; ``class_names`` may be there too.
-    A file with ``x_train, y_train, x_test, y_test`` gives both splits. Other members are not read.
-
-    Parameters
-    ----------
-    path
-        The file.
-    labels
-        Labels from elsewhere, for a file without them.
-    max_bytes
-        The largest member allowed, uncompressed.
+    A file with ``x_train, y_train, x_test, y_test`` has both. In any other file, inputs are called X, x, features,
+    images or inputs, and labels y, labels or targets; a file without labels needs the argument ``labels``. Every file
+    may have ``class_names``. Other members are not read. ``max_bytes`` is the largest size of a member, uncompressed.
 
     Raises
     ------
     DataError
-        For members that are missing, doubled, encrypted, damaged, of objects, or of another size than they promise.
-
+        If a member is missing, there twice, encrypted, damaged, too large, holds objects, or has another size than its
+        header says; if there are labels both in the file and as an argument.
     """
     where = place(path)
     with _opened(path, where) as archive:
         return _datasets(path, where, archive, _members(archive, where), labels, max_bytes)
 
 
-def read_member(path: Path, wanted: tuple[str, ...], *, max_bytes: int = MAX_BYTES) -> NDArray[np.generic]:
-    """Return one array of a .npz file: the first of these names that it has, or its only one."""
+def read_member(
+    path: Path, wanted: tuple[str, ...], others: tuple[str, ...] = (), *, max_bytes: int = MAX_BYTES
+) -> NDArray[np.generic]:
+    """Return one array of a .npz file: the first of these names that it has, or its only one that is none of others."""
     where = place(path)
     with _opened(path, where) as archive:
         members = _members(archive, where)
-        key = chosen(list(members), wanted, where)
+        key = choose(list(members), wanted, where, others)
         return _read_member(archive, members[key], f"{where}: {printable(key)}", max_bytes)
 
 
 @contextmanager
 def _opened(path: Path, where: str) -> Iterator[zipfile.ZipFile]:
-    """Open an archive; say in one line what is wrong with it."""
+    """Open an archive; raise DataError where it is damaged."""
+    damage = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with damage_as_data_error(where, *damage), zipfile.ZipFile(path) as archive:
             yield archive
-    except DataError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: truncated or damaged: {printable(str(error))}") from None
     except OSError as error:
-        if error.errno != errno.EINVAL:  # which is what an offset before the start of the file gives
+        if error.errno != errno.EINVAL:  # the error of an offset before the start of the file
             raise
         raise DataError(f"{where}: damaged: a member lies outside the file") from None
 
 
 def _members(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
+    """Return the members by lower-case name."""
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         key = info.filename.removesuffix(".npy").lower()
@@ -105,6 +96,8 @@ def _datasets(
     labels: NDArray[np.generic] | None,
     max_bytes: int,
 ) -> tuple[Dataset, Dataset | None]:
+    """Return the data set of an archive, or its two splits."""
+
     def read(key: str) -> NDArray[np.generic]:
         return _read_member(archive, members[key], f"{where}: {printable(key)}", max_bytes)
 
@@ -123,8 +116,7 @@ def _datasets(
     labels_key = next((key for key in _LABELS if key in members), None)
     if inputs_key is None or (labels_key is None and labels is None):
         lacks = "inputs (X, features or images)" if inputs_key is None else "labels (y, labels or targets, or labels=)"
-        held = ", ".join(printable(key, 30) for key in list(members)[:10]) or "nothing"
-        raise DataError(f"{where}: no {lacks} among its members: {held}")
+        raise DataError(f"{where}: no {lacks} among its members: {listed(list(members))}")
     if labels_key is not None and labels is not None:
         raise DataError(f"{where}: has labels of its own ({labels_key}); labels= is for a file without them")
     inputs = as_inputs(read(inputs_key), f"{where}: {inputs_key}")
@@ -134,23 +126,19 @@ def _datasets(
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, max_bytes: int) -> NDArray[np.generic]:
+    """Return one array; its sizes are checked before memory is allocated."""
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{where}: encrypted, or compressed by something else than deflate")
+        raise DataError(f"{where}: encrypted, or compressed by another method than deflate")
     if info.file_size > max_bytes:
         raise DataError(f"{where}: {info.file_size} bytes; at most {max_bytes}, save larger arrays as .npy")
     if info.file_size > expandable(info.compress_size):
-        raise DataError(f"{where}: {info.compress_size} bytes cannot hold the {info.file_size} that they promise")
+        raise DataError(f"{where}: {info.compress_size} bytes promise {info.file_size}; save them as .npy")
     with archive.open(info) as stream:
         shape, fortran, dtype = read_header(stream, where)  # type: ignore[arg-type]
         count = math.prod(shape) * dtype.itemsize
         if stream.tell() + count != info.file_size:
             raise DataError(f"{where}: {info.file_size - stream.tell()} bytes after its header, which promises {count}")
-        data = np.empty(count, dtype=np.uint8)
-        filled = 0
-        while filled < count:
-            chunk = stream.read(min(1 << 20, count - filled))
-            if not chunk:
-                raise DataError(f"{where}: truncated: {filled} of {count} bytes")
-            data[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-            filled += len(chunk)
-    return data.view(dtype).reshape(shape, order="F" if fortran else "C")
+        data = read_array_bytes(stream, count, where)
+    values = data.view(dtype)
+    require_unicode(values, where)
+    return values.reshape(shape, order="F" if fortran else "C")

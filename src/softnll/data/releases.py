@@ -1,8 +1,8 @@
-"""The two official releases of CIFAR-10: which files there are, how large, and their checksums.
+"""The two official releases of CIFAR-10: names, sizes and checksums of their files.
 
 From https://www.cs.toronto.edu/~kriz/cifar.html (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images,
-2009). MD5 tells an official file from another one; it is no defence against forgery, and none is needed: whatever a
-file holds, it is only ever read as bytes.
+2009). MD5 identifies an official file; it does not protect against forgery, and need not, since files are only read as
+bytes.
 """
 
 from __future__ import annotations
@@ -24,34 +24,15 @@ BINARY_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1d
 
 @dataclass(frozen=True)
 class Release:
-    """One release: the files of its folder, which its archive holds as ``folder/file``.
-
-    Attributes
-    ----------
-    archive, folder
-        What the archive is called, and the folder inside it.
-    batches
-        The files with images, training batches first, the test batch last.
-    meta
-        The file with the class names.
-    limits
-        The size of each file in bytes: exact for the binary batches, the largest allowed for all else.
-    md5
-        The checksum of each file; a file without one has its contents compared instead.
-    records
-        Images a batch.
-    pickled
-        Whether the files are pickles.
-
-    """
+    """One release: the files of its folder, which its archive holds as ``folder/file``."""
 
     archive: str
     folder: str
-    batches: tuple[str, ...]
-    meta: str
-    limits: Mapping[str, int]
-    md5: Mapping[str, str]
-    records: int
+    batches: tuple[str, ...]  # the files with images, training batches first, the test batch last
+    meta: str  # the file with the class names
+    limits: Mapping[str, int]  # bytes of each file: exact for the binary batches, the largest allowed for all others
+    md5: Mapping[str, str]  # of each file; a file without one has its contents compared instead
+    records: int  # images a batch
     pickled: bool
 
 

@@ -1,4 +1,4 @@
-"""Scores of any size, row by row: arrays, tensors, or what stays in a file."""
+"""Scores of any size, read in blocks of rows: from arrays, tensors or files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll.targets import blocks
+from softnll._core.arrays import as_numpy
+from softnll._core.targets import blocks
 
 __all__ = ["ENTRIES", "ArrayRows", "Rows", "as_rows", "real"]
 
@@ -30,17 +31,17 @@ class Rows(Protocol):
 
 
 class ArrayRows:
-    """Rows of an array, which may be memory-mapped."""
+    """Rows of an array, which may be memory-mapped, in its type or another one."""
 
-    def __init__(self, array: NDArray[Any], name: str = "scores") -> None:
+    def __init__(self, array: NDArray[Any], name: str = "scores", dtype: Any = None) -> None:
         self._array = array
         self.shape: tuple[int, int] = (array.shape[0], array.shape[1])
-        self.dtype: np.dtype[Any] = array.dtype
+        self.dtype: np.dtype[Any] = array.dtype if dtype is None else np.dtype(dtype)
         self.name = name
 
     def rows(self, index: Any) -> NDArray[Any]:
         """Return those rows, in memory."""
-        return np.asarray(self._array[index])
+        return np.asarray(self._array[index], self.dtype)
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield all rows in order."""
@@ -49,10 +50,10 @@ class ArrayRows:
 
 
 def as_rows(scores: Any) -> Rows:
-    """Return scores of any kind as rows, checked: two dimensions, real numbers, at least one of each."""
+    """Return an array, a tensor or `Rows` as `Rows`; raise unless it is ``(N, C)`` real numbers with N, C ≥ 1."""
     if not (hasattr(scores, "rows") and hasattr(scores, "blocks")):
         try:
-            array = _array(scores)
+            array = np.asarray(as_numpy(scores))
         except ValueError as error:  # rows of different lengths
             raise ValueError(f"the scores are not a table: {error}") from None
         if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
@@ -66,20 +67,8 @@ def as_rows(scores: Any) -> Rows:
 
 
 def real(block: NDArray[Any]) -> NDArray[Any]:
-    """Return scores in a type to compute with: half types as float32 and integers as float64, which is exact."""
+    """Return scores in a type for arithmetic: half types as float32 and integers as float64, which is exact."""
     whole, size = block.dtype.kind in "iu", block.dtype.itemsize
     if not whole and size in (4, 8):
         return block.astype(block.dtype.newbyteorder("="), copy=False)
     return block.astype(np.float32 if not whole and size == 2 else np.float64)
-
-
-def _array(values: Any) -> NDArray[Any]:
-    """Return an array of what may be a tensor on any device."""
-    if hasattr(values, "detach"):  # torch's: NumPy knows neither its gradients nor its bfloat16
-        values = values.detach().cpu()
-        if "bfloat16" in str(values.dtype):
-            import ml_dtypes  # noqa: PLC0415 - comes with the torch extra
-
-            return np.asarray(values.float().numpy().astype(ml_dtypes.bfloat16))
-        values = values.numpy()
-    return np.asarray(values)

@@ -1,4 +1,4 @@
-"""What stands for NumPy's own objects while a pickle is read: nothing behind these names can be called."""
+"""Placeholders for NumPy's objects while a pickle is read: none of them can be called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_BYTES = 40 << 20  # an official batch has 31.0 MB
 
 
 class RefusedError(Exception):
-    """What is wrong with a pickle; its file and place are added where it is caught."""
+    """A pickle that is refused; file and position are added where the error is caught."""
 
 
 class _Global(enum.Enum):
@@ -27,7 +27,7 @@ class _Global(enum.Enum):
     DTYPE = enum.auto()
 
 
-#: The only names a pickle may say: NumPy's of 2009, and where the first one lives since NumPy 2.
+#: The only globals that a pickle may name: NumPy's of 2009, and the first one's module since NumPy 2.
 GLOBALS = {
     "numpy.core.multiarray _reconstruct": _Global.RECONSTRUCT,
     "numpy._core.multiarray _reconstruct": _Global.RECONSTRUCT,
@@ -38,20 +38,20 @@ GLOBALS = {
 
 @dataclass(eq=False)
 class _DtypeStandIn:
-    """Stands for dtype("u1"), the only one there is; ``checked`` once its state was seen."""
+    """Placeholder for dtype("u1"), the only one allowed; ``checked`` once its state was read."""
 
     checked: bool = False
 
 
 @dataclass(eq=False)
 class ArrayStandIn:
-    """Stands for an ndarray until its state has come."""
+    """Placeholder for an ndarray until its state is read."""
 
     value: NDArray[np.uint8] | None = None
 
 
 def reduce(function: object, arguments: object) -> object:
-    """Stand in for the two calls that an array's pickle holds."""
+    """Return the placeholder for the result of one of the two calls in an array's pickle."""
     if function is _Global.RECONSTRUCT and arguments == (_Global.NDARRAY, (0,), b"b"):
         return ArrayStandIn()
     if function is _Global.DTYPE and arguments in ((b"u1", 0, 1), (b"|u1", 0, 1)):
@@ -60,7 +60,7 @@ def reduce(function: object, arguments: object) -> object:
 
 
 def build(target: object, state: object) -> None:
-    """Stand in for ``__setstate__`` of a dtype and of an array; sizes are compared before anything is made."""
+    """Set the state of a dtype or an array; sizes are compared before memory is allocated."""
     match target, state:
         case _DtypeStandIn(), (3, b"|", None, None, None, -1, -1, 0):
             target.checked = True
@@ -80,7 +80,7 @@ def build(target: object, state: object) -> None:
 
 
 def finished(array: ArrayStandIn) -> NDArray[np.uint8]:
-    """Return the array that was stood for."""
+    """Return the array of a placeholder."""
     if array.value is None:
         raise RefusedError("has an array without its contents")
     return array.value

@@ -1,167 +1,150 @@
-"""Tables of text, .csv and .tsv: one example a line, numbers in the columns, one column of labels."""
+"""Tables, of text and .parquet: `open_table` reads the columns, `read_table` makes a `Dataset` of them."""
 
 from __future__ import annotations
 
-import csv
-import math
-from array import array
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from softnll.data.arrow_tables import PARQUET_MAGIC, ParquetTable
+from softnll.data.column_names import SURE_LABEL_NAMES, label_rank
+from softnll.data.columns import AUTOMATIC, Choice, Column, Roles, decide
 from softnll.data.dataset import DataError, Dataset
-from softnll.data.labels import LABEL_NAMES, encode_words
-from softnll.data.text import place, printable
+from softnll.data.delimited import is_table
+from softnll.data.labels import encode
+from softnll.data.text import printable
+from softnll.data.text_tables import read_text_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+    from typing import Any
 
     from numpy.typing import NDArray
 
-__all__ = ["is_number", "read_label_column", "read_table"]
+    from softnll.data.rows import Rows
 
-_MAX_LINE = 1 << 24  # characters; longer ones are refused before they are read whole
-_MAX_CELL = 1 << 17
-
-
-@dataclass(frozen=True)
-class _Row:
-    """The cells of a line, and the number of that line in the file."""
-
-    line: int
-    cells: list[str]
+__all__ = ["AnyTable", "is_table", "open_table", "read_label_column", "read_table", "roles_of"]
 
 
-def read_table(path: Path, labels: tuple[NDArray[np.int64], tuple[str, ...]] | None = None) -> Dataset:
-    """Return the examples of a table.
+class AnyTable(Protocol):
+    """The columns of a table, whatever its format: `TextTable`, `ParquetTable`, `FrameTable`."""
 
-    The first line is a header where none of its cells is a number, or where one is called label, class, target or y;
-    that column then holds the labels, otherwise the last one does. All other cells are finite numbers (float64).
+    where: str
+    columns: list[Column]
+    names: list[str]
+    rows: int
+    header: bool | None
+    doubt: str
+    index: tuple[int, ...]
 
-    Parameters
-    ----------
-    path
-        A ``.csv`` (commas) or ``.tsv`` (tabs) file in UTF-8.
-    labels
-        Class indices and names from elsewhere; then every column is a feature.
+    def scores(self, columns: Sequence[int], /) -> Rows:
+        """Return the ``(N, C)`` numbers of these columns."""
+
+    def features(self, columns: Sequence[int], /) -> NDArray[np.float64]:
+        """Return the ``(N, F)`` finite numbers of these columns."""
+
+    def labels(self, k: int, /) -> NDArray[Any]:
+        """Return the labels of a column, ``(N,)``: numbers, booleans or text."""
+
+    def words(self, k: int, /) -> list[str]:
+        """Return the cells of a column as text, "" where one is empty."""
+
+    def numbers(self, k: int, /) -> NDArray[np.float64] | None:
+        """Return the numbers of a column, ``(N,)``, NaN where a cell is empty; None for other columns."""
+
+
+def open_table(path: Path, *, header: bool | None = None, expected: int | None = None) -> AnyTable:
+    r"""Return the columns of a .parquet file, or of a text table, compressed or not.
+
+    ``header`` and ``expected`` are those of :func:`softnll.data.text_tables.read_text_table`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "iris.csv").write_text("width,species\n0.2,setosa\n1.4,\n")
+    ...     table = open_table(Path(folder) / "iris.csv")
+    ...     table.names, table.numbers(0).tolist(), table.words(1)
+    (['width', 'species'], [0.2, 1.4], ['setosa', ''])
+    """
+    with path.open("rb") as file:
+        if file.read(4) == PARQUET_MAGIC:
+            return ParquetTable(path)
+    return read_text_table(path, header=header, expected=expected)
+
+
+def roles_of(table: AnyTable, purpose: str, choice: Choice = AUTOMATIC, *, labelled: bool = False) -> Roles:
+    """Return the roles of a table's columns; see :func:`softnll.data.columns.decide`.
+
+    Raises
+    ------
+    DataError
+        Also where the first line may be a header or a row, and nothing decides.
+    """
+    if table.doubt:
+        raise DataError(table.doubt)
+    return decide(
+        table.columns,
+        table.rows,
+        purpose,
+        choice=choice,
+        header=table.header,
+        where=table.where,
+        index=table.index,
+        labelled=labelled,
+    )
+
+
+def read_table(
+    path: Path,
+    labels: Callable[[int | None], NDArray[Any]] | None = None,
+    *,
+    choice: Choice = AUTOMATIC,
+) -> Dataset:
+    """Return the examples of a table whose features are numbers.
+
+    The column of labels is found by its name, else it is the last column, or the first one where only that can be
+    classes. Columns that name or count the rows are left out. `Dataset.read` states what was decided. With ``labels``,
+    which returns the labels from elsewhere and gets the number of rows where it is known, every column is a feature.
 
     Raises
     ------
     DataError
         For rows of different lengths, empty labels and cells that are not finite numbers, with their line and column.
-
     """
-    where = place(path)
-    values, words = array("d"), []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = _rows(file, where, "\t" if path.suffix.lower() == ".tsv" else ",")
-        first = next(rows, None)
-        if first is None:
-            raise DataError(f"{where}: an empty table")
-        named = _label_index(first.cells)
-        header = first.cells if named is not None or not any(map(is_number, first.cells)) else None
-        width = len(first.cells)
-        if labels is not None and named is not None:
-            raise DataError(
-                f"{where}: has a column of labels ({printable(first.cells[named])}); labels= is for one without"
-            )
-        index = None if labels is not None else width - 1 if named is None else named
-        if width - (index is not None) < 1:
-            raise DataError(f"{where}: one column, no features; columns are separated by commas (.csv) or tabs (.tsv)")
-        for row in rows if header is not None else _chain(first, rows):
-            if len(row.cells) != width:
-                raise DataError(f"{where}: line {row.line}: {len(row.cells)} columns, expected {width}")
-            if index is not None:
-                words.append(_label(row, index, where))
-            values.extend(_numbers(row, index, header, where))
-    if not values:
+    given = None if labels is None else labels(None)
+    table = open_table(path, header=choice.header, expected=None if given is None else len(given))
+    where = table.where
+    if labels is not None and given is not None and len(given) != table.rows:
+        given = labels(table.rows)
+    roles = roles_of(table, "features", choice, labelled=labels is not None)
+    if labels is not None:
+        named = [name for name in table.names if (rank := label_rank(name)) is not None and rank < SURE_LABEL_NAMES]
+        if named:
+            name = printable(named[0])
+            raise DataError(f"{where}: has a column of labels ({name}); labels= is for one without")
+    if table.rows == 0:
         raise DataError(f"{where}: a header and no examples")
-    features = np.frombuffer(values, dtype=np.float64).reshape(-1, width - (index is not None))
-    numbers, names = encode_words(words, where) if labels is None else labels
-    return Dataset(features, numbers, names, "all", printable(path.name))
+    if not roles.values or (roles.label is None and labels is None):
+        one = "one column, no features" if len(table.columns) == 1 else "no features beside labels and index"
+        raise DataError(f"{where}: {one}; columns are separated by commas (.csv) or tabs (.tsv)")
+    features = np.ascontiguousarray(table.features(roles.values))
+    if given is not None:
+        numbers, names = encode(given, f"labels of {where}")
+    else:
+        assert roles.label is not None  # noqa: S101 - checked above; for type checkers
+        numbers, names = encode(table.labels(roles.label), where)
+    return Dataset(features, numbers, names, "all", printable(path.name), read=roles.describe())
 
 
-def read_label_column(path: Path) -> NDArray[np.str_]:
-    """Return the labels of a .csv or .tsv file, ``(N,)`` text: its one column, or the one that is called so."""
-    where = place(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = _rows(file, where, "\t" if path.suffix.lower() == ".tsv" else ",")
-        first = next(rows, None)
-        if first is None:
-            raise DataError(f"{where}: an empty table")
-        named = _label_index(first.cells)
-        if named is None and len(first.cells) != 1:
-            raise DataError(f"{where}: {len(first.cells)} columns, none called {', '.join(LABEL_NAMES)}")
-        words = []
-        for row in _chain(first, rows) if named is None else rows:
-            if len(row.cells) != len(first.cells):
-                raise DataError(f"{where}: line {row.line}: {len(row.cells)} columns, expected {len(first.cells)}")
-            words.append(_label(row, named or 0, where))
-    if not words:
-        raise DataError(f"{where}: a header and no labels")
-    return np.array(words)
-
-
-def _rows(file: TextIO, where: str, delimiter: str) -> Iterator[_Row]:
-    reader = csv.reader(_lines(file, where), delimiter=delimiter, strict=True)
-    try:
-        for cells in reader:
-            if any(len(cell) > _MAX_CELL for cell in cells):
-                raise DataError(f"{where}: line {reader.line_num}: a cell of more than {_MAX_CELL} characters")
-            if cells:
-                yield _Row(reader.line_num, cells)
-    except csv.Error as error:
-        raise DataError(f"{where}: line {reader.line_num}: {printable(str(error))}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{where}: after line {reader.line_num}: not UTF-8 text") from None
-
-
-def _lines(file: TextIO, where: str) -> Iterator[str]:
-    number = 0
-    while line := file.readline(_MAX_LINE):
-        number += 1
-        if len(line) == _MAX_LINE:
-            raise DataError(f"{where}: line {number}: more than {_MAX_LINE} characters")
-        yield line
-
-
-def _chain(first: _Row, rows: Iterable[_Row]) -> Iterator[_Row]:
-    yield first
-    yield from rows
-
-
-def _label_index(cells: list[str]) -> int | None:
-    """Return which column is called a label, by the surest name."""
-    lowered = [cell.strip().lower() for cell in cells]
-    return next((lowered.index(name) for name in LABEL_NAMES if name in lowered), None)
-
-
-def _label(row: _Row, index: int, where: str) -> str:
-    word = row.cells[index].strip()
-    if not word:
-        raise DataError(f"{where}: line {row.line}, column {index + 1}: an empty label")
-    return word
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell is a number as tables write them: Python's own 1_000 is not."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
-
-
-def _numbers(row: _Row, skip: int | None, header: list[str] | None, where: str) -> Iterator[float]:
-    for column, cell in enumerate(row.cells):
-        if column == skip:
-            continue
-        value = float(cell) if is_number(cell) else math.nan
-        if not math.isfinite(value):
-            title = "" if header is None else f" ({printable(header[column], 30)})"
-            raise DataError(
-                f"{where}: line {row.line}, column {column + 1}{title}: {printable(cell, 30)!r} is not a finite number"
-            )
-        yield value
+def read_label_column(path: Path, *, expected: int | None = None, choice: Choice = AUTOMATIC) -> NDArray[Any]:
+    """Return the labels of a table, ``(N,)``: its one column, or the one with a label's name."""
+    table = open_table(path, header=choice.header, expected=expected)
+    if table.rows == 0:
+        raise DataError(f"{table.where}: a header and no labels")
+    roles = decide(table.columns, table.rows, "labels", choice=choice, header=table.header, where=table.where)
+    if roles.label is None:
+        raise DataError(f"{table.where}: {len(table.columns)} columns, none called label, class, target or y")
+    return table.labels(roles.label)

@@ -1,4 +1,4 @@
-"""Text from outside (file names, class names, cells) made fit for one line of a terminal."""
+"""Text from files and users (file names, class names, cells) as one line that is safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 
 __all__ = ["place", "printable"]
 
-# Joiners of Persian, Indic scripts and emoji: invisible, but they neither move the cursor nor turn the text round.
+# Joiners of Persian, Indic scripts and emoji: invisible, but they neither move the cursor nor reverse the text.
 _JOINERS = frozenset("\u200c\u200d")
 
 
 def printable(text: str, limit: int = 80) -> str:
-    r"""Return the text on one line, at most ``limit`` characters, with nothing in it that a terminal acts upon.
+    r"""Return the text on one line, at most ``limit`` characters, without characters that a terminal interprets.
 
     Control characters (ESC, C1, newlines), bidirectional overrides, lone surrogates and the like become backslash
-    escapes; what is too long ends in ``…``. Markup of a printing library (``[red]``) is left as it is: only its
-    caller knows which library prints, and escapes for that one.
+    escapes; longer text ends in ``…``. Markup of a printing library (``[red]``) is kept: the caller escapes it for the
+    library that prints.
 
     Parameters
     ----------
@@ -30,9 +30,8 @@ def printable(text: str, limit: int = 80) -> str:
     'cat\\x1b[31m\\x0a'
     >>> printable("abcdef", 4)
     'abc…'
-
     """
-    # No more than limit + 1 characters are looked at: a name of a gigabyte costs nothing.
+    # Only limit + 1 characters are examined: a name of a gigabyte takes no time.
     shown = "".join(char if char.isprintable() or char in _JOINERS else _escape(char) for char in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
@@ -43,5 +42,6 @@ def place(path: str | os.PathLike[str]) -> str:
 
 
 def _escape(char: str) -> str:
+    """Return a character as a backslash escape."""
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

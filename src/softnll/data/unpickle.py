@@ -1,8 +1,8 @@
 """Read the pickles of CIFAR-10's python archive as data: dictionaries, lists, numbers, byte strings, byte arrays.
 
-``pickle.load`` is a program that runs whatever the file says. Here the few opcodes that Python 2's ``cPickle`` wrote at
-protocol 2 are read by a small stack machine of our own. It knows three globals by their exact names, and even those
-are stand-ins: no callable object ever reaches the stack, so there is nothing that a file could call.
+``pickle.load`` runs any function that the file names. Here a small stack machine reads the few opcodes that Python 2's
+``cPickle`` wrote at protocol 2. It accepts three globals by their exact names, and represents them by
+placeholders: no callable object ever reaches the stack, so a file can call nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class _Machine:
         self.memo: dict[int, object] = {}
 
     def step(self, name: str, arg: object) -> None:
-        """Do what one opcode says; everything that is not listed is refused."""
+        """Execute one opcode; raise for every opcode that is not listed."""
         match name, arg:
             case (("SHORT_BINSTRING" | "BINSTRING"), str()):
-                self.stack.append(arg.encode("latin-1"))  # pickletools hands bytes out as latin-1 text
+                self.stack.append(arg.encode("latin-1"))  # pickletools returns bytes as latin-1 text
             case (("BININT" | "BININT1" | "BININT2"), int()):
                 self.stack.append(arg)
             case (("BINPUT" | "LONG_BINPUT"), int()):
@@ -141,27 +141,15 @@ _PLAIN: dict[str, Callable[[_Machine], None]] = {
 
 
 def read_pickle(data: bytes, where: str) -> dict[bytes, Value]:
-    """Return the dictionary that a protocol-2 pickle of CIFAR-10's python archive holds.
+    """Return the dictionary that a protocol-2 pickle of CIFAR-10's python archive, at most 40 MiB, holds.
 
-    Parameters
-    ----------
-    data
-        The whole file, at most 40 MiB.
-    where
-        What messages call the file.
-
-    Returns
-    -------
-    dict
-        Byte-string keys (as ``pickle.load(..., encoding="bytes")`` gives); values of plain types, or read-only uint8
-        arrays.
+    Its keys are byte strings (as of ``pickle.load(..., encoding="bytes")``), its values plain types or read-only uint8
+    arrays. ``where`` is the file's name in messages.
 
     Raises
     ------
     DataError
-        For anything that such a file does not hold: other opcodes, other globals, other dtypes, wrong sizes, bytes
-        that are missing or left over.
-
+        For other opcodes, globals or dtypes, wrong sizes, and bytes that are missing or left over.
     """
     if len(data) > MAX_BYTES:
         raise DataError(f"{where}: {len(data)} bytes; a batch has at most {MAX_BYTES}")
@@ -187,7 +175,7 @@ def read_pickle(data: bytes, where: str) -> dict[bytes, Value]:
 
 
 def _two_lines(stream: io.BytesIO) -> str:
-    """Return module and name of a global with a blank between them."""
+    """Return module and name of a global, separated by a blank."""
     lines = stream.readline(), stream.readline()
     if not all(line.endswith(b"\n") for line in lines):
         raise RefusedError("is truncated")
@@ -195,7 +183,7 @@ def _two_lines(stream: io.BytesIO) -> str:
 
 
 def _opcodes(stream: io.BytesIO) -> Iterator[tuple[str, object]]:
-    """Yield name and argument of each opcode up to STOP; the argument of one that is not listed is not even read."""
+    """Yield name and argument of each opcode up to STOP; raise for an unlisted one before its argument is read."""
     for _ in range(MAX_OPCODES):
         code = stream.read(1)
         opcode = _BY_CODE.get(code.decode("latin-1"))
@@ -203,7 +191,7 @@ def _opcodes(stream: io.BytesIO) -> Iterator[tuple[str, object]]:
             raise RefusedError(f"has no opcode {code.hex()}" if code else "is truncated")
         if opcode.name not in _PLAIN and opcode.name not in _WITH_ARGUMENT:
             raise RefusedError(f"has the opcode {opcode.name}, which is not allowed here")
-        # pickletools would undo escapes in a global's name, where pickle takes it byte by byte.
+        # pickletools decodes escapes in a global's name, and pickle does not.
         reader = _two_lines if opcode.name == "GLOBAL" else None if opcode.arg is None else opcode.arg.reader
         yield opcode.name, None if reader is None else reader(stream)
         if opcode.name == "STOP":

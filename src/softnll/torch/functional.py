@@ -9,20 +9,23 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from softnll.objective import checked
-from softnll.torch import autograd, compute, normalise, ops
-from softnll.torch.compute import Loss
-from softnll.torch.errors import InputIndexError, InputTypeError, InputValueError, raise_as_torch
-from softnll.torch.function import apply
-from softnll.torch.inputs import as_logits, check_devices, check_tensor, compiling, tracked
+from softnll._core.options import split, with_defaults
+from softnll.torch._base.arguments import LossInputs, LossSettings
+from softnll.torch._base.autograd_base import apply
+from softnll.torch._base.errors import InputTypeError, InputValueError, raise_as_torch
+from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, tracked
+from softnll.torch._base.scripting import scriptable
+from softnll.torch._losses import autograd, compute, normalise, ops
+from softnll.torch._losses.inputs import class_dim, loss_input, loss_without_classes, row_temperatures
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
-_implied_dim = getattr(torch.nn.functional, "_get_softmax_dim")  # noqa: B009 - of which its types do not tell
+_implied_dim = getattr(torch.nn.functional, "_get_softmax_dim")  # noqa: B009 - not in its type hints
 
 
+@scriptable
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:  # noqa: A002 - torch's name
-    """Return the probabilities that scores stand for: ``p_k = exp(x_k) / Σ_j exp(x_j)``.
+    """Return the probabilities of scores: ``p_k = exp(x_k) / Σ_j exp(x_j)``.
 
     As :func:`torch.nn.functional.softmax`, within 4 units in the last place (half types: 0.51).
 
@@ -31,9 +34,9 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     input
         Scores of any shape: float16, bfloat16, float32, float64; integers become the default type.
     dim
-        The class dimension. None chooses one as torch does, which warns of it.
+        The class dimension. None selects one by torch's rule, with torch's warning.
     _stacklevel
-        Of that warning.
+        The stack level of that warning.
     dtype
         The type that ``input`` is cast to first.
 
@@ -45,13 +48,9 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     Raises
     ------
     TypeError, RuntimeError
-        For bool or complex input, and what is no tensor.
+        For bool or complex input, and for input that is not a tensor.
     IndexError
-        If there is no such dimension.
-    ValueError
-        If there are no classes, where torch returns an empty tensor.
-    NotImplementedError
-        For tensors that are neither on the CPU nor on a CUDA device.
+        If the dimension is out of range.
 
     Examples
     --------
@@ -68,6 +67,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     return _normalised("softmax", input, dim, _stacklevel, dtype)
 
 
+@scriptable
 def log_softmax(
     input: Tensor,  # noqa: A002
     dim: int | None = None,
@@ -77,7 +77,7 @@ def log_softmax(
     """Return the logarithms of softmax's probabilities, in nats, also where those underflow to 0 or round to 1.
 
     ``log p_k = (x_k − m) − log1p(r)``, with the largest entry m and the rest r. As
-    :func:`torch.nn.functional.log_softmax`; the gradient has 1 − p from log p, which does not round to 0.
+    :func:`torch.nn.functional.log_softmax`; the gradient computes 1 − p from log p, so that it does not round to 0.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def log_softmax(
 
     Raises
     ------
-    TypeError, RuntimeError, IndexError, ValueError, NotImplementedError
+    TypeError, RuntimeError, IndexError, ValueError
         As in :func:`softmax`.
 
     Examples
@@ -107,6 +107,7 @@ def log_softmax(
     return _normalised("log_softmax", input, dim, _stacklevel, dtype)
 
 
+@scriptable
 def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:  # noqa: A002
     """Return the logarithm of the sum of exponentials: ``log Σ_j exp(x_j) = m + log1p(r)``.
 
@@ -117,9 +118,9 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
     input
         As in :func:`softmax`.
     dim
-        The dimension, or several that are taken together; an empty tuple stands for all of them.
+        The dimension, or several that are reduced together; an empty tuple means all of them.
     keepdim
-        Keep those dimensions, as 1.
+        Whether the result keeps those dimensions, with size 1.
 
     Returns
     -------
@@ -128,7 +129,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
 
     Raises
     ------
-    TypeError, RuntimeError, IndexError, NotImplementedError
+    TypeError, RuntimeError, IndexError
         As in :func:`softmax`.
 
     Examples
@@ -141,7 +142,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
         return handle_torch_function(logsumexp, (input,), input, dim, keepdim)
     x = as_logits(input)
     given = (dim,) if isinstance(dim, int) else tuple(dim)
-    dims = sorted({_dim(x, each) for each in given}) or list(range(x.dim()))
+    dims = sorted({class_dim(x, each) for each in given}) or list(range(x.dim()))
     if len(dims) < len(given):
         raise InputValueError(f"dim is {dim}; allowed: each dimension once")
     if x.dim() == 0:
@@ -156,6 +157,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
     return lse
 
 
+@scriptable
 def nll_loss(
     input: Tensor,  # noqa: A002
     target: Tensor,
@@ -169,19 +171,19 @@ def nll_loss(
 ) -> Tensor:
     """Return the negative log-likelihood of targets under given log-probabilities: ``−s_n·w_y·log p_ny``.
 
-    As :func:`torch.nn.functional.nll_loss`; differences are those of :func:`cross_entropy`.
+    As :func:`torch.nn.functional.nll_loss`; it differs from that as :func:`cross_entropy` does.
 
     Parameters
     ----------
     input
-        Log-probabilities, as :func:`log_softmax` returns them: ``(C,)``, ``(N, C)`` or ``(N, C, d1, …)``. With logits
-        at hand, use :func:`cross_entropy`.
+        Log-probabilities, as :func:`log_softmax` returns them: ``(C,)``, ``(N, C)`` or ``(N, C, d1, …)``. For logits
+        use :func:`cross_entropy`.
     target
         Integers in [0, C) of any integer type: ``()``, ``(N,)`` or ``(N, d1, …)``.
     weight, ignore_index, reduction, sample_weight
         As in :func:`cross_entropy`.
     size_average, reduce
-        None: torch's names of before, which ``reduction`` has replaced.
+        None: torch's deprecated parameters, which ``reduction`` replaces.
 
     Returns
     -------
@@ -213,23 +215,27 @@ def nll_loss(
             reduction,
             sample_weight=sample_weight,
         )
-    x, dim = _loss_input(tensors, size_average, reduce)
+    x, target, dim = loss_input(tensors, size_average, reduce)
     if target.is_floating_point():
         raise InputTypeError(
             f"target has dtype {target.dtype}; allowed: integers, of the input's shape without classes"
         )
+    if lacks_classes(x, dim):
+        return loss_without_classes(x, target, dim, ignore_index, reduction)
+    inputs = LossInputs(x, target, weight, sample_weight)
     if compiling():
-        return ops.nll_loss(x, target, weight, sample_weight, ignore_index, reduction, dim)
+        return ops.nll_loss(inputs, (*with_defaults(ignore_index=ignore_index, reduction=reduction), dim, None))
     try:
-        objective, _ = checked(0.0, 0.0, None, 1.0, ignore_index, reduction)  # type: ignore[arg-type]
-        what = Loss(objective, dim)
+        objective, _, _ = split({"ignore_index": ignore_index, "reduction": reduction})
+        settings = LossSettings(objective, dim)
         if tracked(x, None, weight, sample_weight):
-            return apply(autograd.NLLFunction, x, target, weight, sample_weight, what)
-        return compute.pick(x, target, weight, sample_weight, what)
+            return apply(autograd.NLLFunction, *inputs, settings)
+        return compute.pick(inputs, settings)
     except (TypeError, ValueError) as error:
         raise_as_torch(error)
 
 
+@scriptable
 def cross_entropy(
     input: Tensor,  # noqa: A002
     target: Tensor,
@@ -246,14 +252,14 @@ def cross_entropy(
     temperature: float | Tensor = 1.0,
     check: bool | None = None,
 ) -> Tensor:
-    """Return the cross-entropy of targets and the softmax of logits: how unhappy the classifier is, in nats.
+    """Return the cross-entropy of targets and the softmax of logits, in nats.
 
     ``loss_n = s_n·( T·(lse(u) + ζ·lse(u)²) − ⟨t, u⟩ )``, with effective logits
     ``u = softcap·tanh(x/softcap)/temperature`` and target measure ``t_c = w_c·[(1 − ε)·q_c + ε/C]`` of mass T.
     For a hard target y without options: ``−log p_y``.
 
-    As :func:`torch.nn.functional.cross_entropy`, but a confident row's small loss and gradient are not rounded away,
-    the loss is float32 or wider also for half types, and an ignored row's gradient is 0 whatever it holds.
+    As :func:`torch.nn.functional.cross_entropy`, but a confident row's small loss and gradient do not round to 0, the
+    loss is float32 or wider also for half types, and an ignored row's gradient is 0 even if its logits are NaN or inf.
 
     Parameters
     ----------
@@ -264,9 +270,9 @@ def cross_entropy(
         Hard: integers in [0, C) of any integer type, of the input's shape without the class dimension. Soft: floats of
         the input's shape, of any mass; they may require a gradient.
     weight
-        ``(C,)`` class weights w ≥ 0.
+        ``(C,)`` class weights w, of either sign.
     size_average, reduce
-        None: torch's names of before, which ``reduction`` has replaced.
+        None: torch's deprecated parameters, which ``reduction`` replaces.
     ignore_index
         Rows with this hard target contribute exactly 0 and are not counted.
     reduction
@@ -275,36 +281,37 @@ def cross_entropy(
     label_smoothing
         ε in [0, 1]: spreads that share of each target over all classes.
     sample_weight
-        Weights s ≥ 0 of the input's shape without the class dimension. A row of weight 0 contributes exactly 0.
+        Weights s of the input's shape without the class dimension, of either sign, such as advantages. A row of weight
+        0 contributes exactly 0.
     z_loss
-        ζ ≥ 0: adds ζ·lse² to each row.
+        ζ ≥ 0: adds ζ·T·lse² to each row. Class weights multiply it as they multiply the cross-entropy: T is w_y for a
+        hard target, 1 without class weights.
     softcap
-        Cap > 0 of the logits' size.
+        A bound > 0 on the absolute value of the logits, by ``softcap·tanh(x/softcap)``; None for no bound.
     temperature
         A number > 0, or a tensor of one a row.
     check
-        None: hard targets must be in range, but on CUDA devices, where to look would stall. True: soft ones must be
-        distributions as well, weights not negative. False: neither is looked at; a hard target out of range makes its
-        row NaN.
+        None: raise for hard targets out of range on the CPU; on other devices the check would synchronise, and is left
+        out. True: also raise for soft targets that are not distributions and for negative weights. False: check no
+        values. An unchecked hard target out of range makes its row NaN.
 
     Returns
     -------
     Tensor
-        The loss: float64 for float64 logits, else float32. NaN where nothing is left to average.
+        The loss: float64 for float64 logits, else float32. The mean of no rows is NaN.
 
     Raises
     ------
     TypeError
-        For ``size_average`` and ``reduce``, and what is no tensor.
+        For ``size_average`` and ``reduce``, and for arguments that should be tensors and are not.
     RuntimeError, TypeError
-        For dtypes without a meaning.
+        For invalid dtypes.
     RuntimeError, ValueError
-        For shapes that do not fit and options out of range.
+        For shapes that do not match and options out of range.
     IndexError
-        For a hard target that is no class and not ``ignore_index``.
+        For a hard target that is neither a class nor ``ignore_index``.
     NotImplementedError
-        For tensors that are neither on the CPU nor on a CUDA device, and where a derivative with respect to
-        ``weight``, ``sample_weight`` or ``temperature`` is asked for.
+        If ``weight``, ``sample_weight`` or ``temperature`` requires a gradient.
 
     Examples
     --------
@@ -340,39 +347,40 @@ def cross_entropy(
             temperature=temperature,
             check=check,
         )
-    x, dim = _loss_input(tensors[:4], size_average, reduce)
-    if ignore_index >= 0 and target.is_floating_point():
+    x, target, dim = loss_input(tensors[:4], size_average, reduce)
+    if isinstance(ignore_index, int) and ignore_index >= 0 and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: >= 0 only with hard targets")
+    if lacks_classes(x, dim):
+        return loss_without_classes(x, target, dim, ignore_index, reduction)
     tau = None
     if isinstance(temperature, Tensor):
-        tau, temperature = _temperatures(temperature, x, dim), 1.0
+        tau, temperature = row_temperatures(temperature, x, dim), 1.0
+    inputs = LossInputs(x, target, weight, sample_weight, tau)
+    scalars = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
     if compiling():
-        options = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction, dim, check)
-        return ops.cross_entropy(x, target, weight, sample_weight, tau, *options)[0]
+        loss, _, _ = ops.cross_entropy(inputs, (*scalars, dim, check))
+        return loss
     try:
-        objective, _ = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)  # type: ignore[arg-type]
-        what = Loss(objective, dim, check)
-        if tracked(x, target, weight, sample_weight, tau):
-            return autograd.cross_entropy(x, target, weight, sample_weight, tau, what)
-        return compute.losses(x, target, weight, sample_weight, tau, what)
+        settings = LossSettings.of(*scalars, dim, check)
+        if tracked(*inputs):
+            return autograd.cross_entropy(inputs, settings)
+        return compute.losses(inputs, settings)
     except (TypeError, ValueError) as error:
         raise_as_torch(error)
 
 
 def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> Tensor:  # noqa: A002
-    """Return softmax or log_softmax."""
+    """Return softmax or log_softmax, whichever ``name`` is."""
     if dtype is not None and isinstance(input, Tensor):
         input = input.to(dtype)  # noqa: A001
     x = as_logits(input)
     if dim is None:
         dim = _implied_dim(name, x.dim(), stacklevel + 1)  # torch's rule, and its warning
-    dim = _dim(x, dim)
+    dim = class_dim(x, dim)
     if x.dim() == 0:
         return _normalised(name, x.reshape(1), 0, stacklevel, None).reshape(())
-    if not x.shape[dim]:
-        raise InputValueError(
-            f"input of shape {tuple(x.shape)} has no classes in dimension {dim}; allowed: at least one"
-        )
+    if lacks_classes(x, dim):
+        return x.clone()  # of no entries
     if compiling():
         return (ops.softmax if name == "softmax" else ops.log_softmax)(x, dim)
     if tracked(x):
@@ -386,35 +394,3 @@ def _lse(x: Tensor, dim: int) -> Tensor:
     if compiling():
         return ops.logsumexp(x, dim)
     return apply(normalise.LogSumExp, x, dim) if tracked(x) else compute.logsumexp(x, dim)
-
-
-def _dim(x: Tensor, dim: int) -> int:
-    """Return a dimension counted from the front."""
-    n = max(x.dim(), 1)
-    if not -n <= dim < n:
-        raise InputIndexError(f"dim is {dim}; allowed: from {-n} to {n - 1}, for input of shape {tuple(x.shape)}")
-    return dim % n
-
-
-def _loss_input(tensors: tuple[Any, ...], size_average: Any, reduce: Any) -> tuple[Tensor, int]:
-    """Return logits and their class dimension; raise for what is no tensor and for parameters of before."""
-    if size_average is not None or reduce is not None:
-        raise TypeError("size_average and reduce are not accepted; say reduction='mean', 'sum' or 'none'")
-    x, target, weight, sample_weight = tensors
-    x = as_logits(x)
-    check_tensor("target", target)
-    if weight is not None:
-        check_tensor("weight", weight)
-    if sample_weight is not None:
-        check_tensor("sample_weight", sample_weight)
-    check_devices(("input", "target", "weight", "sample_weight"), (x, target, weight, sample_weight))
-    if x.dim() == 0:
-        raise InputValueError("input has no dimensions; allowed: (C,), (N, C) or (N, C, d1, ...)")
-    return x, 1 if x.dim() > 1 else 0
-
-
-def _temperatures(temperature: Tensor, x: Tensor, dim: int) -> Tensor:
-    """Return one temperature a row."""
-    check_tensor("temperature", temperature)
-    check_devices(("input", "temperature"), (x, temperature))
-    return temperature.expand([*x.shape[:dim], *x.shape[dim + 1 :]]) if temperature.dim() == 0 else temperature

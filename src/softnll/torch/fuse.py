@@ -1,82 +1,92 @@
-"""One line that has a model's own forward and loss code use linear_cross_entropy."""
+"""``fuse`` changes the class of a model's head, so that the model's own loss uses linear_cross_entropy."""
 
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch._jit_internal import is_scripting
 
-from softnll.torch.head_call import HeadCall
-from softnll.torch.inputs import FLOATS
-from softnll.torch.lazy import LazyLogits
+from softnll.torch._base.inputs import FLOATS, autocasts, tracing, transformed
+from softnll.torch._lazy.head_call import HeadCall
+from softnll.torch._lazy.tensor import LazyLogits
 
 __all__ = ["FusedLinear", "fuse", "unfuse"]
 
 Model = TypeVar("Model", bound=nn.Module)
-SHOWN = 5  # linear layers that an error names
-_notes: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+SHOWN = 5  # the number of linear layers that an error names
+_warned: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()  # by head: warnings that were given already
 
 
 class FusedLinear(nn.Linear):
-    """A linear layer whose scores are not made before somebody reads them; :func:`fuse` turns heads into it."""
+    """A linear layer that returns lazy logits; :func:`fuse` gives this class to heads."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Return ``input @ weight.T + bias``, put off where that can be."""
-        if torch.compiler.is_compiling() or _transformed():
-            return super().forward(input)
-        noted = _notes.setdefault(self, set())
-        if reason := _unserved(self) or _unmet(self, input):
-            if reason not in noted:
-                noted.add(reason)
-                warnings.warn(f"softnll.torch.fuse: {reason}, so the head makes ordinary logits", stacklevel=2)
-            return super().forward(input)
-        if input.numel() == 0 or not _fits(self, input):
-            return super().forward(input)
-        return LazyLogits.of(HeadCall(input, self.weight, self.bias), noted)
+        """Return ``input @ weight.T + bias``: as lazy logits where that is possible, else computed."""
+        if is_scripting():
+            return nn.functional.linear(input, self.weight, self.bias)
+        else:  # noqa: RET505 - TorchScript compiles what comes after a return as well
+            return _lazy_logits(self, input)
 
 
-def fuse(model: Model, head: str = "lm_head") -> Model:
+def _lazy_logits(layer: FusedLinear, input: Tensor) -> Tensor:  # noqa: A002
+    """Return lazy logits where that is possible, else ordinary ones."""
+    if torch.compiler.is_compiling() or tracing() or transformed():
+        return nn.Linear.forward(layer, input)
+    warned = _warned.setdefault(layer, set())
+    if reason := _unsupported_layer(layer) or _unsupported_input(layer, input):
+        if reason not in warned:
+            warned.add(reason)
+            warnings.warn(f"softnll.torch.fuse: {reason}, so the head computes ordinary logits", stacklevel=3)
+        return nn.Linear.forward(layer, input)
+    if input.numel() == 0 or not _accepts(layer, input):
+        return nn.Linear.forward(layer, input)
+    return LazyLogits.of(HeadCall(input, layer.weight, layer.bias), warned)
+
+
+def fuse(model: Model, head: str | nn.Module = "lm_head") -> Model:
     """Have a model's own forward and loss use :func:`linear_cross_entropy`; return the model.
 
-    From then on the head returns logits that know their features and weight and are not made:
-    ``F.cross_entropy``, ``nn.CrossEntropyLoss`` and softnll's own take them without making all N × C. Slices of rows,
-    ``view``, ``reshape``, ``flatten``, ``transpose``, ``permute``, ``contiguous``, ``detach``, casts between float
-    types of at most 32 bits, multiplying and dividing by a positive number, and ``tanh`` (a soft cap) keep them so.
-    Anything else makes the ordinary logits, bit for bit those of the model as it was; during training, a warning says
-    once what did.
+    From then on the head returns lazy logits: a tensor that keeps features and weight, and computes nothing.
+    ``F.cross_entropy``, ``nn.CrossEntropyLoss`` and softnll's own losses use those, without computing all N × C logits.
+    The results of slices of rows, ``view``, ``reshape``, ``flatten``, ``transpose``, ``permute``, ``contiguous``,
+    ``detach``, ``split``, ``chunk``, ``unbind``, iteration, casts between float types of at most 32 bits,
+    multiplication and division by a positive number, ``tanh`` (a soft cap) and the addition of a constant per class are
+    lazy as well. Anything else computes the ordinary logits, bit for bit those of the model before; during training, a
+    warning names, once, the function that did.
 
     Parameters
     ----------
     model
         Any module. Parameters, their names, ``state_dict`` and saved files stay as they are.
     head
-        The name of its last ``nn.Linear``, as :meth:`torch.nn.Module.get_submodule` takes it; the empty name is the
-        model itself.
+        The name of its last ``nn.Linear``, as :meth:`torch.nn.Module.get_submodule` takes it, or that layer; the empty
+        name means the model itself. A ``nn.Linear`` that later replaces it under its name, as transformers'
+        ``resize_token_embeddings`` does, is fused as well.
 
     Returns
     -------
     nn.Module
-        The same model. Its loss is float32 or wider, also where the logits are of a half type.
+        The same model. Its loss is float32 or wider, also with logits of a half type.
 
     Raises
     ------
     TypeError
-        If the model is no module.
+        If the model is not a module.
     ValueError
-        If there is no such head; the message names the linear layers there are.
+        If the model has no such head; the message names its widest linear layers.
     RuntimeError
-        Later, from logits that are read after the head's weight was changed and that were not made before.
+        Later, when logits are first read after the head's weight has changed.
 
     Warns
     -----
     UserWarning
-        Once, where the head cannot be served and keeps making ordinary logits: subclasses of ``nn.Linear`` (quantised
-        layers, adapters), sharded weights (DTensor, FSDP, ZeRO), hooks that read its output, devices that are neither
-        CPUs nor CUDA's.
+        Once, if the head is not supported and keeps computing ordinary logits: subclasses of ``nn.Linear`` (quantised
+        layers, adapters), sharded weights (DTensor, FSDP, ZeRO), hooks that read its output.
 
     Examples
     --------
@@ -84,7 +94,7 @@ def fuse(model: Model, head: str = "lm_head") -> Model:
     >>> model = fuse(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)), head="2")
     >>> logits = model(torch.ones(2, 4))
     >>> logits
-    LazyLogits((2, 3), dtype=torch.float32, not made yet)
+    LazyLogits((2, 3), dtype=torch.float32, not computed yet)
     >>> torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2])).backward()
     >>> unfuse(model)[2]
     Linear(in_features=8, out_features=3, bias=True)
@@ -94,10 +104,11 @@ def fuse(model: Model, head: str = "lm_head") -> Model:
     Under ``torch.compile`` and tracing the head is an ordinary linear layer.
     """
     layer = _head(model, head)
+    _follow_replacements()
     if isinstance(layer, FusedLinear):
         return model
-    if reason := _unserved(layer):
-        warnings.warn(f"softnll.torch.fuse: {reason}, so {head!r} keeps making ordinary logits", stacklevel=2)
+    if reason := _unsupported_layer(layer):
+        warnings.warn(f"softnll.torch.fuse: {reason}, so {head!r} keeps computing ordinary logits", stacklevel=2)
     else:
         layer.__class__ = FusedLinear
     return model
@@ -119,7 +130,7 @@ def unfuse(model: Model) -> Model:
     Raises
     ------
     TypeError
-        If the model is no module.
+        If the model is not a module.
 
     Examples
     --------
@@ -131,7 +142,7 @@ def unfuse(model: Model) -> Model:
     for layer in model.modules():
         if type(layer) is FusedLinear:
             layer.__class__ = nn.Linear  # type: ignore[assignment]
-            _notes.pop(layer, None)
+            _warned.pop(layer, None)
     return model
 
 
@@ -141,9 +152,25 @@ def _check_module(model: object) -> None:
         raise TypeError(f"model is a {type(model).__name__}; allowed: a torch.nn.Module")
 
 
-def _head(model: nn.Module, head: str) -> nn.Module:
-    """Return the layer of this name."""
+@cache
+def _follow_replacements() -> None:
+    """Let each plain linear layer that replaces a fused head be fused too, from now on."""
+    nn.modules.module.register_module_module_registration_hook(_fuse_replacement)
+
+
+def _fuse_replacement(module: nn.Module, name: str, layer: nn.Module | None) -> None:
+    """Fuse a layer that takes the place of a fused head."""
+    if type(layer) is nn.Linear and type(module._modules.get(name)) is FusedLinear:  # noqa: SLF001 - no public name
+        layer.__class__ = FusedLinear
+
+
+def _head(model: nn.Module, head: str | nn.Module) -> nn.Module:
+    """Return the layer, or that of this name; raise, with the names of linear layers, if the model has none."""
     _check_module(model)
+    if isinstance(head, nn.Module):
+        if not any(head is each for each in model.modules()):
+            raise ValueError(f"head is a {type(head).__name__} which the model does not have; allowed: its own layer")
+        return head
     try:
         return model.get_submodule(head)
     except AttributeError as error:
@@ -155,8 +182,8 @@ def _head(model: nn.Module, head: str) -> nn.Module:
         ) from error
 
 
-def _unserved(layer: nn.Module) -> str:
-    """Return why a layer's logits cannot be put off, in words; nothing if they can."""
+def _unsupported_layer(layer: nn.Module) -> str:
+    """Return why a layer cannot return lazy logits, in words; an empty string if it can."""
     if type(layer) not in (nn.Linear, FusedLinear):
         return f"the head is a {type(layer).__name__}, not a plain torch.nn.Linear"
     inputs: tuple[tuple[str, Any], ...] = ("weight", layer.weight), ("bias", layer.bias)
@@ -167,43 +194,37 @@ def _unserved(layer: nn.Module) -> str:
             return f"the head's {name} is a {type(each).__name__}, not a plain torch.nn.Parameter"
         if hasattr(each, "ds_id") or hasattr(each, "_fsdp_flattened"):
             return f"the head's {name} is sharded"
-        if not (each.is_cpu or each.is_cuda) or each.dtype not in FLOATS:
-            return f"the head's {name} is {each.dtype} on {each.device}"
+        if each.dtype not in FLOATS:
+            return f"the head's {name} is {each.dtype}"
     if _hooked(layer):
         return "hooks read the head's output"
     return ""
 
 
 def _hooked(layer: nn.Module) -> bool:
-    """Whether somebody looks at what comes out of a layer, or at the gradient that comes back."""
-    everywhere = nn.modules.module
+    """Return whether hooks read the output of a layer or its gradient."""
+    all_modules = nn.modules.module
     return bool(
         "forward" in vars(layer)
         or layer._forward_hooks  # noqa: SLF001
         or layer._backward_hooks  # noqa: SLF001
         or layer._backward_pre_hooks  # noqa: SLF001
-        or everywhere._global_forward_hooks  # noqa: SLF001
-        or everywhere._global_backward_hooks  # noqa: SLF001
-        or everywhere._global_backward_pre_hooks  # noqa: SLF001
+        or all_modules._global_forward_hooks  # noqa: SLF001
+        or all_modules._global_backward_hooks  # noqa: SLF001
+        or all_modules._global_backward_pre_hooks  # noqa: SLF001
     )
 
 
-def _unmet(layer: FusedLinear, input: Tensor) -> str:  # noqa: A002
-    """Return what is odd about features, in words."""
+def _unsupported_input(layer: FusedLinear, input: Tensor) -> str:  # noqa: A002
+    """Return why features cannot give lazy logits, in words; an empty string if they can."""
     if type(input) not in (Tensor, nn.Parameter):
         return f"the head's input is a {type(input).__name__}"
     return "" if input.device == layer.weight.device else f"the head's input is on {input.device}"
 
 
-def _fits(layer: FusedLinear, input: Tensor) -> bool:  # noqa: A002
-    """Whether a linear layer takes these features; if not, it says itself why."""
+def _accepts(layer: FusedLinear, input: Tensor) -> bool:  # noqa: A002
+    """Return whether a linear layer accepts these features; if not, its own forward raises torch's error."""
     types = {each.dtype for each in (input, layer.weight, layer.bias) if each is not None}
-    cast = torch.is_autocast_enabled(input.device.type) and torch.float64 not in types  # which autocast leaves alone
+    cast = autocasts(input.device.type) and torch.float64 not in types  # autocast does not change float64
     alike = types <= set(FLOATS) and (cast or len(types) == 1)
     return alike and input.dim() > 0 and input.shape[-1] == layer.weight.shape[1]
-
-
-def _transformed() -> bool:
-    """Whether somebody traces the model, or torch.func or forward mode is at work."""
-    tracing = torch._C._get_tracing_state() is not None  # noqa: SLF001
-    return tracing or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001

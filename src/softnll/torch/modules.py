@@ -2,36 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import math
+from typing import Any, Unpack
 
 from torch import Tensor, nn
+from torch.nn.modules.loss import _WeightedLoss
 
+from softnll._core.options import FurtherOptions
 from softnll.torch import functional
-from softnll.torch.linear import linear_cross_entropy
-from softnll.torch.sparse import SparseTargets
+from softnll.torch._base.errors import InputValueError
+from softnll.torch._base.inputs import refuse_deprecated
+from softnll.torch._base.signatures import options_of
+from softnll.torch._base.sparse import SparseTargets
+from softnll.torch._linear.api import linear_cross_entropy
+from softnll.torch.scripted import ScriptedCrossEntropy, ScriptedLinear, ScriptedNLL
 
 __all__ = ["CrossEntropyLoss", "LinearCrossEntropyLoss", "NLLLoss"]
 
-
-class _Loss(nn.Module):
-    """What the losses have in common: class weights that move with the module, as torch's do."""
-
-    weight: Tensor | None
-    ignore_index: Any
-    reduction: str
-
-    def __init__(
-        self, weight: Tensor | None, size_average: Any, ignore_index: int | None, reduce: Any, reduction: str
-    ) -> None:
-        super().__init__()
-        if size_average is not None or reduce is not None:
-            raise TypeError("size_average and reduce are not accepted; say reduction='mean', 'sum' or 'none'")
-        self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
-        self.reduction = reduction
+_FURTHER = ("z_loss", "softcap", "temperature", "check")
 
 
-class CrossEntropyLoss(_Loss):
+# torch 2.13's module; in older versions, the base of torch's losses with class weights
+_LINEAR: Any = getattr(nn, "LinearCrossEntropyLoss", _WeightedLoss)
+
+
+class _Further(nn.Module):
+    """The options that torch's modules do not have, as attributes."""
+
+    further: tuple[str, ...] = ()  # their names
+
+    def _set_further(self, options: Any) -> None:
+        """Set the further options as attributes, with the signature's defaults where they are not given."""
+        unknown = [name for name in options if name not in self.further]
+        if unknown:
+            raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument {unknown[0]!r}")
+        for name in self.further:
+            setattr(self, name, options.get(name, _default(name)))
+
+    def _further(self) -> dict[str, Any]:
+        """Return the further options by name."""
+        return {name: getattr(self, name) for name in self.further}
+
+    def extra_repr(self) -> str:
+        """Return what torch's module shows, then the further options that differ from their defaults."""
+        shown = [super().extra_repr()]
+        shown += [f"{name}={value}" for name, value in self._further().items() if not _is(value, _default(name))]
+        return ", ".join(filter(None, shown))
+
+
+def _default(name: str) -> Any:
+    """Return an option's default, which is that of ``linear_cross_entropy`` for all losses."""
+    return inspect.signature(linear_cross_entropy).parameters[name].default
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Return whether an option has its default; an option that is a tensor has not."""
+    return not isinstance(value, Tensor) and bool(value == default)
+
+
+class CrossEntropyLoss(_Further, nn.CrossEntropyLoss):
     """The cross-entropy of targets and the softmax of logits, as a module: :func:`softnll.torch.cross_entropy`.
 
     Parameters
@@ -42,7 +72,7 @@ class CrossEntropyLoss(_Loss):
     Raises
     ------
     TypeError
-        For ``size_average`` and ``reduce``; all else is looked at when the module is called.
+        For ``size_average`` and ``reduce``; everything else is checked when the module is called.
 
     Examples
     --------
@@ -52,6 +82,9 @@ class CrossEntropyLoss(_Loss):
     tensor(0.4823)
     """
 
+    further = _FURTHER
+
+    @options_of(functional.cross_entropy, *_FURTHER)
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -60,18 +93,11 @@ class CrossEntropyLoss(_Loss):
         reduce: Any = None,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
-        *,
-        z_loss: float = 0.0,
-        softcap: float | None = None,
-        temperature: float | Tensor = 1.0,
-        check: bool | None = None,
+        **options: Unpack[FurtherOptions],
     ) -> None:
-        super().__init__(weight, size_average, ignore_index, reduce, reduction)
-        self.label_smoothing = label_smoothing
-        self.z_loss = z_loss
-        self.softcap = softcap
-        self.temperature = temperature
-        self.check = check
+        refuse_deprecated(size_average, reduce)
+        super().__init__(weight, None, ignore_index, None, reduction, label_smoothing)
+        self._set_further(options)
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:  # noqa: A002
         """Return the loss of logits and targets."""
@@ -83,14 +109,15 @@ class CrossEntropyLoss(_Loss):
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
             sample_weight=sample_weight,
-            z_loss=self.z_loss,
-            softcap=self.softcap,
-            temperature=self.temperature,
-            check=self.check,
+            **self._further(),
         )
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return what torch.jit.script compiles in place of this module."""
+        return ScriptedCrossEntropy(self)
 
-class NLLLoss(_Loss):
+
+class NLLLoss(_Further, nn.NLLLoss):
     """The negative log-likelihood of targets under log-probabilities, as a module: :func:`softnll.torch.nll_loss`.
 
     Parameters
@@ -101,7 +128,7 @@ class NLLLoss(_Loss):
     Raises
     ------
     TypeError
-        For ``size_average`` and ``reduce``; all else is looked at when the module is called.
+        For ``size_average`` and ``reduce``; everything else is checked when the module is called.
 
     Examples
     --------
@@ -118,7 +145,8 @@ class NLLLoss(_Loss):
         reduce: Any = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(weight, size_average, ignore_index, reduce, reduction)
+        refuse_deprecated(size_average, reduce)
+        super().__init__(weight, None, ignore_index, None, reduction)
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:  # noqa: A002
         """Return the loss of log-probabilities and targets."""
@@ -131,27 +159,41 @@ class NLLLoss(_Loss):
             sample_weight=sample_weight,
         )
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return what torch.jit.script compiles in place of this module."""
+        return ScriptedNLL(self)
 
-class LinearCrossEntropyLoss(_Loss):
-    """A linear layer and the cross-entropy of its scores, without the scores: :func:`linear_cross_entropy`.
+
+class _LinearOptions(FurtherOptions, total=False):
+    """The further options of a linear loss."""
+
+    max_bytes: int | None
+    compact: bool | None
+
+
+class LinearCrossEntropyLoss(_Further, _LINEAR):  # type: ignore[misc]
+    """A linear layer and the cross-entropy of its logits, computed in chunks: :func:`linear_cross_entropy`.
 
     Parameters
     ----------
     in_features
-        H: what the layer takes.
+        H, the number of features.
     num_classes
-        C.
+        C, the number of classes.
     out_features
-        Must be (): a loss of several dimensions is not implemented.
+        ``(d1, …, dK)``: the shape of positions, each of which has a layer of its own; the loss is that of all of them.
     bias, device, dtype
-        Of the layer, which is ``linear``, a :class:`torch.nn.Linear`; as torch's module, without a bias by default.
+        Those of the layer ``linear``, a :class:`torch.nn.Linear`; as in torch's module, without a bias by default.
     reduction, weight, ignore_index, label_smoothing, options, z_loss, softcap, temperature, max_bytes, compact, check
         As in :func:`softnll.torch.linear_cross_entropy`.
 
     Raises
     ------
-    NotImplementedError
-        For ``out_features``; all else is looked at when the module is called.
+    TypeError
+        For an unknown option.
+    ValueError, which is a RuntimeError too
+        For a weight of another shape than ``(C,)`` and a label smoothing outside [0, 1]; everything else is checked
+        when the module is called.
 
     Examples
     --------
@@ -162,6 +204,11 @@ class LinearCrossEntropyLoss(_Loss):
     tensor(1.0986, grad_fn=<EagerLinearBackward>)
     """
 
+    weight: Tensor | None
+    reduction: str
+    further = (*_FURTHER, "max_bytes", "compact")
+
+    @options_of(linear_cross_entropy, *further)
     def __init__(
         self,
         in_features: int,
@@ -176,25 +223,20 @@ class LinearCrossEntropyLoss(_Loss):
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
         options: Any = None,
-        z_loss: float = 0.0,
-        softcap: float | None = None,
-        temperature: float | Tensor = 1.0,
-        max_bytes: int | None = None,
-        compact: bool | None = None,
-        check: bool | None = None,
+        **further: Unpack[_LinearOptions],
     ) -> None:
-        super().__init__(weight, None, ignore_index, None, reduction)
-        if out_features != ():
-            raise NotImplementedError(f"out_features is {out_features}; allowed: (), a loss of one dimension")
-        self.linear = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        if weight is not None and tuple(weight.shape) != (num_classes,):
+            raise InputValueError(f"weight has shape {tuple(weight.shape)}; allowed: {(num_classes,)}")
+        if not 0 <= label_smoothing <= 1:
+            raise InputValueError(f"label_smoothing is {label_smoothing}; allowed: 0 <= label_smoothing <= 1")
+        _WeightedLoss.__init__(self, weight, None, None, reduction)  # not torch's, which would make a layer too
+        self.ignore_index = ignore_index
+        self.num_classes, self.out_features = num_classes, tuple(out_features)
+        rows = math.prod(self.out_features, start=num_classes)
+        self.linear = nn.Linear(in_features, rows, bias=bias, device=device, dtype=dtype)
         self.label_smoothing = label_smoothing
         self.options = options
-        self.z_loss = z_loss
-        self.softcap = softcap
-        self.temperature = temperature
-        self.max_bytes = max_bytes
-        self.compact = compact
-        self.check = check
+        self._set_further(further)
 
     def forward(
         self,
@@ -203,22 +245,27 @@ class LinearCrossEntropyLoss(_Loss):
         *,
         sample_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of the layer's scores and targets."""
+        """Return the loss of the layer's logits and targets."""
+        weight: Tensor = self.linear.weight
+        bias: Tensor | None = self.linear.bias
+        if self.out_features:
+            shape = (self.num_classes, *self.out_features)
+            weight = weight.reshape(*shape, -1)
+            bias = None if bias is None else bias.reshape(shape)
         return linear_cross_entropy(
             input,
-            self.linear.weight,
+            weight,
             target,
-            linear_bias=self.linear.bias,
+            linear_bias=bias,
             weight=self.weight,
             reduction=self.reduction,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             options=self.options,
             sample_weight=sample_weight,
-            z_loss=self.z_loss,
-            softcap=self.softcap,
-            temperature=self.temperature,
-            max_bytes=self.max_bytes,
-            compact=self.compact,
-            check=self.check,
+            **self._further(),
         )
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return what torch.jit.script compiles in place of this module."""
+        return ScriptedLinear(self)

@@ -1,4 +1,4 @@
-"""Findings about confidence: too high, too low, and the temperature that mends it."""
+"""Findings about confidence that is too high or too low, with the temperature that corrects it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
-from softnll.calibration import fit_temperature, reliability
-from softnll.diagnosis.case import Case
-from softnll.diagnosis.chance import ALPHA, likelihood_ratio
-from softnll.diagnosis.finding import Evidence, Finding, percent
-from softnll.functional import cross_entropy, softmax
+from softnll._inspection.calibration import fit_temperature
+from softnll._inspection.diagnose.chance import ALPHA, likelihood_ratio
+from softnll._inspection.diagnose.finding import Evidence, Finding, Severity, Unseen, finding
+from softnll._inspection.diagnose.observations import Observations
+from softnll._inspection.format import percent
+from softnll._inspection.survey import Block
+from softnll._numpy.functional import cross_entropy
 
 __all__ = ["miscalibrated"]
 
@@ -18,19 +20,19 @@ __all__ = ["miscalibrated"]
 # 2^(1/4) apart: the nearest of them is better than 1 from about 1.09 on, where a temperature begins to gain 1 %.
 TEMPERATURES = tuple(2.0 ** (k / 4) for k in range(-16, 17) if k)
 MATTERS, MUCH = 0.01, 0.05  # of the mean loss that the temperature would gain
-SCALED = 16.0  # a temperature beyond this is no matter of training
+SCALED = 16.0  # a temperature beyond this does not come from training
+KNOWN = 0.9  # of the entropy of the classes' frequencies: a loss below it shows that the scores know the labels
 
 
-def miscalibrated(case: Case) -> Finding | None:
+def miscalibrated(obs: Observations) -> Finding | Unseen | None:
     """Find a temperature that gives a likelihood which a calibrated classifier would not show."""
-    chosen = case.y[case.sample] >= 0
-    chosen &= np.isfinite(case.logits).all(axis=1)
-    logits, y = case.logits[chosen], case.y[case.sample][chosen]
-    if case.C < 2 or len(y) == 0:
-        return None
+    chosen = obs.y >= 0
+    chosen[chosen] = np.isfinite(cross_entropy(obs.logits[chosen], obs.y[chosen], reduction="none"))
+    logits, y = obs.logits[chosen], obs.y[chosen]
     n = len(y)
+    if obs.C < 2 or n == 0:
+        return Unseen("no row has a finite loss")
     loss = float(cross_entropy(logits, y))
-    # Logits are of any size: relative to their row's largest, so that a division cannot overflow.
     losses = [float(cross_entropy(logits, y, temperature=tau)) for tau in TEMPERATURES]
     if likelihood_ratio([n * (loss - each) for each in losses]) > ALPHA:
         return None
@@ -43,24 +45,24 @@ def miscalibrated(case: Case) -> Finding | None:
     if gain < MATTERS * loss:
         return None
     over = (tau if tau is not None else TEMPERATURES[int(np.argmin(losses))]) > 1
-    return _finding(case, logits, y, (loss, best, tau), over)
+    return _finding(obs, logits, y, (loss, best, tau), over)
 
 
 def _finding(
-    case: Case, logits: np.ndarray, y: np.ndarray, fit: tuple[float, float, float | None], over: bool
+    obs: Observations, logits: np.ndarray, y: np.ndarray, fit: tuple[float, float, float | None], over: bool
 ) -> Finding:
-    """Say how far confidence and accuracy are apart, and what mends it."""
+    """Return the finding: how far confidence and accuracy are apart, and the temperature that corrects it."""
     loss, best, tau = fit
-    right = logits.argmax(axis=1) == y
-    confidence = np.minimum(softmax(logits).max(axis=1).astype(np.float64), 1.0)
-    ece = reliability(confidence, right).ece
-    numbers = {"accuracy": float(right.mean()), "mean_confidence": float(confidence.mean()), "ece": ece}
+    rows = Block(logits, y)
+    confidence = np.minimum(rows.confidence.astype(np.float64), 1.0)
+    ece = rows.reliability().ece
+    numbers = {"accuracy": float(rows.right.mean()), "mean_confidence": float(confidence.mean()), "ece": ece}
     numbers |= {"loss": loss, "loss_mended": best, "gain": loss - best, "rows": len(y)}
-    said = f"mean confidence is {percent(numbers['mean_confidence'])}, accuracy {percent(numbers['accuracy'])}, "
-    said += f"calibration error {percent(ece)}, in {case.of_sample()}; "
+    text = f"mean confidence is {percent(numbers['mean_confidence'])}, accuracy {percent(numbers['accuracy'])}, "
+    text += f"calibration error {percent(ece)}, in {obs.of_sample()}; "
     if tau is None:
-        said += f"the loss of {loss:.4f} keeps falling as the temperature {'grows' if over else 'falls'}"
-        remedy = (
+        text += f"the loss of {loss:.4f} keeps falling as the temperature {'grows' if over else 'falls'}"
+        correction = (
             "No temperature is best: the scores do not fit the labels."
             if over
             else "Every row is right: no temperature is best. Train on with less regularisation or label smoothing, or "
@@ -68,26 +70,16 @@ def _finding(
         )
     else:
         numbers["temperature"] = tau
-        said += f"divided by {tau:.4g}, the scores have a mean loss of {best:.4f} instead of {loss:.4f}"
-        remedy = f"Divide the scores by {tau:.4g}; fit it (softnll.fit_temperature) on data that was not trained on."
-    severity = "warning" if loss - best >= MUCH * loss else "note"
-    if tau is not None and abs(math.log(tau)) > math.log(SCALED):
-        return Finding(
-            "common-scale",
-            "error",
-            f"All scores are multiplied by about {tau:.3g}"
-            if over
-            else f"All scores are divided by about {1 / tau:.3g}",
-            Evidence(said, **numbers),
-            "Accuracy is right, loss and gradients are not: "
-            + ("softmax is a maximum." if over else "every class has nearly the same probability."),
-            f"Look for a scale or temperature applied twice or not at all. {remedy}",
+        text += f"divided by {tau:.4g}, the scores have a mean loss of {best:.4f} instead of {loss:.4f}"
+        correction = (
+            f"Divide the scores by {tau:.4g}; fit it (softnll.fit_temperature) on data that was not trained on."
         )
-    return Finding(
-        "overconfident" if over else "underconfident",
-        "warning" if severity == "warning" else "note",
-        "The classifier is surer than it is right" if over else "The classifier is right more often than it is sure",
-        Evidence(said, **numbers),
-        "Its probabilities cannot be taken at their word, and the loss is higher than its accuracy deserves.",
-        remedy,
-    )
+    frequencies = -np.log(np.bincount(y, minlength=obs.C)[y] / len(y)).mean()
+    # A factor is named only where the divided scores know the labels: otherwise any large one gives the loss of
+    # guessing.
+    if tau is not None and abs(math.log(tau)) > math.log(SCALED) and best <= KNOWN * frequencies:
+        name = "common-scale/multiplied" if over else "common-scale/divided"
+        return finding(name, Evidence(text, **numbers), divisor=1 / tau, correction=correction)
+    severity: Severity = "warning" if loss - best >= MUCH * loss else "note"
+    name = "overconfident" if over else "underconfident"
+    return finding(name, Evidence(text, **numbers), severity=severity, correction=correction)

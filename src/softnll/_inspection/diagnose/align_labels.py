@@ -1,4 +1,4 @@
-"""Labels beside predictions: off by one, out of range, classes in another order, rows in another order."""
+"""Align labels with predictions: off by one, out of range, classes or rows in another order."""
 
 from __future__ import annotations
 
@@ -8,33 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from softnll.diagnosis.chance import ALPHA, half_tail
-from softnll.diagnosis.finding import Evidence, Finding, percent
-from softnll.diagnosis.labels import IGNORED
+from softnll._inspection.diagnose.chance import ALPHA, half_tail, related
+from softnll._inspection.diagnose.finding import Evidence, Finding, finding
+from softnll._inspection.diagnose.read_labels import IGNORED
+from softnll._inspection.format import percent
+from softnll._inspection.survey import NONE
 
-__all__ = ["NONE", "align"]
+__all__ = ["align"]
 
-NONE = -1  # in place of a label: the row has none that is a class
 MOST_CLASSES = 1000  # of which an order is looked for: the assignment takes a second or so then
+FEW_CLASSES = 100  # of which an order is looked for in the labels of other rows as well
 ROW_SHIFTS = (-3, -2, -1, 1, 2, 3)
 
 Labels = NDArray[np.int64]
 
 
 def align(numbers: Labels, sample: Labels, prediction: Labels, C: int) -> tuple[Labels, list[Finding]]:
-    """Return ``(N,)`` classes, `NONE` where there is none, as they fit the predictions, and what was done to fit them.
+    """Return ``(N,)`` classes, `NONE` where there is none, as they fit the predictions, and findings about changes.
 
     Another reading replaces the labels as they are only where it is right in so many more rows that a calibrated
-    classifier shows it with a probability below `ALPHA`, and at least doubles the accuracy or halves the error.
-
-    Parameters
-    ----------
-    numbers
-        ``(N,)`` labels, not yet known to be classes.
-    sample, prediction
-        ``(n,)`` indices of rows, and the classes predicted there.
-    C
-        The number of classes.
+    classifier shows it with a probability below `ALPHA`, at least doubles the accuracy or halves the error, and is
+    right beyond what labels without any relation to the predictions would give.
+    ``numbers`` are ``(N,)`` labels, not yet known to be classes; ``sample`` and ``prediction`` are ``(n,)`` rows and
+    the classes predicted there.
     """
     ignored = numbers == IGNORED
     y, found = _off_by_one(numbers, ignored, sample, prediction, C)
@@ -42,8 +38,8 @@ def align(numbers: Labels, sample: Labels, prediction: Labels, C: int) -> tuple[
     if more and found and found[0].evidence["joined"]:  # an order that by accident had many classes one further
         found, (reordered, more) = [], _other_order(_within(numbers, ignored, C), sample, prediction, C)
     y, found = reordered, found + more
-    if not found:
-        y, found = _other_rows(y, sample, prediction)
+    y, more = _other_rows(y, sample, prediction, C)
+    found += more
     outside = (y == NONE) & ~ignored
     if outside.any():
         found.append(_out_of_range(numbers, outside, C))
@@ -72,7 +68,7 @@ def _clearly(wins: int, losses: int, new: float, old: float, tried: int) -> bool
 def _off_by_one(
     numbers: Labels, ignored: NDArray[np.bool_], sample: Labels, prediction: Labels, C: int
 ) -> tuple[Labels, list[Finding]]:
-    """Try one less and one more, where all labels are classes with the ends joined."""
+    """Test labels one lower and one higher, modulo C where all of them are classes."""
     old = _within(numbers, ignored, C)
     kept = numbers[~ignored]
     if C < 2 or kept.size == 0:
@@ -88,31 +84,18 @@ def _off_by_one(
         wins, losses, new, before = _wins(moved[sample], old[sample], prediction)
         from_one = low == 1 and high == C and step == -1
         # 1 … C is its own evidence, unless the labels as they are fit the predictions clearly better.
-        if _clearly(wins, losses, new, before, 2) or (from_one and half_tail(losses, wins) > ALPHA):
-            said = (
+        fits = _clearly(wins, losses, new, before, 2) and related(moved[sample], prediction, C)
+        if fits or (from_one and half_tail(losses, wins) > ALPHA):
+            text = (
                 f"labels run from {low} to {high} for columns 0 to {C - 1}; predictions agree with {percent(before)} "
             )
-            said += f"of them, and with {percent(new)} {'less' if step < 0 else 'plus'} one (of {len(sample)} rows)"
-            numbers_ = {
-                "low": low,
-                "high": high,
-                "accuracy": before,
-                "accuracy_shifted": new,
-                "shift": step,
-                "joined": ends,
-            }
-            return moved, [
-                Finding(
-                    "labels-off-by-one",
-                    "error",
-                    f"The labels are off by one: one too {'high' if step < 0 else 'low'}",
-                    Evidence(said, **numbers_),
-                    "Each row's loss is taken at the wrong class; accuracy is near 0, and training learns shifted "
-                    "classes.",
-                    f"{'Subtract' if step < 0 else 'Add'} 1{' (modulo C)' if ends else ''}: classes count from 0. "
-                    "The rest of this diagnosis does.",
-                )
-            ]
+            text += f"of them, and with {percent(new)} {'less' if step < 0 else 'plus'} one (of {len(sample)} rows)"
+            evidence = Evidence(
+                text, low=low, high=high, accuracy=before, accuracy_shifted=new, shift=step, joined=ends
+            )
+            direction, correction = ("high", "Subtract 1") if step < 0 else ("low", "Add 1")
+            correction += " (modulo C)" * ends
+            return moved, [finding("labels-off-by-one", evidence, direction=direction, correction=correction)]
     return old, []
 
 
@@ -122,54 +105,71 @@ def _other_order(y: Labels, sample: Labels, prediction: Labels, C: int) -> tuple
     rows, guess = y[sample][present], prediction[present]
     if not 2 <= C <= MOST_CLASSES or len(rows) < 4:
         return y, []
-    shuffled = np.random.default_rng(0).permutation(len(rows))
-    fit, test = shuffled[::2], shuffled[1::2]
-    counts = np.bincount(rows[fit] * C + guess[fit], minlength=C * C).reshape(C, C)
-    # Half a row for the diagonal: what the sample says nothing of stays where it is.
-    column = linear_sum_assignment(counts + 0.5 * np.eye(C), maximize=True)[1]
-    wins, losses, new, before = _wins(column[rows[test]], rows[test], guess[test])
-    if not _clearly(wins, losses, new, before, 1):
+    match = _match(rows, guess, C, 1)
+    if match is None:
         return y, []
-    moved = [(int(c), int(column[c])) for c in range(C) if column[c] != c and counts[c].sum() > 0]
+    column, before, new, n, counts = match
+    moved = [(int(c), int(column[c])) for c in range(C) if column[c] != c and counts[c] > 0]
     examples = ", ".join(f"{a} \N{RIGHTWARDS ARROW} {b}" for a, b in moved[:6]) + (", …" if len(moved) > 6 else "")
-    said = f"with {len(moved)} label values moved to other columns ({examples}; found on half of the sample), the "
-    said += f"accuracy of the other half, {len(test)} rows, is {percent(new)} instead of {percent(before)}"
+    text = f"with {len(moved)} label values moved to other columns ({examples}; found on half of the sample), the "
+    text += f"accuracy of the other half, {n} rows, is {percent(new)} instead of {percent(before)}"
     return np.where(y == NONE, NONE, column[y]), [
-        Finding(
-            "classes-permuted",
-            "error",
-            "Labels and columns have the classes in different orders",
-            Evidence(
-                said, accuracy=before, accuracy_reordered=new, moved=[list(pair) for pair in moved], rows=len(test)
-            ),
-            "Loss and accuracy are taken at the wrong classes, although the classifier knows the right ones.",
-            "Make labels from the same list of classes that the columns follow (often: sorted by name against the "
-            "order of a file). The rest of this diagnosis uses the order that fits.",
+        finding(
+            "classes-permuted/two" if C == 2 else "classes-permuted",
+            Evidence(text, accuracy=before, accuracy_reordered=new, moved=[list(pair) for pair in moved], rows=n),
         )
     ]
 
 
-def _other_rows(y: Labels, sample: Labels, prediction: Labels) -> tuple[Labels, list[Finding]]:
-    """Try the labels of the rows before and after."""
+def _match(
+    rows: Labels, guess: Labels, C: int, tried: int
+) -> tuple[Labels, float, float, int, NDArray[np.int64]] | None:
+    """Return the column of each label value, matched on one half of the rows, if it is clearly better on the other.
+
+    Also the accuracies of that half before and after, its size, and how often each value occurs in the first half.
+    """
+    shuffled = np.random.default_rng(0).permutation(len(rows))
+    fit, test = shuffled[::2], shuffled[1::2]
+    counts = np.bincount(rows[fit] * C + guess[fit], minlength=C * C).reshape(C, C)
+    # Half a row for the diagonal: classes that the sample does not show keep their column.
+    column = linear_sum_assignment(counts + 0.5 * np.eye(C), maximize=True)[1]
+    read = column[rows[test]]
+    wins, losses, new, before = _wins(read, rows[test], guess[test])
+    if not (_clearly(wins, losses, new, before, tried) and related(read, guess[test], C)):
+        return None
+    return column, before, new, len(test), counts.sum(axis=1)
+
+
+def _other_rows(y: Labels, sample: Labels, prediction: Labels, C: int) -> tuple[Labels, list[Finding]]:
+    """Test the labels of the rows before and after, also in another order of classes."""
     for step in ROW_SHIFTS:
         moved = np.roll(y, step)
         wins, losses, new, before = _wins(moved[sample], y[sample], prediction)
-        if _clearly(wins, losses, new, before, len(ROW_SHIFTS)):
-            where = f"{abs(step)} row{'s' * (abs(step) > 1)} {'earlier' if step > 0 else 'later'}"
-            said = f"predictions agree with {percent(before)} of the labels, with {percent(new)} of those {where} "
-            said += f"(of {len(sample)} rows)"
-            return moved, [
-                Finding(
-                    "labels-shifted-rows",
-                    "error",
-                    f"The labels belong to other rows: those {where}",
-                    Evidence(said, accuracy=before, accuracy_shifted=new, shift=step, rows=len(sample)),
-                    "Loss and accuracy compare each row with another row's label.",
-                    "Look for a row lost or doubled on the way (a header, an index column, a batch dropped). "
-                    "The rest of this diagnosis shifts them back.",
-                )
-            ]
+        if _clearly(wins, losses, new, before, len(ROW_SHIFTS)) and related(moved[sample], prediction, C):
+            return moved, [_shifted(step, before, new, len(sample))]
+    if not 3 <= C <= FEW_CLASSES or related(y[sample], prediction, C):
+        return y, []
+    for step in ROW_SHIFTS:
+        moved = np.roll(y, step)
+        present = moved[sample] != NONE
+        rows, guess = moved[sample][present], prediction[present]
+        if len(rows) >= 4 and _match(rows, guess, C, len(ROW_SHIFTS)) is not None:
+            reordered, more = _other_order(moved, sample, prediction, C)
+            if more:
+                before, new = more[0].evidence["accuracy"], more[0].evidence["accuracy_reordered"]
+                return reordered, [_shifted(step, before, new, len(sample)), *more]
     return y, []
+
+
+def _shifted(step: int, before: float, new: float, n: int) -> Finding:
+    """Return the finding of labels that belong to other rows."""
+    where = f"{abs(step)} row{'s' * (abs(step) > 1)} {'earlier' if step > 0 else 'later'}"
+    text = f"predictions agree with {percent(before)} of the labels, with {percent(new)} of those {where} (of {n} rows)"
+    return finding(
+        "labels-shifted-rows",
+        Evidence(text, accuracy=before, accuracy_shifted=new, shift=step, rows=n),
+        where=where,
+    )
 
 
 def _out_of_range(numbers: Labels, outside: NDArray[np.bool_], C: int) -> Finding:
@@ -178,29 +178,21 @@ def _out_of_range(numbers: Labels, outside: NDArray[np.bool_], C: int) -> Findin
     values = np.unique(numbers[outside])
     shown = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
     facts: dict[str, Any] = {"rows": count, "first": row, "value": int(numbers[row]), "values": values[:20].tolist()}
-    mark = len(values) == 1
-    hint = f"if {values[0]} marks rows to leave out, pass ignore_index={values[0]}; otherwise " if mark else ""
-    return Finding(
-        "labels-out-of-range",
-        "error",
-        f"Labels outside the {C} columns",
+    name = "labels-out-of-range/one-value" if len(values) == 1 else "labels-out-of-range"
+    return finding(
+        name,
         Evidence(
             f"{count} of {len(numbers)} labels are not in 0 … {C - 1}: {shown}; the first is in row {row}", **facts
         ),
-        "A loss raises an error, on a GPU it may read foreign memory or stop the process.",
-        f"{hint[:1].upper()}{hint[1:]}{'t' if mark else 'T'}he scores lack columns, or the labels are of other data. "
-        "These rows are left out of the rest.",
+        columns=C,
     )
 
 
 def _ignored(ignored: NDArray[np.bool_]) -> Finding:
     """Return the finding of rows that the loss ignores."""
     count = int(ignored.sum())
-    return Finding(
+    return finding(
         "labels-ignored",
-        "note",
-        f"Some labels are {IGNORED}, which losses ignore",
         Evidence(f"{count} of {len(ignored)} labels are {IGNORED}, {percent(count / len(ignored))}", rows=count),
-        "A mean is taken over the other rows; a sum divided by all rows is smaller.",
-        "Nothing to mend where it is meant. These rows are left out of the rest.",
+        ignored=IGNORED,
     )

@@ -1,4 +1,4 @@
-"""How surprising a count is where labels are drawn from the classifier's own probabilities; bounds, not approximations.
+"""Bounds on the probability of a count, if labels are drawn from the classifier's own probabilities.
 
 The null hypothesis everywhere is a calibrated classifier: row n's label is drawn from its probabilities p_n, rows
 independently. Each finding that rests on sampling is tested at `ALPHA`; there are about ten of them, so that a
@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import bdtrc, xlogy
 
-from softnll.functional import logsumexp
+from softnll._numpy.functional import logsumexp
 
-__all__ = ["ALPHA", "half_tail", "likelihood_ratio", "mean_and_error", "sum_tail"]
+__all__ = ["ALPHA", "half_tail", "independent", "likelihood_ratio", "mean_and_error", "related", "sum_tail"]
 
 ALPHA = 1e-4
 
@@ -41,7 +42,7 @@ def sum_tail(count: float, expected: float, trials: int) -> float:
 
     Examples
     --------
-    >>> sum_tail(0, 10, 100) < 1e-4  # ten expected, none came
+    >>> sum_tail(0, 10, 100) < 1e-4  # ten expected, none observed
     True
     >>> sum_tail(9, 10, 100) > 0.5
     True
@@ -58,7 +59,7 @@ def likelihood_ratio(gains: list[float]) -> float:
 
     Each alternative's likelihood ratio ``exp(gain)`` has mean 1 under the null, so their average has, and by Markov's
     inequality is ``1/α`` or more with a probability of at most α, whatever the number of rows. The alternatives must be
-    fixed before the labels are seen.
+    fixed before the labels are read.
 
     Examples
     --------
@@ -73,3 +74,33 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Return the mean and its standard error; infinite where it has none."""
     n, mean = len(values), float(values.mean())
     return mean, float(values.std(ddof=1) / math.sqrt(n)) if n > 1 and math.isfinite(mean) else math.inf
+
+
+def independent(y: NDArray[np.int64], guess: NDArray[np.int64], C: int) -> float:
+    """Return how often ``(n,)`` labels in [0, C) would be guessed if they had no relation to the guesses.
+
+    Examples
+    --------
+    >>> independent(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
+    0.5
+    """
+    return float(np.bincount(guess, minlength=C) @ np.bincount(y, minlength=C)) / max(len(y), 1) ** 2
+
+
+def related(y: NDArray[np.int64], guess: NDArray[np.int64], C: int) -> bool:
+    """Whether labels are guessed more often than without any relation, beyond chance; negative labels do not count.
+
+    Examples
+    --------
+    >>> y = np.arange(60) % 3
+    >>> related(y, y, 3), related(y, (y + 1) % 3, 3), related(y, np.zeros(60, int), 3)
+    (True, False, False)
+    """
+    known = y >= 0
+    if not known.all():
+        y, guess = y[known], guess[known]
+    n = len(y)
+    if n == 0:
+        return False
+    hits, expected = int((y == guess).sum()), n * independent(y, guess, C)
+    return hits > expected and sum_tail(hits, expected, n) <= ALPHA

@@ -1,25 +1,28 @@
-"""What a diagnosis says: one finding, and the list of them with what was looked for."""
+"""One finding of `diagnose`, its texts from a table, and the list of findings with the checks that ran."""
 
 from __future__ import annotations
 
 import html
-import math
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, cast
 
+from softnll._inspection.format import plain
 from softnll.data.text import printable
 
-__all__ = ["SEVERITIES", "Evidence", "Finding", "Findings", "Severity", "percent"]
+__all__ = ["SEVERITIES", "Evidence", "Finding", "Findings", "Severity", "Unseen", "finding", "texts"]
 
 Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")  # the worst first
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")  # the most severe first
 
 _LONGEST = 1000  # characters of a text: names in it are shortened before, this bounds what is left
 
 
 class Evidence(Mapping[str, Any]):
-    """Numbers by name, and the sentence that says them.
+    """Numbers by name, and a sentence that states them.
 
     Examples
     --------
@@ -52,23 +55,23 @@ class Evidence(Mapping[str, Any]):
 
 @dataclass(frozen=True, repr=False)
 class Finding:
-    """One thing that the scores and labels show.
+    """A mistake in scores and labels, or a fact about them that is worth knowing.
 
     Attributes
     ----------
     code
         A stable name, for instance ``probabilities-as-logits``.
     severity
-        ``"error"``: losses or accuracy are not what they seem; ``"warning"``: they are, and something is amiss;
+        ``"error"``: losses or accuracy are wrong; ``"warning"``: they are right, and something else is wrong;
         ``"note"``: worth knowing.
     title
-        One line.
+        One line that names it.
     evidence
         Numbers by name; ``str(evidence)`` is the sentence with them.
     consequence
-        What it does to loss, gradient or accuracy.
+        Its effect on loss, gradient or accuracy.
     remedy
-        What to do.
+        How to correct it.
 
     Examples
     --------
@@ -96,9 +99,9 @@ class Finding:
         )
 
     def parts(self) -> tuple[tuple[str, str], ...]:
-        """Return what is said below the title: a heading and a text each, fit for one line of a terminal."""
-        said = (("evidence", str(self.evidence)), ("consequence", self.consequence), ("remedy", self.remedy))
-        return tuple((head, printable(text, _LONGEST)) for head, text in said)
+        """Return evidence, consequence and remedy: a heading and one line of text each."""
+        parts = (("evidence", str(self.evidence)), ("consequence", self.consequence), ("remedy", self.remedy))
+        return tuple((head, printable(text, _LONGEST)) for head, text in parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in the types of JSON; infinities and NaN, which JSON lacks, as strings."""
@@ -106,7 +109,7 @@ class Finding:
             "code": self.code,
             "severity": self.severity,
             "title": self.title,
-            "evidence": {"sentence": str(self.evidence), **{name: _plain(x) for name, x in self.evidence.items()}},
+            "evidence": {"sentence": str(self.evidence), **plain(self.evidence)},
             "consequence": self.consequence,
             "remedy": self.remedy,
         }
@@ -119,15 +122,39 @@ class Finding:
         return f'<div class="softnll-finding">{title}<dl>{rows}</dl></div>'
 
 
+@cache
+def texts() -> dict[str, dict[str, str]]:
+    """Return severity, title, consequence and remedy of each finding, by its name in findings.toml."""
+    return tomllib.loads(resources.files(__package__).joinpath("findings.toml").read_text(encoding="utf-8"))
+
+
+class Unseen(str):
+    """Why a check had nothing to look at."""
+
+    __slots__ = ()
+
+
+def finding(name: str, evidence: Evidence, *, severity: Severity | None = None, **words: Any) -> Finding:
+    """Return a finding with the texts that findings.toml has under this name: a code, or ``"code/text"``.
+
+    The evidence's numbers and the words fill the placeholders of the texts. A severity replaces the table's.
+    """
+    text = texts()[name]
+    values = {**evidence, **words}
+    title, consequence, remedy = (text[part].format(**values) for part in ("title", "consequence", "remedy"))
+    code = name.partition("/")[0]
+    return Finding(code, severity or cast("Severity", text["severity"]), title, evidence, consequence, remedy)
+
+
 class Findings(list[Finding]):
-    """A list of findings, the worst first, that knows what was looked for.
+    """A list of findings, the most severe first, with the names of the checks.
 
     Attributes
     ----------
     checked
-        What was looked for, in words.
+        The names of the checks that ran.
     unchecked
-        What could not be looked for, and why.
+        The names of those that did not, each with its reason.
     rows, classes
         The size of the scores.
     """
@@ -148,16 +175,16 @@ class Findings(list[Finding]):
         return "\n\n".join([*map(str, self), self.summary()])
 
     def summary(self) -> str:
-        """Return how many findings there are; where there is none, what was looked for."""
+        """Return the number of findings of each severity; without findings, also the names of the checks."""
         counts = [sum(each.severity == severity for each in self) for severity in SEVERITIES]
-        told = ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in zip(counts, SEVERITIES, strict=True) if n)
-        said = f"{self.rows} rows of {self.classes} classes: {told or 'nothing found'}."
-        return said if self else f"{said} {self.looked_for()}"
+        counted = ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in zip(counts, SEVERITIES, strict=True) if n)
+        size = f"{self.rows} rows of {self.classes} classes: {counted or 'nothing found'}."
+        return size if self else f"{size} {self.looked_for()}"
 
     def looked_for(self) -> str:
-        """Return what was looked for, and what was not."""
-        said = f"Looked for: {'; '.join(self.checked)}."
-        return said + (f" Not looked for: {'; '.join(self.unchecked)}." if self.unchecked else "")
+        """Return the names of the checks that ran, and of those that did not."""
+        ran = f"Looked for: {'; '.join(self.checked)}."
+        return ran + (f" Not looked for: {'; '.join(self.unchecked)}." if self.unchecked else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in the types of JSON."""
@@ -171,25 +198,3 @@ class Findings(list[Finding]):
 
     def _repr_html_(self) -> str:
         return "".join(each._repr_html_() for each in self) + f"<p>{html.escape(self.summary())}</p>"
-
-
-def percent(share: float) -> str:
-    """Return a share in percent; one that is neither nothing nor all is not shown as such."""
-    text = f"{100 * share:.1f} %"
-    if share < 1 and text == "100.0 %":
-        return "over 99.9 %"
-    return "under 0.1 %" if share > 0 and text == "0.0 %" else text
-
-
-def _plain(value: Any) -> Any:
-    """Return a number, a text or a sequence of them as JSON has it."""
-    if isinstance(value, str | bool | None):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, Iterable):
-        return [_plain(each) for each in value]
-    number = float(value)
-    if not math.isfinite(number):
-        return str(number)
-    return int(value) if number.is_integer() and not isinstance(value, float) else number

@@ -1,4 +1,4 @@
-"""The loss that a framework printed: its value, and how far its digits let it be another."""
+"""A loss that a framework printed, with the interval of values that print the same."""
 
 from __future__ import annotations
 
@@ -11,26 +11,17 @@ from typing import Any
 __all__ = ["Printed", "as_printed"]
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 LONGEST = 50
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as it was printed.
+    """A number as it was printed."""
 
-    Attributes
-    ----------
-    text
-        Its digits.
-    value
-        The number.
-    slack
-        Half a unit of its last digit, and what float32 has on top: computed values that far away print the same.
-    """
-
-    text: str
+    text: str  # its digits
     value: float
-    slack: float
+    slack: float  # half a unit of the last digit, plus float32's rounding: values this close print the same
 
     def fits(self, value: float) -> bool:
         """Whether a value would have been printed like this."""
@@ -43,7 +34,7 @@ def as_printed(loss: Any) -> Printed:
     Raises
     ------
     ValueError
-        If it is no finite number.
+        If it is no number; NaN and infinity are numbers that are printed.
 
     Examples
     --------
@@ -51,14 +42,16 @@ def as_printed(loss: Any) -> Printed:
     (True, False)
     """
     text = str(loss if isinstance(loss, str) else _number(loss)).strip()
+    if _NOT_FINITE.fullmatch(text):
+        return Printed(text, float(text), 0.0)
     if len(text) > LONGEST or not _NUMBER.fullmatch(text):
-        raise ValueError(f"loss is {text[:LONGEST]!r}; allowed: a finite number as it was printed, such as 1.07")
+        raise ValueError(f"loss is {text[:LONGEST]!r}; allowed: a number as it was printed, such as 1.07, nan or inf")
     digits = Decimal(text)
     exponent = int(digits.as_tuple().exponent)
     value = float(digits)
     if not math.isfinite(value):
         raise ValueError(f"loss is {text!r}; allowed: a number that float64 holds")
-    # A mean made in float32 is off by some units of 2⁻²⁴: a millionth of it covers that.
+    # A mean computed in float32 is off by some units of 2⁻²⁴: a millionth of it covers that.
     return Printed(text, value, 0.5 * 10.0**exponent + 1e-6 * abs(value))
 
 

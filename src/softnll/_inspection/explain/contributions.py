@@ -1,4 +1,4 @@
-"""What each class's score contributes to the loss, and how much of a loss a row itself expects."""
+"""The share of the loss that each other class causes, and the entropy of each row."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softnll import equation
-from softnll.functional import cross_entropy, softmax
-from softnll.problem import prepare
-from softnll.targets import blocks
+from softnll._core import equation
+from softnll._core.problem import prepare
+from softnll._core.targets import blocks
+from softnll._numpy.functional import cross_entropy, softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,21 +18,10 @@ __all__ = ["contributions", "entropy"]
 
 
 def contributions(logits: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return ``(N, C)`` by how many nats each loss would fall if that class were not there; 0 at the true one.
+    """Return ``(N, C)`` nats by which each loss falls when that class is removed; 0 at the true class.
 
-    Without class k the true class has p_y/(1 − p_k), so the loss is lower by ``−ln(1 − p_k)``.
-
-    Parameters
-    ----------
-    logits
-        ``(N, C)`` scores, each row with a softmax.
-    targets
-        ``(N,)`` true classes.
-
-    Returns
-    -------
-    ndarray
-        Float64.
+    Without class k the true class has p_y/(1 − p_k), so the loss is lower by ``−ln(1 − p_k)``. The logits are
+    ``(N, C)``, each row with a softmax; the targets ``(N,)`` true classes; the result float64.
 
     Examples
     --------
@@ -51,17 +40,9 @@ def contributions(logits: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[n
 
 
 def entropy(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return ``(N,)`` −Σ p·ln p in nats: each row's cross-entropy with its own probabilities, in float64.
+    """Return ``(N,)`` −Σ p·ln p in nats, 0 to ln C: each row's cross-entropy with its own probabilities, in float64.
 
-    Parameters
-    ----------
-    logits
-        ``(N, C)`` scores, each row with a softmax.
-
-    Returns
-    -------
-    ndarray
-        Float64, from 0 to ln C.
+    The logits are ``(N, C)``, each row with a softmax.
 
     Examples
     --------

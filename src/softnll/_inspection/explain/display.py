@@ -1,4 +1,4 @@
-"""The figure of an explanation as an object with the values drawn, in the manner of scikit-learn's displays."""
+"""`ExplanationDisplay`: the figure of an explanation with its values, like scikit-learn's displays."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from softnll.figures import draw_panels, figure_bytes, shown
+from softnll._inspection.explain.figure import draw_panels, figure_bytes, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from softnll.explanation import Explanation
+    from softnll._inspection.explain.numbers import ExplanationNumbers
 
 __all__ = ["ExplanationDisplay"]
 
 
 class ExplanationDisplay:
-    """Probabilities, losses on the curve of −ln p, and the gradient, as far as they are drawn: 8 rows, 8 classes.
+    """The values of an explanation's figure, at most 8 rows and 8 classes: probabilities, losses, and gradient.
 
     Attributes
     ----------
     explanation
-        Where the values come from.
+        The explanation that the values are part of.
     classes
         ``(K,)`` the classes drawn, as numbers from 0.
     class_names
-        ``(K,)`` what they are called.
+        ``(K,)`` their names.
     probabilities
         ``(n, K)`` of the rows drawn.
     targets, true_probabilities, nll
@@ -53,7 +53,7 @@ class ExplanationDisplay:
     axes_: list[Axes]
     ax_: Axes
 
-    def __init__(self, explanation: Explanation) -> None:
+    def __init__(self, explanation: ExplanationNumbers) -> None:
         N, classes = shown(explanation)
         self.explanation = explanation
         self.classes: NDArray[np.int64] = classes
@@ -70,12 +70,12 @@ class ExplanationDisplay:
             self.gradient = explanation.losses.gradient[:N, classes]
 
     @classmethod
-    def from_explanation(cls, explanation: Explanation) -> Self:
-        """Return the display of an explanation; nothing is drawn yet."""
+    def from_explanation(cls, explanation: ExplanationNumbers) -> Self:
+        """Return the display of an explanation, before it is drawn."""
         return cls(explanation)
 
     def plot(self, ax: Any = None, *, figure: Figure | None = None) -> Self:
-        """Draw it.
+        """Draw the panels.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class ExplanationDisplay:
                 raise ValueError(f"ax holds {len(axes)} axes; allowed: one to share, or {panels}, one for each panel")
         draw_panels(self.explanation, axes)
         owner = axes[0].get_figure(root=True)
-        assert owner is not None  # noqa: S101 - it was just drawn into
+        assert owner is not None  # noqa: S101 - the panels belong to a figure
         self.figure_, self.axes_, self.ax_ = owner, axes, axes[0]
         return self
 
@@ -119,7 +119,7 @@ class ExplanationDisplay:
 
 
 def _within(ax: Axes, widths: list[float]) -> list[Axes]:
-    """Return panels beside each other in the place of these axes."""
+    """Return one panel for each width, side by side in the place of these axes."""
     place = ax.get_subplotspec()
     figure = ax.get_figure()
     assert figure is not None  # noqa: S101 - axes that were removed from theirs cannot be drawn into

@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.patches import Rectangle
 
+from softnll._inspection.explain.tables import shown_classes
+from softnll._inspection.format import rounded_loss
 from softnll.data.text import printable
-from softnll.stages import rounded_loss, shown_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from softnll.explanation import Explanation, Losses
+    from softnll._inspection.explain.numbers import ExplanationNumbers, Losses
 
 __all__ = ["FORMATS", "draw_panels", "figure_bytes", "shown"]
 
@@ -31,23 +32,23 @@ MOST_CLASSES = 8
 INK = "#1f2430"
 MUTED = "#5b6475"
 GRID = "#d9dde5"
-# One colour a row, told apart also by colour-blind readers (Okabe and Ito, darkened until text in them can be read).
+# One colour for each row, distinct for colour-blind readers too (Okabe and Ito, darkened so that text can be read).
 ROWS = ("#0063a3", "#b85500", "#00785a", "#a3387c", "#6a6f00", "#1f7fb8", "#8a4b2a", "#4d4dbf")
 
 
-def shown(told: Explanation) -> tuple[int, NDArray[np.int64]]:
+def shown(explained: ExplanationNumbers) -> tuple[int, NDArray[np.int64]]:
     """Return how many rows are drawn, and which classes."""
-    N = min(len(told.logits), MOST_ROWS)
-    return N, shown_classes(told, N, MOST_CLASSES)
+    N = min(len(explained.logits), MOST_ROWS)
+    return N, shown_classes(explained, N, MOST_CLASSES)
 
 
-def draw_panels(told: Explanation, axes: list[Axes]) -> None:
+def draw_panels(explained: ExplanationNumbers, axes: list[Axes]) -> None:
     """Draw an explanation into its panels: the probabilities and, where there are losses, those and the gradient."""
-    N, classes = shown(told)
-    _draw_probabilities(axes[0], told, N, classes)
-    if told.losses is not None:
-        _draw_losses(axes[1], told, told.losses, N)
-        _draw_gradient(axes[2], told, told.losses, N, classes)
+    N, classes = shown(explained)
+    _draw_probabilities(axes[0], explained, N, classes)
+    if explained.losses is not None:
+        _draw_losses(axes[1], explained, explained.losses, N)
+        _draw_gradient(axes[2], explained, explained.losses, N, classes)
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
@@ -55,21 +56,23 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     stream = io.BytesIO()
     undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with rc_context({"svg.hashsalt": "softnll", "svg.fonttype": "path"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script the font lacks shows boxes
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # a character that the font lacks is drawn as a box
         figure.savefig(stream, format=kind, dpi=150, metadata=undated.get(kind))
     return stream.getvalue()
 
 
-def _draw_probabilities(ax: Axes, told: Explanation, N: int, classes: NDArray[np.int64]) -> None:
-    """Draw the table of scores and probabilities, a colour a row, the true class framed."""
+def _draw_probabilities(ax: Axes, explained: ExplanationNumbers, N: int, classes: NDArray[np.int64]) -> None:
+    """Draw the table of scores and probabilities: one colour for each row, the true class framed."""
     roomy = len(classes) <= 5
     for n in range(N):
         color = ROWS[n % len(ROWS)]
         for i, c in enumerate(classes):
-            p = float(told.probabilities[n, c])
+            p = float(explained.probabilities[n, c])
             cell: dict[str, Any] = {"xy": (i + 0.04, n + 0.06), "width": 0.92, "height": 0.88}
             ax.add_patch(Rectangle(**cell, facecolor=color, alpha=0.06 + 0.9 * p, lw=0))
-            if told.targets is not None and c == told.targets[n]:
+            if explained.targets is not None and c == explained.targets[n]:
                 ax.add_patch(Rectangle(**cell, fill=False, edgecolor=color, lw=2.5))
             style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if p > 0.55 else INK}
             ax.text(
@@ -80,26 +83,26 @@ def _draw_probabilities(ax: Axes, told: Explanation, N: int, classes: NDArray[np
                 **style,
             )
             if roomy:
-                ax.text(i + 0.5, n + 0.76, f"score {float(told.logits[n, c]):.3g}", fontsize=8, **style)
+                ax.text(i + 0.5, n + 0.76, f"score {float(explained.logits[n, c]):.3g}", fontsize=8, **style)
     ax.set(xlim=(0, len(classes)), ylim=(N, 0))
-    _class_axis(ax.xaxis, np.arange(len(classes)) + 0.5, told, classes)
-    ax.set_yticks(np.arange(N) + 0.5, [_row_name(told, n) for n in range(N)], fontsize=10, parse_math=False)
+    _class_axis(ax.xaxis, np.arange(len(classes)) + 0.5, explained, classes)
+    ax.set_yticks(np.arange(N) + 0.5, [_row_name(explained, n) for n in range(N)], fontsize=10, parse_math=False)
     ax.tick_params(length=0)
     for n, label in enumerate(ax.get_yticklabels()):
         label.set(color=ROWS[n % len(ROWS)], fontweight="bold")
     ax.spines[:].set_visible(False)
-    _title(ax, "Softmax" + (", true class framed" if told.targets is not None else ""))
+    _title(ax, "Softmax" + (", true class framed" if explained.targets is not None else ""))
 
 
-def _draw_losses(ax: Axes, told: Explanation, losses: Losses, N: int) -> None:
-    """Draw −ln p and where on it each row stands."""
-    truth = np.array([told.probabilities[n, losses.targets[n]] for n in range(N)], np.float64)
+def _draw_losses(ax: Axes, explained: ExplanationNumbers, losses: Losses, N: int) -> None:
+    """Draw the curve −ln p with a dot for each row."""
+    truth = np.array([explained.probabilities[n, losses.targets[n]] for n in range(N)], np.float64)
     nll = losses.nll[:N].astype(np.float64)
     top = float(np.clip(1.25 * nll.max(), 3.0, 12.0))
-    heights = np.minimum(nll, top)  # beyond what the curve shows, a row stands at the top edge
+    heights = np.minimum(nll, top)  # beyond the curve, the dot is at the top edge
     p = np.geomspace(math.exp(-top), 1, 400)
     ax.plot(p, -np.log(p), color=INK, lw=1.6)
-    # A label stands to the right of its dot; near the right edge to the left, and there above the curve it covers.
+    # A label is to the right of its dot; near the right edge to the left, and there above the curve.
     left = truth > 0.75
     floor = np.where(left, -np.log(np.maximum(truth - 0.1, 0.1)), heights)
     base = np.maximum(heights, floor)
@@ -117,12 +120,12 @@ def _draw_losses(ax: Axes, told: Explanation, losses: Losses, N: int) -> None:
     ax.set_xlabel("probability p of the true class", color=MUTED, fontsize=10)
     ax.set_ylabel("nats", color=MUTED, fontsize=10)
     ax.grid(color=GRID, lw=0.7)
-    _quiet(ax)
+    _remove_frame(ax)
     _title(ax, f"Unhappiness \N{MINUS SIGN}ln p, total {rounded_loss(losses.total)}")
 
 
-def _draw_gradient(ax: Axes, told: Explanation, losses: Losses, N: int, classes: NDArray[np.int64]) -> None:
-    """Draw the derivative of the total by each score: bars, one below the other within a class, a colour a row."""
+def _draw_gradient(ax: Axes, explained: ExplanationNumbers, losses: Losses, N: int, classes: NDArray[np.int64]) -> None:
+    """Draw the derivative of the total by each score as bars, grouped by class, one colour for each row."""
     height = 0.8 / N
     places = np.arange(len(classes))
     for n in range(N):
@@ -138,10 +141,10 @@ def _draw_gradient(ax: Axes, told: Explanation, losses: Losses, N: int, classes:
     ax.axvline(0, color=INK, lw=1)
     ax.margins(x=0.2)
     ax.set_ylim(len(classes) - 0.5, -0.5)
-    _class_axis(ax.yaxis, places, told, classes)
+    _class_axis(ax.yaxis, places, explained, classes)
     ax.set_xlabel("derivative by the score", color=MUTED, fontsize=10)
     ax.grid(axis="x", color=GRID, lw=0.7)
-    _quiet(ax)
+    _remove_frame(ax)
     _title(ax, "Gradient p \N{MINUS SIGN} onehot")
 
 
@@ -155,19 +158,23 @@ def _spread(places: NDArray[np.float64], gap: float, top: float) -> NDArray[np.f
     return places
 
 
-def _class_axis(axis: XAxis | YAxis, places: NDArray[Any], told: Explanation, classes: NDArray[np.int64]) -> None:
-    """Name the classes along an axis, shorter where there are many."""
+def _class_axis(
+    axis: XAxis | YAxis, places: NDArray[Any], explained: ExplanationNumbers, classes: NDArray[np.int64]
+) -> None:
+    """Label an axis with the class names, shortened where there are more than five."""
     many = len(classes) > 5
-    names = [printable(told.class_names[c], 10 if many else 14) for c in classes]
+    names = [printable(explained.class_names[c], 10 if many else 14) for c in classes]
     axis.set_ticks(places, names, fontsize=8 if many else 10, color=INK, parse_math=False)
     if many and axis.axis_name == "x":
         for label in axis.get_ticklabels():
             label.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
-def _row_name(told: Explanation, n: int) -> str:
-    """Return what a row is called."""
-    return f"row {n}" if told.targets is None else f"{n} {printable(told.class_names[told.targets[n]], 14)}"
+def _row_name(explained: ExplanationNumbers, n: int) -> str:
+    """Return the label of a row: its number, and its true class where one is given."""
+    return (
+        f"row {n}" if explained.targets is None else f"{n} {printable(explained.class_names[explained.targets[n]], 14)}"
+    )
 
 
 def _title(ax: Axes, text: str) -> None:
@@ -175,8 +182,8 @@ def _title(ax: Axes, text: str) -> None:
     ax.set_title(text, loc="left", fontsize=11, color=INK, pad=12)
 
 
-def _quiet(ax: Axes) -> None:
-    """Take away what carries no information."""
+def _remove_frame(ax: Axes) -> None:
+    """Remove the ticks, and the upper and right edges of the panel."""
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GRID)

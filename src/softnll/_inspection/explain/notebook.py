@@ -1,10 +1,8 @@
-"""How explanations look in a notebook: one style, which takes its colours from the page, light or dark."""
+"""The style of explanations in a notebook, with the colours of the page, light or dark."""
 
 from __future__ import annotations
 
-import html
-
-__all__ = ["cell", "styled"]
+__all__ = ["styled"]
 
 # Colours are the page's own ink, thinned: no background is set, so that nothing is unreadable on any theme.
 # Notebook front ends style tables themselves (stripes, right-aligned heads), hence the specific selectors.
@@ -31,11 +29,5 @@ _STYLE = """
 
 
 def styled(name: str, content: str) -> str:
-    """Return HTML in a frame of its own with the style that it needs."""
+    """Return HTML in a ``div`` with its style."""
     return f'<style>{_STYLE.replace("NAME", name)}</style><div class="{name}">{content}</div>'
-
-
-def cell(tag: str, value: str, true: bool, attributes: str = "") -> str:
-    """Return a cell of a table; the true class's are marked for the eye and, by a title, for others."""
-    marked = ' class="true" title="the true class"' if true else ""
-    return f"<{tag}{attributes}{marked}>{html.escape(value)}</{tag}>"

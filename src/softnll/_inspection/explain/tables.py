@@ -1,81 +1,70 @@
-"""The tables of an explanation, built once as strings; plain text, HTML and the terminal draw the same ones."""
+"""The tables of an explanation; plain text, HTML and the terminal show the same ones."""
 
 from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softnll._inspection.explain.notebook import styled
+from softnll._inspection.explain.table import Table
+from softnll._inspection.format import rounded_loss
 from softnll.data.text import printable
-from softnll.notebook import cell, styled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from softnll.explanation import Explanation
+    from softnll._inspection.explain.numbers import ExplanationNumbers
 
-__all__ = ["Stage", "as_html", "as_text", "rounded_loss", "shown_classes", "stages"]
+__all__ = ["as_html", "as_text", "shown_classes", "tables"]
 
 MOST_ROWS = 20
 MOST_CLASSES = 8
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One table: where the numbers come from, their columns, and which entry of each row belongs to the true class."""
-
-    title: str
-    columns: tuple[str, ...]
-    names: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    marks: tuple[int | None, ...]
-    note: str = ""
-
-
-def stages(told: Explanation, *, bits: bool = False) -> list[Stage]:
+def tables(explained: ExplanationNumbers, *, bits: bool = False) -> list[Table]:
     """Return scores, probabilities and, where the true classes are known, losses and gradient."""
     # With more classes than columns, as many rows as columns: each row's true class then has one.
-    N = min(len(told.logits), MOST_ROWS if told.logits.shape[1] <= MOST_CLASSES else MOST_CLASSES)
-    classes = shown_classes(told, N, MOST_CLASSES)
-    columns = tuple(printable(told.class_names[c]) for c in classes)
-    left_out = _left_out(told, N, len(classes))
-    names = tuple(_row_name(told, n) for n in range(N))
+    N = min(len(explained.logits), MOST_ROWS if explained.logits.shape[1] <= MOST_CLASSES else MOST_CLASSES)
+    classes = shown_classes(explained, N, MOST_CLASSES)
+    columns = tuple(printable(explained.class_names[c]) for c in classes)
+    left_out = _left_out(explained, N, len(classes))
+    names = tuple(_row_name(explained, n) for n in range(N))
     place = {int(c): i for i, c in enumerate(classes)}
-    marks = tuple(None if told.targets is None else place[int(told.targets[n])] for n in range(N))
+    marks = tuple(None if explained.targets is None else place[int(explained.targets[n])] for n in range(N))
 
-    def table(title: str, values: NDArray[Any], show: Any, note: str = "") -> Stage:
+    def table(title: str, values: NDArray[Any], show: Any, note: str = "") -> Table:
         rows = tuple(tuple(show(float(values[n, c])) for c in classes) for n in range(N))
-        return Stage(title, columns, names, rows, marks, note)
+        return Table(columns, names, rows, marks, title=title, note=note)
 
     found = [
-        table("Scores f, as the network gave them", told.logits, lambda x: f"{x:.4g}", left_out),
-        table("Probabilities p = exp(f) / sum of the row's exp(f)", told.probabilities, _probability),
+        table("Scores f, as the network gave them", explained.logits, lambda x: f"{x:.4g}", left_out),
+        table("Probabilities p = exp(f) / sum of the row's exp(f)", explained.probabilities, _probability),
     ]
-    found.append(_sureness(told, N, names, bits=bits))
-    if told.losses is None:
+    found.append(_confidence(explained, N, names, bits=bits))
+    if explained.losses is None:
         return found
-    targets, nll, gradient, total, mean = told.losses
+    targets, nll, gradient, total, mean = explained.losses
     unit, scale = ("bits", 1 / math.log(2)) if bits else ("nats", 1.0)
     rows = tuple(
         (
-            printable(told.class_names[targets[n]]),
-            _probability(float(told.probabilities[n, targets[n]])),
+            printable(explained.class_names[targets[n]]),
+            _probability(float(explained.probabilities[n, targets[n]])),
             rounded_loss(float(nll[n]) * scale),
         )
         for n in range(N)
     )
     logarithm = "log2" if bits else "ln"
     found.append(
-        Stage(
-            f"Negative log-likelihood, -{logarithm} p at the true class, in {unit}",
+        Table(
             ("true class", "p", "NLL"),
             names,
             rows,
             (None,) * N,
-            f"total {rounded_loss(total * scale)}   mean {rounded_loss(mean * scale)}   {unit}",
+            title=f"Negative log-likelihood, -{logarithm} p at the true class, in {unit}",
+            note=f"total {rounded_loss(total * scale)}   mean {rounded_loss(mean * scale)}   {unit}",
         )
     )
     note = "each row sums to 0; a step against it raises the true class and lowers the others"
@@ -86,99 +75,68 @@ def stages(told: Explanation, *, bits: bool = False) -> list[Stage]:
     return found
 
 
-def _sureness(told: Explanation, N: int, names: tuple[str, ...], *, bits: bool) -> Stage:
-    """Return how sure each row is: what it predicts, how far ahead, and how much is left open."""
+def _confidence(explained: ExplanationNumbers, N: int, names: tuple[str, ...], *, bits: bool) -> Table:
+    """Return the table of each row's prediction, confidence, margin and entropy."""
     unit, scale = ("bits", 1 / math.log(2)) if bits else ("nats", 1.0)
     rows = tuple(
         (
-            printable(told.class_names[told.prediction[n]]),
-            _probability(float(told.confidence[n])),
-            _probability(float(told.margin[n])),
-            rounded_loss(float(told.entropy[n]) * scale),
+            printable(explained.class_names[explained.prediction[n]]),
+            _probability(float(explained.confidence[n])),
+            _probability(float(explained.margin[n])),
+            rounded_loss(float(explained.entropy[n]) * scale),
         )
         for n in range(N)
     )
-    C = told.logits.shape[1]
+    C = explained.logits.shape[1]
     most = f"{math.log(C) * scale:.2f}"
-    note = f"entropy, the loss that the row itself expects: 0 where it is certain, {most} where it knows nothing"
+    note = f"entropy, the loss that the row itself expects: 0 for a certain prediction, {most} for a uniform one"
     columns = ("prediction", "confidence", "margin", "entropy")
     title = f"How sure each row is: margin to the next class, entropy in {unit}"
-    return Stage(title, columns, names, rows, (None,) * N, note)
+    return Table(columns, names, rows, (None,) * N, title=title, note=note)
 
 
-def shown_classes(told: Explanation, N: int, most: int) -> NDArray[np.int64]:
+def shown_classes(explained: ExplanationNumbers, N: int, most: int) -> NDArray[np.int64]:
     """Return at most ``most`` classes to show for the first N rows: the true ones and the likeliest, in their order."""
-    C = told.logits.shape[1]
+    C = explained.logits.shape[1]
     if most >= C:
         return np.arange(C)
-    weight = told.probabilities[:N].max(axis=0).astype(np.float64)
+    weight = explained.probabilities[:N].max(axis=0).astype(np.float64)
     kept = np.array([], np.int64)
-    if told.targets is not None:
-        kept = np.unique(told.targets[:N]).astype(np.int64)
+    if explained.targets is not None:
+        kept = np.unique(explained.targets[:N]).astype(np.int64)
         weight[kept] = -1
     free = max(most - len(kept), 0)
     return np.sort(np.concatenate([kept, np.argsort(-weight, kind="stable")[:free]]))
 
 
-def rounded_loss(value: float) -> str:
-    """Return a loss to two digits, and a small one so that it is not mistaken for none at all."""
-    return f"{value:.2f}" if value == 0 or value >= 0.005 else f"{value:.1e}"
-
-
-def as_text(tables: list[Stage]) -> str:
-    """Return the tables as aligned plain text; a star stands at the true class."""
-    return "\n\n".join(_one_as_text(table) for table in tables)
-
-
-def as_html(tables: list[Stage], words: list[str]) -> str:
-    """Return the tables and the words as HTML in which every name is text and nothing else."""
-    parts = [_one_as_html(table) for table in tables]
-    said = "".join(f"<li>{html.escape(word)}</li>" for word in words)
-    return styled("softnll-explanation", f"{''.join(parts)}<ul>{said}</ul>")
-
-
-def _one_as_text(table: Stage) -> str:
-    """Return one table as text."""
-    cells = [
-        [name, *(value + ("*" if i == mark else " ") for i, value in enumerate(row))]
-        for name, row, mark in zip(table.names, table.rows, table.marks, strict=True)
+def as_text(explained: ExplanationNumbers, *, bits: bool) -> str:
+    """Return the tables as aligned plain text; a star marks the true class."""
+    parts = [
+        [one.title, *one.as_lines(2), *([f"  {one.note}"] if one.note else [])] for one in tables(explained, bits=bits)
     ]
-    head = ["", *(f"{column} " for column in table.columns)]
-    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
-    lines = [table.title]
-    for line in [head, *cells]:
-        first, *others = (text.rjust(width) for text, width in zip(line, widths, strict=True))
-        lines.append("  " + "  ".join([line[0].ljust(len(first)), *others]).rstrip())
-    return "\n".join([*lines, *([f"  {table.note}"] if table.note else [])])
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
-def _one_as_html(table: Stage) -> str:
-    """Return one table as HTML; the true class's cells are marked."""
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in table.columns)
-    body = ""
-    for name, row, mark in zip(table.names, table.rows, table.marks, strict=True):
-        cells = "".join(cell("td", value, i == mark) for i, value in enumerate(row))
-        body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
-    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
-    caption = f"<caption>{html.escape(table.title)}</caption>"
-    head = f"<thead><tr><td></td>{head}</tr></thead>"
-    return f'<div class="wide"><table>{caption}{head}<tbody>{body}</tbody></table></div>{note}'
+def as_html(explained: ExplanationNumbers, words: list[str]) -> str:
+    """Return the tables and the sentences as HTML in which every name is text and nothing else."""
+    items = "".join(f"<li>{html.escape(word)}</li>" for word in words)
+    return styled("softnll-explanation", f"{''.join(one.as_html() for one in tables(explained))}<ul>{items}</ul>")
 
 
-def _row_name(told: Explanation, n: int) -> str:
-    """Return what a row is called: its number and its true class."""
-    return f"{n}" if told.targets is None else f"{n} {printable(told.class_names[told.targets[n]])}"
+def _row_name(explained: ExplanationNumbers, n: int) -> str:
+    """Return the name of a row: its number, and its true class where one is given."""
+    return f"{n}" if explained.targets is None else f"{n} {printable(explained.class_names[explained.targets[n]])}"
 
 
-def _left_out(told: Explanation, rows: int, classes: int) -> str:
-    """Say how much of a large table is not shown."""
-    N, C = told.logits.shape
+def _left_out(explained: ExplanationNumbers, rows: int, classes: int) -> str:
+    """Return how many rows and classes are not shown; "" if there are none."""
+    N, C = explained.logits.shape
     parts = [f"{N - rows} more rows"] * (rows < N) + [f"{C - classes} less likely classes"] * (classes < C)
     return f"not shown: {' and '.join(parts)}" if parts else ""
 
 
 def _probability(p: float) -> str:
-    """Return a probability to four digits, and a small one so that it is not mistaken for 0."""
+    """Return a probability to four digits, and a small one with an exponent, so that it does not look like 0."""
     return f"{p:.4f}" if p == 0 or p >= 0.00005 else f"{p:.0e}"
 
 

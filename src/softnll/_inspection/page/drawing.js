@@ -1,15 +1,15 @@
-// Elements, SVG, scales: what the rooms draw with.
+// HTML and SVG elements, scales, sliders and buttons, with which the rooms draw.
 const drawing = (() => {
   const SVG = "http://www.w3.org/2000/svg";
 
-  function fill(made, attributes, children) {
+  function fill(element, attributes, children) {
     for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-      else if (value === true) made.setAttribute(name, "");
-      else if (value !== false && value !== undefined && value !== null) made.setAttribute(name, value);
+      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else if (value === true) element.setAttribute(name, "");
+      else if (value !== false && value !== undefined && value !== null) element.setAttribute(name, value);
     }
-    made.append(...children.filter((each) => each !== null && each !== undefined));
-    return made;
+    element.append(...children.filter((each) => each !== null && each !== undefined));
+    return element;
   }
   const html = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
   const svg = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
@@ -20,7 +20,7 @@ const drawing = (() => {
 
   const colour = (c) => `var(--class-${c})`;
 
-  // A slider with its name and value; the value is told to screen readers in words.
+  // A slider with its name and value; screen readers get the value in words.
   function slider({ id, label, min, max, step, value, shown, input }) {
     const out = html("output", { for: id }, shown(value));
     const range = html("input", {
@@ -35,8 +35,8 @@ const drawing = (() => {
     return html("div", { class: "slider" }, html("label", { for: id }, label), range, out);
   }
 
-  // A number that tells its formula when it is pressed.
-  const told = (attributes, ...inside) => html("button", { type: "button", class: "number", ...attributes }, ...inside);
+  // A number as a button that shows its formula.
+  const numberButton = (attributes, ...inside) => html("button", { type: "button", class: "number", ...attributes }, ...inside);
 
   function setSlider(id, value, shown) {
     const range = byId(id);
@@ -45,5 +45,5 @@ const drawing = (() => {
     range.parentElement.querySelector("output").textContent = shown;
   }
 
-  return Object.freeze({ html, svg, byId, scale, colour, slider, setSlider, told });
+  return Object.freeze({ html, svg, byId, scale, colour, slider, setSlider, numberButton });
 })();

@@ -1,11 +1,11 @@
-// MathML from small pieces, and numbers as people read them.
+// MathML elements, and numbers as text.
 const formulas = (() => {
   const SPACE = "http://www.w3.org/1998/Math/MathML";
 
   function element(name, ...children) {
-    const made = document.createElementNS(SPACE, name);
-    for (const child of children) made.append(child.parentNode ? child.cloneNode(true) : child);  // twice in a formula: drawn twice
-    return made;
+    const node = document.createElementNS(SPACE, name);
+    for (const child of children) node.append(child.parentNode ? child.cloneNode(true) : child);  // an element that occurs twice in a formula is copied
+    return node;
   }
   const mi = (text) => element("mi", text);
   const mo = (text) => element("mo", text);
@@ -21,16 +21,16 @@ const formulas = (() => {
   const paren = (...inside) => row(mo("("), ...inside, mo(")"));
   const ln = (...inside) => row(mi("ln"), space(), ...inside);
   const space = () => {
-    const made = element("mspace");
-    made.setAttribute("width", "0.17em");
-    return made;
+    const node = element("mspace");
+    node.setAttribute("width", "0.17em");
+    return node;
   };
   const signed = (value) => (value < 0 ? paren(mn(value)) : mn(value));
 
   function math(...children) {
-    const made = element("math", row(...children));
-    made.setAttribute("display", "block");
-    return made;
+    const node = element("math", row(...children));
+    node.setAttribute("display", "block");
+    return node;
   }
 
   // Six digits where they fit, a power of ten where they do not.
@@ -44,7 +44,7 @@ const formulas = (() => {
     return value < 0 && text !== "0" ? `−${text}` : text;
   }
 
-  // A probability; one that six digits would round to 1 is shown by what it lacks, so that formulas of it stay true.
+  // A probability; one that six digits would round to 1 is shown as 1 minus its complement, so that formulas of it stay exact.
   const lacks = (value, complement) => complement > 0 && value.toFixed(6) === "1.000000";
   const share = (value, complement) => (lacks(value, complement) ? `1 − ${number(complement)}` : number(value));
   const shareOf = (value, complement) => (lacks(value, complement) ? paren(mn("1"), mo("−"), mn(complement)) : mn(value));

@@ -1,4 +1,4 @@
-// The tabs, and the one object that is left for tests.
+// The tabs, and one global object for tests.
 const ROOMS = { scores: roomScores, training: roomTraining, mistakes: roomMistakes };
 
 function openRoom(name) {
@@ -26,8 +26,8 @@ for (const [name, room] of Object.entries(ROOMS)) {
     drawing.byId(`tab-${next}`).focus();
   });
 }
-state.watch(({ room }) => openRoom(room));
+state.onChange(({ room }) => openRoom(room));
 openRoom(state.current.room);
 
-// For tests: the page's functions, and what it shows.
+// For tests: the page's functions and its state.
 window.softnllPage = Object.freeze({ mathematics, state, training: roomTraining.standing });

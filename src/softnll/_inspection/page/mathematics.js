@@ -1,5 +1,5 @@
 // The last layer in float64, in the same form as the library: the largest score m and the rest r.
-// Nothing here knows of the page; a test runs these functions in the browser against the library.
+// These functions do not use the page; a test runs these functions in the browser against the library.
 const mathematics = (() => {
   // d = (x - largest x)/temperature, the difference first: it is exact where the quotients are not;
   // r = sum of exp(d_j) without the first largest entry, which would be exactly 1.
@@ -88,7 +88,7 @@ const mathematics = (() => {
     return { loss: total / points.length, accuracy: right / points.length, dW, db };
   }
 
-  // One step of gradient descent; the model that was given stays as it is.
+  // One step of gradient descent; the given model is not changed.
   function step(model, points, rate, kind = "softmax") {
     const { dW, db } = evaluate(model, points, kind);
     return {

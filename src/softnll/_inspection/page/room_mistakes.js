@@ -1,22 +1,22 @@
-// Room three: what people get wrong, each a small experiment; its numbers tell their formulas.
+// Room three: common mistakes, each a small experiment; a press on a number shows its formula.
 const roomMistakes = (() => {
-  const { html, svg, scale, slider, setSlider, told } = drawing;
+  const { html, svg, scale, slider, setSlider, numberButton } = drawing;
   const { math, mi, mo, mn, row, fraction, sub, exp, paren, ln, fixed, number, share } = formulas;
   const M = mathematics;
   const NAMES = state.CLASSES;
-  const made = []; // what each experiment does when somebody comes by another link
+  const redraws = []; // a function of each experiment, called when the address changes
 
   // A number and where it comes from: words and formulas.
   const from = (text, ...formula) => ({ text, formula });
 
-  // An experiment: a title, sliders, a table of numbers that follow them, and one sentence of what to see.
+  // An experiment: a title, sliders, a table of numbers that follow them, and one sentence that says what they show.
   function experiment(id, title, sliders, see, outcome) {
     const valueOf = ({ name, value, min, max }) => {
       const moved = state.current.sliders[`${id}-${name}`];
       return moved === undefined ? value : Math.min(max, Math.max(min, moved));
     };
     const place = html("div", { class: "outcome", id: `${id}-outcome` });
-    const words = html("div", { class: "told", id: `${id}-formula`, "aria-live": "polite" });
+    const words = html("div", { class: "explanation", id: `${id}-formula`, "aria-live": "polite" });
     let shown = null;
 
     function explain(at) {
@@ -34,7 +34,7 @@ const roomMistakes = (() => {
       let n = 0;
       const button = ({ text }, name, column) => {
         const at = n++;
-        return told({ onclick: () => explain(at), "aria-label": `${name}, ${column}: ${text}: show the formula` }, text);
+        return numberButton({ onclick: () => explain(at), "aria-label": `${name}, ${column}: ${text}: show the formula` }, text);
       };
       place.replaceChildren(...[picture, html("table", { class: "plain" },
         html("thead", {}, html("tr", {}, ...head.map((each) => html("th", { scope: "col" }, each)))),
@@ -53,7 +53,7 @@ const roomMistakes = (() => {
         shown: each.shown ?? ((value) => fixed(value, 1)), input: (now) => move(each.name, now) })),
       place, words, html("p", { class: "see" }, see));
     draw();
-    made.push(() => {
+    redraws.push(() => {
       sliders.forEach((each) => setSlider(`${id}-${each.name}`, valueOf(each), (each.shown ?? ((value) => fixed(value, 1)))(valueOf(each))));
       draw();
     });
@@ -187,10 +187,10 @@ const roomMistakes = (() => {
   function build(room) {
     room.append(html("div", { class: "experiments" }, offDiagonal(), logBase(), rounding(), twice(), reduction(), calibration()));
     let known = state.current.sliders;
-    state.watch(({ sliders }) => {
+    state.onChange(({ sliders }) => {
       if (sliders === known) return;
       known = sliders;
-      made.forEach((each) => each());
+      redraws.forEach((each) => each());
     });
   }
 

@@ -1,4 +1,4 @@
-// Room one: scores become probabilities, a loss and its gradient; every number tells where it comes from.
+// Room one: scores become probabilities, a loss and its gradient; a press on a number shows where it comes from.
 const roomScores = (() => {
   const { html, svg, byId, scale, slider, setSlider } = drawing;
   const { math, mi, mo, mn, row, fraction, sub, exp, ln, paren, signed, number, fixed, share, shareOf } = formulas;
@@ -27,7 +27,7 @@ const roomScores = (() => {
     const total = html("p", { class: "total" }, "Mean loss of the three: ",
       html("button", { type: "button", class: "number", id: "mean", onclick: () => explain({ kind: "mean" }) }));
     room.append(presets, cards, html("div", { class: "under" }, temperature, total), detail());
-    state.watch(update);
+    state.onChange(update);
     update();
   }
 
@@ -62,7 +62,7 @@ const roomScores = (() => {
           onclick: () => { choose(); explain({ kind: "loss" }); } }))));
   }
 
-  // What is typed counts once it is a number; until then the last number stands, and the field says so.
+  // Typed text counts once it is a number; until then the last number is kept and the field is marked.
   function typed(n, c, field) {
     const value = field.value.trim() === "" ? NaN : Number(field.value);
     field.setAttribute("aria-invalid", String(!Number.isFinite(value)));
@@ -84,7 +84,7 @@ const roomScores = (() => {
       html("div", { class: "two" },
         html("section", { class: "formula", "aria-labelledby": "formula-title" },
           html("h4", { id: "formula-title" }, "Where a number comes from"),
-          html("div", { id: "formula", class: "told", "aria-live": "polite" })),
+          html("div", { id: "formula", class: "explanation", "aria-live": "polite" })),
         html("section", { class: "formula", "aria-labelledby": "rounding-title" },
           html("h4", { id: "rounding-title" }, "In 32-bit arithmetic"),
           html("div", { id: "rounding" }))));

@@ -1,6 +1,6 @@
-// Room two: a linear classifier of points in the plane, trained before the reader's eyes.
+// Room two: a linear classifier of points in the plane, trained step by step while it is drawn.
 const roomTraining = (() => {
-  const { html, svg, byId, scale, slider, setSlider, told } = drawing;
+  const { html, svg, byId, scale, slider, setSlider, numberButton } = drawing;
   const { math, mi, mo, mn, row, fraction, sub, paren, signed, fixed } = formulas;
   const M = mathematics;
   const NAMES = ["A", "B", "C"];
@@ -12,7 +12,7 @@ const roomTraining = (() => {
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   const points = () => state.current.points.map((at, n) => ({ at, label: Math.floor(n / EACH) }));
   const evaluated = () => M.evaluate(state.current.model, points(), state.current.kind);
-  let losses; // since the page was opened: a link holds where the training stands, not how it came there
+  let losses; // since the page was opened: a link holds the current model, not its history
   let known; // the points, model and loss that this room has drawn
   let shown = null; // which number's formula
   let playing = null;
@@ -48,14 +48,14 @@ const roomTraining = (() => {
       html("div", { class: "side" }, controls, html("div", { class: "settings" }, kinds, rates),
         html("dl", { class: "tiles", id: "standing" }), html("figure", { id: "history" }, html("figcaption", {}, "Loss over the steps")),
         html("figure", { id: "weights" }, html("figcaption", {}, "Weights, and the gradient of the loss by each")),
-        html("div", { id: "training-formula", class: "told formula", "aria-live": "polite" }))));
+        html("div", { id: "training-formula", class: "explanation formula", "aria-live": "polite" }))));
     drawPoints();
     update();
-    state.watch(follow);
+    state.onChange(follow);
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawRegions);
   }
 
-  // Somebody else changed something: the reader went to another room, or came by another link.
+  // The state changed elsewhere: another room was opened, or the address changed.
   function follow({ room: open, points: at, model, kind, rate }) {
     if (open !== "training") stop();
     if (at === known[0] && model === known[1] && kind === known[2]) return;
@@ -106,7 +106,7 @@ const roomTraining = (() => {
     const all = state.current.points.length;
     drawRegions();
     placePoints();
-    const press = (kind, value) => told({ "data-told": kind, "aria-label": `${value}: show the formula`, onclick: () => explain({ kind }) }, value);
+    const press = (kind, value) => numberButton({ "data-formula": kind, "aria-label": `${value}: show the formula`, onclick: () => explain({ kind }) }, value);
     byId("standing").replaceChildren(...[["Loss", press("loss", fixed(found.loss, 4))], ["Right", press("right", `${Math.round(found.accuracy * all)} of ${all}`)], ["Steps", losses.length - 1]]
       .map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", { id: `standing-${name.toLowerCase()}` }, value))));
     drawHistory();
@@ -212,7 +212,7 @@ const roomTraining = (() => {
   function drawWeights({ dW, db }) {
     const { model } = state.current;
     const cell = (value, slope, c, k) => html("td", {},
-      told({ "data-told": `w${c}${k}`, onclick: () => explain({ kind: "w", c, k }),
+      numberButton({ "data-formula": `w${c}${k}`, onclick: () => explain({ kind: "w", c, k }),
         "aria-label": `${COLUMNS[k]} of class ${NAMES[c]} is ${fixed(value, 2)}, the gradient ${fixed(slope, 3)}: show the formula` },
       fixed(value, 2), html("span", { class: "slope" }, ` ∂ ${fixed(slope, 3)}`)));
     byId("weights").querySelector("table")?.remove();
@@ -224,7 +224,7 @@ const roomTraining = (() => {
 
   const sum = (below, above) => formulas.element("munderover", mo("∑"), below, above);
 
-  // Where a number comes from, with the numbers of now.
+  // The formula of a number, with the current numbers.
   function explain(what) {
     shown = what;
     const place = byId("training-formula");
@@ -256,7 +256,7 @@ const roomTraining = (() => {
     }[what.kind](what);
     place.replaceChildren(...found.map((each) => (typeof each === "string" ? html("p", {}, each) : each)));
     const at = what.kind === "w" ? `w${what.c}${what.k}` : what.kind;
-    document.querySelector(`[data-told='${at}']`)?.setAttribute("aria-current", "true");
+    document.querySelector(`[data-formula='${at}']`)?.setAttribute("aria-current", "true");
     return undefined;
   }
 

@@ -1,5 +1,5 @@
-// What the reader has set, in the address after '#': a link or a reload brings it back. Of a bad link, what is bad is
-// left out: only numbers within what the page itself allows come in.
+// The reader's settings, kept in the address after '#', so that a link or a reload restores them. Invalid parts of a
+// link are ignored: only numbers that the page itself allows are read.
 const state = (() => {
   const CLASSES = Object.freeze(["cat", "dog", "horse"]);
   const IMAGES = Object.freeze(["cat", "horse", "dog"]);
@@ -7,7 +7,7 @@ const state = (() => {
   const KINDS = Object.freeze(["softmax", "hinge"]);
   const LARGEST = Object.freeze({ score: 1e6, place: 2.9, weight: 1e9 });
   const FORMULAS = new Map([["loss", 0], ["mean", 0], ["p", 1], ["g", 1], ["j", 2]]); // of so many entries each
-  const LATER = 250; // milliseconds: browsers throttle who writes the address at each move of a slider
+  const LATER = 250; // milliseconds: browsers throttle pages that write the address at each move of a slider
   const START = Object.freeze({
     room: "scores",
     scores: [[5, 4, 2], [4, 2, 8], [4, 4, 1]],
@@ -26,11 +26,11 @@ const state = (() => {
     sliders: {}, // of the experiments, by id: those that were moved
   });
   const current = structuredClone(START);
-  const watchers = [];
+  const callbacks = [];
   let pending = null;
 
   const clamp = (value, most) => Math.min(most, Math.max(-most, value));
-  // A number as people write it; what Number makes of "" or " " is none.
+  // A number written in digits; Number("") and Number(" ") are 0, which is refused here.
   const numeric = (text) => (/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text ?? "") ? Number(text) : NaN);
 
   // A table of numbers such as "1,2;3,4", of this many rows and columns; null for anything else.
@@ -77,7 +77,7 @@ const state = (() => {
     },
     loss: (given, found) => { if (KINDS.includes(given)) found.kind = given; },
     rate: (given, found) => { if (numeric(given) >= 0.01 && numeric(given) <= 10) found.rate = numeric(given); },
-    // The experiments know their sliders' ends, and hold to them.
+    // The experiments clamp these values to the ends of their sliders.
     e: (given, found) => {
       for (const each of given.split(",").slice(0, 20)) {
         const [, id, value] = /^([a-z]+(?:-[a-z]+)*)\.(.*)$/.exec(each) ?? [];
@@ -104,29 +104,30 @@ const state = (() => {
     history.replaceState(null, "", written());
   }
 
-  // Change something and have it in the address soon; the rooms that did not do it need not know.
+  // Change the state and write it to the address soon, without calling the other rooms.
   function note(changes) {
     Object.assign(current, changes);
     pending ??= setTimeout(write, LATER);
   }
 
-  // Whether the address says all there is.
+  // Whether the address holds the whole state.
   function settled() {
     return pending === null;
   }
 
-  // Change something and tell the rooms.
+  // Change the state and redraw the rooms.
   function set(changes) {
     note(changes);
-    watchers.forEach((each) => each(current));
+    callbacks.forEach((each) => each(current));
   }
 
-  function watch(tell) {
-    watchers.push(tell);
+  function onChange(callback) {
+    callbacks.push(callback);
   }
 
-  window.addEventListener("hashchange", () => set(read(location.hash)));
+  // The event's own address: a write that was pending may have replaced the page's before the event comes.
+  window.addEventListener("hashchange", (event) => set(read(new URL(event.newURL).hash)));
   window.addEventListener("pagehide", () => pending !== null && write());
   Object.assign(current, read(location.hash));
-  return Object.freeze({ CLASSES, IMAGES, START, current, set, note, settled, watch, read, clamp, LARGEST });
+  return Object.freeze({ CLASSES, IMAGES, START, current, set, note, settled, onChange, read, clamp, LARGEST });
 })();

@@ -1,4 +1,4 @@
-"""Where everything stands in the page's charts; the templates only draw it."""
+"""The coordinates of the shapes in the page's charts, which the templates draw."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softnll._inspection.format import compact
+from softnll._inspection.survey import largest_bin
+
 if TYPE_CHECKING:
-    from softnll.calibration import Reliability
+    from softnll._inspection.calibration import Reliability
 
 __all__ = ["Curve", "confusion_cells", "curve", "histogram", "reliability_bars", "ticks"]
 
-# Units of the charts' coordinates; the page scales them. Small enough that text can still be read on a telephone.
+# Units of the charts' coordinates; the page scales them. Small enough that text is legible on a phone.
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 18, 38
 
@@ -56,7 +59,7 @@ def curve(title: str, xs: list[int], ys: list[float], *, top: float, chance: tup
     def up(y: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(y, top) / top, 2)
 
-    # More points than the chart has units of width would only make the page longer.
+    # More points than the chart has units of width lengthen the page and show nothing.
     chosen = sorted({round(k) for k in np.linspace(0, len(xs) - 1, min(len(xs), 400))})
     points = " ".join(f"{across(xs[k])},{up(ys[k])}" for k in chosen)
     return Curve(
@@ -72,14 +75,14 @@ def curve(title: str, xs: list[int], ys: list[float], *, top: float, chance: tup
 
 def reliability_bars(found: Reliability) -> list[dict[str, Any]]:
     """Return the bins that hold examples: accuracy as a bar, confidence as a mark, the count below."""
-    plot, low = 200, 330  # height of the diagram, and where the counts stand
+    plot, low = 200, 330  # height of the diagram, and base line of the counts
     most = int(found.counts.max())
     bars = []
     for b in np.flatnonzero(found.counts):
         left = LEFT + (WIDTH - LEFT - RIGHT) * float(found.edges[b])
         width = (WIDTH - LEFT - RIGHT) * float(found.edges[b + 1] - found.edges[b])
         height = 50 * int(found.counts[b]) / most
-        says = f"confidence {found.confidence[b]:.3f}, accuracy {found.accuracy[b]:.3f}, examples {found.counts[b]}"
+        text = f"confidence {found.confidence[b]:.3f}, accuracy {found.accuracy[b]:.3f}, examples {found.counts[b]}"
         bars.append(
             {
                 "x": round(left + 1, 2),
@@ -88,10 +91,10 @@ def reliability_bars(found: Reliability) -> list[dict[str, Any]]:
                 "y": round(TOP + plot * (1 - float(found.accuracy[b])), 2),
                 "height": round(plot * float(found.accuracy[b]), 2),
                 "mark": round(TOP + plot * (1 - float(found.confidence[b])), 2),
-                "count": int(found.counts[b]),
+                "count": compact(int(found.counts[b])),
                 "count_y": round(low - height, 2),
                 "count_height": round(height, 2),
-                "says": says,
+                "text": text,
             }
         )
     return bars
@@ -105,7 +108,7 @@ def confusion_cells(counts: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
             "row": int(i),
             "column": int(j),
             "count": int(counts[i, j]),
-            # The square root lifts single mistakes to where they can be seen.
+            # With the square root, single mistakes are visible.
             "shade": round(float(np.sqrt(shares[i, j])), 3),
             "right": bool(i == j),
             "strong": bool(shares[i, j] > 0.55),
@@ -116,8 +119,7 @@ def confusion_cells(counts: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
 
 def histogram(nll: np.ndarray[Any, Any], bins: int = 38) -> dict[str, Any]:
     """Return the bars of a distribution of losses; the last bar holds the largest thousandth."""
-    finite = nll[np.isfinite(nll)]
-    top = max(float(np.quantile(finite, 0.999)) if finite.size else 0.0, 1e-12)
+    top = largest_bin(nll)
     counts, _ = np.histogram(np.clip(nll, 0, top), bins=bins, range=(0.0, top))
     most, plot = max(int(counts.max()), 1), HEIGHT - TOP - BOTTOM
     width = (WIDTH - LEFT - RIGHT) / bins
@@ -127,7 +129,7 @@ def histogram(nll: np.ndarray[Any, Any], bins: int = 38) -> dict[str, Any]:
             "width": round(width - 1, 2),
             "y": round(TOP + plot * (1 - int(n) / most), 2),
             "height": round(plot * int(n) / most, 2),
-            "says": f"loss {top * k / bins:.3g} to {top * (k + 1) / bins:.3g}: {n} examples",
+            "text": f"loss {top * k / bins:.3g} to {top * (k + 1) / bins:.3g}: {n} examples",
         }
         for k, n in enumerate(counts)
         if n

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["as_data_uri", "colour_ramp", "weight_images"]
 
-# From the most negative weight over none to the most positive: blue, near-white, orange; also apart for colour-blind
-# readers, and of falling lightness on both sides.
+# From the most negative weight over none to the most positive: blue, near-white, orange; distinct for colour-blind
+# readers too, and darker towards both ends.
 _STOPS = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
 _COLOURS = np.array([[8, 48, 107], [66, 146, 198], [247, 247, 247], [241, 133, 50], [127, 39, 4]], np.float64)
 
@@ -37,7 +37,7 @@ def colour_ramp(values: NDArray[Any]) -> NDArray[np.uint8]:
 def weight_images(weight: NDArray[Any], shape: tuple[int, ...]) -> list[NDArray[np.uint8]]:
     """Return the weights of each class as an image of the inputs' shape, all on one scale that is symmetric about 0.
 
-    For grey inputs: blue where ink speaks against the class, orange where it speaks for it. For colour inputs: the
+    For grey inputs: blue where ink lowers the score of the class, orange where it raises it. For colour inputs: the
     weight of red, green and blue as a colour, mid-grey for none.
     """
     most = float(np.abs(weight).max()) or 1.0

@@ -1,4 +1,4 @@
-"""exp and log1p of vectors, and the common reference that makes exp(x − m) exact where x − m is not.
+"""exp of vectors, and the common reference that makes exp(x − m) exact where x − m is not.
 
 **exp.** ``exp(v) = 2ⁿ·exp(t)`` with ``n = round(v / ln 2)`` and ``t = v − n·ln 2`` in [−½ ln 2, ½ ln 2]; ln 2 is
 taken in two parts, the first so short that ``n`` times it is exact (Cody and Waite, *Software Manual for the
@@ -28,12 +28,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload, register_jitable
 
-from softnll.kernels.simd import (
+from softnll._kernels.cpu.exact import two_sum
+from softnll._kernels.cpu.simd import (
     FLOATS,
-    equal,
     fused_multiply_subtract,
     less,
-    logarithm_parts,
     maximum,
     mul_add,
     power_of_two,
@@ -45,17 +44,16 @@ from softnll.kernels.simd import (
 __all__ = [
     "accumulate",
     "exponential",
-    "log1p",
-    "log_rest",
+    "exponential_in_two",
     "no_sum",
+    "of_floats",
     "power",
     "reference",
     "references",
-    "two_sum",
     "within_reach",
 ]
 
-_f4 = np.float32
+_f4, _f8 = np.float32, np.float64
 _LOG2E_4, _LN2_4 = _f4(1.4426950408889634), _f4(0.6931471805599453)
 _HIGH_4, _LOW_4 = _f4(-0.693359375), _f4(2.12194440e-4)  # −ln 2 = high + low; high has 9 bits
 _ROUND_4 = _f4(12582912.0)  # 1.5·2²³
@@ -91,22 +89,10 @@ _Q2_8, _Q3_8, _Q4_8, _Q5_8, _Q6_8, _Q7_8, _Q8_8, _Q9_8, _Q10_8, _Q11_8 = (
     2.5000333323841077e-08,
 )
 
-# log1p: fdlibm's coefficients (Sun Microsystems, 1993, s_log1p.c), error of the polynomial below 2⁻⁵⁸.
-_L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
-    0.6666666666666735130,
-    0.3999999999940941908,
-    0.2857142874366239149,
-    0.2222219843214978396,
-    0.1818357216161805012,
-    0.1531383769920937332,
-    0.1479819860511658591,
-)
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-
 Value = Any  # inside Numba, whose types are its own
 
 
-def _of(vec: Any) -> bool:
+def of_floats(vec: Any) -> bool:
     """Whether a type is computed in float32."""
     return vec in (FLOATS, types.float32)
 
@@ -157,15 +143,39 @@ def exponential(v: Value, lo: Value, magic: Value) -> Value:
 
 @overload(exponential)
 def _exponential(v: Value, lo: Value, magic: Value) -> Value:
-    return _exp_float32 if _of(v) else _exp_float64
+    return _exp_float32 if of_floats(v) else _exp_float64
+
+
+@register_jitable
+def exponential_in_two(v: Value, magic: Value) -> Value:
+    """Return exp(v) times the power of two in magic of 8 float64, as an unevaluated sum: within 0.2 units."""
+    t = mul_add(v, _LOG2E_8, magic)
+    n = t - magic
+    coarse = mul_add(n, _HIGH_8, v)
+    r = mul_add(n, _LOW_8, coarse)
+    q = mul_add(r, _Q11_8, _Q10_8)
+    q = mul_add(q, r, _Q9_8)
+    q = mul_add(q, r, _Q8_8)
+    q = mul_add(q, r, _Q7_8)
+    q = mul_add(q, r, _Q6_8)
+    q = mul_add(q, r, _Q5_8)
+    q = mul_add(q, r, _Q4_8)
+    q = mul_add(q, r, _Q3_8)
+    q = mul_add(q, r, _Q2_8)
+    q = mul_add(q, r, 1.0)
+    change = q * r
+    big, low = two_sum(splat(1.0), change)
+    low = low + fused_multiply_subtract(q, r, change) + mul_add(n, _LOW_8, coarse - r) * big
+    scale = power_of_two(t)
+    return big * scale, low * scale
 
 
 @register_jitable
 def power(x: Value, c: Value, magic: Value, cut: Value, beta: Value, beta_low: Value) -> Value:
-    """Return exp(x/τ) relative to a reference: 0 below its cut.
+    """Return exp((x − c)/τ) times the power of two in ``magic``; 0 where (x − c)/τ is below ``cut``.
 
-    ``beta + beta_low`` is 1/τ, or both are None for τ = 1. The product's rounding is carried along, as it is an error
-    of the exponent.
+    ``reference`` returns (c, magic, cut). ``beta + beta_low`` is 1/τ, or both are None for τ = 1. The rounding error of
+    the product is added to the exponent.
     """
     d = x - c
     if beta is None:
@@ -191,13 +201,13 @@ def _references_float64(m: Value) -> Value:
 
 
 def references(m: Value) -> Value:
-    """Return (c, magic, cut): what each lane's exponentials are relative to, if m is their largest exponent."""
+    """Return (c, magic, cut) of ``power`` for each lane, as vectors, from the largest exponent m of each."""
     raise NotImplementedError
 
 
 @overload(references)
 def _references(m: Value) -> Value:
-    return _references_float32 if _of(m) else _references_float64
+    return _references_float32 if of_floats(m) else _references_float64
 
 
 @register_jitable
@@ -223,13 +233,16 @@ def _reference_float64(m: Value, beta: Value) -> Value:
 
 
 def reference(m: Value, beta: Value) -> Value:
-    """Return (c, magic, cut) for one row, as scalars; for ±∞ those of 0. ``beta`` is 1/τ or None."""
+    """Return (c, magic, cut) of ``power`` for one row, as scalars, from its largest entry; those of 0 for m = ±∞.
+
+    ``beta`` is 1/τ, or None for 1.
+    """
     raise NotImplementedError
 
 
 @overload(reference)
 def _reference(m: Value, beta: Value) -> Value:
-    return _reference_float32 if _of(m) else _reference_float64
+    return _reference_float32 if of_floats(m) else _reference_float64
 
 
 @register_jitable
@@ -245,66 +258,13 @@ def _within_reach_float64(m: Value, guess: Value, beta: Value) -> Value:
 
 
 def within_reach(m: Value, guess: Value, beta: Value) -> Value:
-    """Whether a reference made of a guess of the largest entry serves a row whose largest is another, m."""
+    """Return whether the reference of ``guess`` is accurate for a row whose largest entry is m."""
     raise NotImplementedError
 
 
 @overload(within_reach)
 def _within_reach(m: Value, guess: Value, beta: Value) -> Value:
-    return _within_reach_float32 if _of(m) else _within_reach_float64
-
-
-@register_jitable
-def two_sum(a: Value, b: Value) -> Value:
-    """Return a + b rounded, and what the rounding lost (Knuth)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-@register_jitable
-def log1p(x: Value) -> Value:
-    """Return log(1 + x) of 8 float64 ≥ 0, within 1 ulp."""
-    u, lost = two_sum(splat(1.0), x)
-    f, e = logarithm_parts(u)
-    small = equal(e, splat(0.0))  # 1 + x < √2: x itself is f, unrounded
-    f = select(small, x, f)
-    correction = select(small, splat(0.0), lost / u)
-    half = f * f * 0.5
-    s = f / (f + 2.0)
-    z = s * s
-    p = mul_add(z, _L7, splat(_L6))
-    p = mul_add(p, z, splat(_L5))
-    p = mul_add(p, z, splat(_L4))
-    p = mul_add(p, z, splat(_L3))
-    p = mul_add(p, z, splat(_L2))
-    p = mul_add(p, z, splat(_L1))
-    tail = mul_add(s, half + z * p, mul_add(e, _LN2_LOW, correction))
-    return mul_add(e, _LN2_HIGH, f - (half - tail))
-
-
-@register_jitable
-def _log1p_short(x: Value) -> Value:
-    """Return log(1 + x) of 8 float64 ≥ 0 within 2⁻²⁸: enough for a result in float32, at a third of the cost."""
-    f, e = logarithm_parts(x + 1.0)
-    f = select(equal(e, splat(0.0)), x, f)
-    half = f * f * 0.5
-    s = f / (f + 2.0)
-    z = s * s
-    p = mul_add(mul_add(mul_add(z, _L4, splat(_L3)), z, splat(_L2)), z, splat(_L1))
-    return mul_add(e, _LN2_8, f - (half - s * (half + z * p)))
-
-
-def log_rest(r: Value, element: Value) -> Value:
-    """Return log1p of 8 rests, as exactly as the type that is computed in asks for."""
-    raise NotImplementedError
-
-
-@overload(log_rest)
-def _log_rest(r, element):
-    if _of(element.dtype):
-        return lambda r, element: _log1p_short(r)
-    return lambda r, element: log1p(r)
+    return _within_reach_float32 if of_floats(m) else _within_reach_float64
 
 
 @register_jitable
@@ -331,4 +291,4 @@ def accumulate(total: Value, values: Value) -> Value:
 
 @overload(accumulate)
 def _accumulate(total: Value, values: Value) -> Value:
-    return _accumulate_float32 if _of(values) else _accumulate_float64
+    return _accumulate_float32 if of_floats(values) else _accumulate_float64

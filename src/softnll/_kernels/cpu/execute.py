@@ -1,4 +1,4 @@
-"""How a computation of the CPU kernels is run: all rows at once, in threads, or a block at a time."""
+"""Run the vector kernels on all rows of a problem, in threads, and the scalar kernels on the rows that those leave."""
 
 from __future__ import annotations
 
@@ -9,39 +9,103 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll.kernels.compile import fuses
-from softnll.kernels.threads import for_rows
-from softnll.problem import Problem
-from softnll.targets import blocks
+from softnll._core.problem import Problem
+from softnll._core.targets import blocks
+from softnll._kernels.cpu.jit import fuses
+from softnll._kernels.cpu.memory import BLOCK, CAPPED_BLOCK, FEW, LEFT_BLOCK
+from softnll._kernels.cpu.threads import for_rows
 
-__all__ = ["Computation", "few", "run", "run_capped", "run_few", "served", "soft_type", "spread"]
+__all__ = [
+    "NO_VALUES",
+    "Computation",
+    "RowValues",
+    "Values",
+    "few",
+    "run",
+    "run_capped",
+    "run_few",
+    "served",
+    "soft_type",
+    "spread",
+]
 
 Vector = NDArray[np.float64]
-Values = tuple[Vector | None, ...]
+Values = tuple[Vector | None, Vector | None, Vector | None]  # RowValues, or a plain tuple of the same
 
-_FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
+_FEW = FEW
 _STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
-_TINY = 1 << 14  # entries of logits that are not worth a look at how to share them out
+_TINY = 1 << 14  # entries of logits below which `run_few` calls the kernel directly
 _SMALL = 1e-15  # weights and shares so small that float32 might lose a product of them
-_BLOCK = 1 << 15  # capped logits at a time
 _LEAST_CAP = 1e-300  # 1/softcap is finite
-_FIRST = np.zeros(1, np.int64)
+_ROW_0 = np.zeros(1, np.int64)
+
+
+class RowValues(NamedTuple):
+    """Float64 values of each row; None for those that a computation does not have."""
+
+    value: Vector | None = None  # the loss, or logsumexp
+    m: Vector | None = None
+    r: Vector | None = None
+
+    def take(self, rows: slice | NDArray[np.int64]) -> RowValues:
+        """Return the values of some rows: a view for a slice, else a copy."""
+        return RowValues(*(None if each is None else each[rows] for each in self))
+
+    def put(self, rows: NDArray[np.int64], values: RowValues) -> None:
+        """Write the values of some rows."""
+        for target, each in zip(self, values, strict=True):
+            if target is not None:
+                target[rows] = each
+
+
+NO_VALUES = RowValues()
 
 
 class Computation(NamedTuple):
-    """One computation on one type of logits, put together once: a tiny call has no time to look for its parts.
+    """The cached kernel and its fallback for one input type.
 
-    ``call(problem, out, values, streamed, first, last, odd)`` is the vector kernel, which returns how many rows it
-    leaves and notes them in ``odd``; ``plain(problem, out, values)`` are the loops that stand in for it. Both write the
-    rows of ``out`` and of the first ``values``; what they read of each row are the last.
+    ``kernel(problem, out, values, streamed, first, last, left)`` is the vector kernel. It returns how many rows it
+    leaves to the scalar kernels and writes their numbers to ``left``. ``scalar(problem, out, values)`` computes all
+    rows. Both write ``out``, and ``values`` unless the computation ``reads`` them.
     """
 
-    call: Callable[[Problem, Any, Any, bool, int, int, Any], int]
-    plain: Callable[[Problem, Any, Any], None]
+    kernel: Callable[[Problem, Any, Values, bool, int, int, Any], int]
+    scalar: Callable[[Problem, Any, RowValues], None]
+    reads: bool = False
+
+    def of_rows(
+        self,
+        problem: Problem,
+        out: Any,
+        values: RowValues,
+        span: tuple[int, int] | None = None,
+        *,
+        packed: Problem | None = None,
+        streamed: bool = False,
+    ) -> None:
+        """Compute a span of rows, all by default; the vector kernel takes the ``packed`` problem if there is one."""
+        first, last = (0, len(problem.x)) if span is None else span
+        left = np.empty(last - first, np.int64)
+        n_left = self.kernel(problem if packed is None else packed, out, values, streamed, first, last, left)
+        if n_left:
+            self.of_left(problem, out, values, left[:n_left])
+
+    def of_left(self, problem: Problem, out: Any, values: RowValues, left: NDArray[np.int64]) -> None:
+        """Compute rows that the vector kernel has left, by the scalar kernels."""
+        for block in blocks((len(left), problem.x.shape[1]), LEFT_BLOCK):
+            here = left[block]
+            part = problem.take(here, problem.x[here])
+            written = None if out is None else np.empty(part.x.shape, out.dtype)
+            part_values = values.take(here)
+            self.scalar(part, written, part_values)
+            if out is not None:
+                out[here] = written
+            if not self.reads:
+                values.put(here, part_values)
 
 
 def few(problem: Problem) -> bool:
-    """Whether a problem's rows are taken a tile at a time: few classes, none masked, logits and targets as they are."""
+    """Whether rows are computed a tile at a time: few classes, no masks, no temperatures, no spread targets."""
     if problem.where is not None or problem.tau is not None or problem.q is not None:
         return False
     return problem.objective.plain and problem.x.shape[1] <= _FEW
@@ -52,50 +116,38 @@ def spread(problem: Problem) -> bool:
     return problem.q is not None or problem.objective.label_smoothing > 0
 
 
-def run_few(computation: Computation, problem: Problem, out: NDArray[Any] | None, per_row: Values) -> None:
-    """Run a computation on rows of few classes: if they are few themselves, by the shortest way to the kernel.
+def run_few(computation: Computation, problem: Problem, out: NDArray[Any] | None, values: Values) -> None:
+    """Run a computation on rows of few classes; if there are few rows as well, call its kernel directly.
 
-    It takes 1 µs where ``run`` takes 3; for a tiny problem that is most of its time.
+    The direct call takes 1 µs where ``run`` takes 3; for a tiny problem that is most of its time. So are the 0.4 µs
+    that it takes to make RowValues: here they may be a plain tuple.
     """
     x = problem.x
     n_rows, n_columns = x.shape
     if n_rows * n_columns > _TINY or not x.flags.carray or not (out is None or out.flags.carray):
-        run(computation, problem, out, per_row)
+        run(computation, problem, out, RowValues(*values))
         return
-    # All that can be noted of a single row is its number, 0, whoever else does so at the same time.
-    odd = _FIRST if n_rows == 1 else np.empty(n_rows, np.int64)
-    left = computation.call(problem, out, per_row, False, 0, n_rows, odd)
-    if left:
-        _leftovers(computation, problem, out, per_row, (), odd[:left])
+    # The number of a single row is always 0: all threads may write it to the same array.
+    left = _ROW_0 if n_rows == 1 else np.empty(n_rows, np.int64)
+    n_left = computation.kernel(problem, out, values, False, 0, n_rows, left)
+    if n_left:
+        computation.of_left(problem, out, RowValues(*values), left[:n_left])
 
 
-def run(
-    computation: Computation,
-    problem: Problem,
-    out: NDArray[Any] | None,
-    per_row: Values,
-    read: tuple[Vector, ...] = (),
-) -> None:
-    """Run a computation: vector kernels do the rows, and plain loops those that they leave or cannot serve.
-
-    What it writes are the rows of ``out`` and of each ``per_row`` array that is there; it reads ``read`` besides.
-    """
+def run(computation: Computation, problem: Problem, out: NDArray[Any] | None, values: RowValues) -> None:
+    """Run a computation: vector kernels compute the rows, and scalar kernels those that the former cannot."""
     vectors = problem.objective.softcap is None and served(problem)
     matrices = (problem.x, out, problem.where, problem.q)
     fitting = problem.q is None or soft_type(problem) == problem.q.dtype
     if not (vectors and all(each is None or _in_one_piece(each) for each in matrices) and fitting):
-        _in_blocks(computation, problem, out, per_row, read, vectors)
+        _in_blocks(computation, problem, out, values, vectors)
         return
-    values = (*per_row, *read)
     streamed = out is not None and out.nbytes >= _STREAMED and not np.may_share_memory(out, problem.x)
+    n_rows, n_columns = problem.x.shape
 
     def work(first: int, last: int) -> None:
-        odd = np.empty(last - first, np.int64)
-        left = computation.call(problem, out, values, streamed, first, last, odd)
-        if left:
-            _leftovers(computation, problem, out, per_row, read, odd[:left])
+        computation.of_rows(problem, out, values, (first, last), streamed=streamed)
 
-    n_rows, n_columns = problem.x.shape
     for_rows(n_rows, n_columns, work)
 
 
@@ -105,38 +157,31 @@ def run_capped(
     problem: Problem,
     uncapped: Problem,
     out: NDArray[Any] | None,
-    per_row: Values,
-    read: tuple[Vector, ...] = (),
+    values: RowValues,
 ) -> None:
     """Run a computation on logits with a soft cap: on their capped values, float64, a block of rows at a time.
 
-    The computation is that of ``uncapped``, the problem that is left. ``caps`` write the capped logits, and the
+    The computation is that of ``uncapped``, the problem without the cap. ``caps`` write the capped logits, and the
     gradient by the logits from that by their capped values.
     """
     n_rows, n_columns = problem.x.shape
     softcap = problem.objective.softcap
-    within, without = caps
+    cap, uncap = caps
     packs = problem.q is not None or problem.where is not None
     whole = _in_one_piece(problem.x) and (out is None or _in_one_piece(out))
 
     def work(first: int, last: int) -> None:
-        for block in blocks((last - first, n_columns), _BLOCK):
+        for block in blocks((last - first, n_columns), CAPPED_BLOCK):
             here = slice(first + block.start, first + block.stop)
             x = problem.x[here] if whole else np.ascontiguousarray(problem.x[here])
             u = np.empty(x.shape)
-            within(x, softcap, u)
+            cap(x, softcap, u)
             part = uncapped.take(here, u)
-            part = _packed(part) if packs else part
-            values = tuple(None if each is None else each[here] for each in per_row)
-            given = tuple(each[here] for each in read)
-            grad = None if out is None else u
-            odd = np.empty(len(x), np.int64)
-            left = computation.call(part, grad, (*values, *given), False, 0, len(x), odd)
-            if left:
-                _leftovers(computation, part, grad, values, given, odd[:left])
+            packed = _packed(part) if packs else part
+            computation.of_rows(packed, None if out is None else u, values.take(here))
             if out is not None:
                 written = out[here] if whole else np.empty(x.shape, out.dtype)
-                without(x, softcap, u, written)
+                uncap(x, softcap, u, written)
                 if not whole:
                     out[here] = written
 
@@ -144,7 +189,7 @@ def run_capped(
 
 
 def served(problem: Problem) -> bool:
-    """Whether the vector kernels serve this problem, a soft cap aside: the others go through plain loops."""
+    """Whether the vector kernels serve this problem, a soft cap aside; else the scalar kernels compute all of it."""
     objective = problem.objective
     if spread(problem) and not _spread_served(problem):
         return False
@@ -169,68 +214,35 @@ def _in_one_piece(matrix: NDArray[Any]) -> bool:
 
 
 def soft_type(problem: Problem) -> np.dtype[Any]:
-    """Return the type in which a kernel takes soft targets: theirs, if it is computed in as the logits' is."""
+    """Return the type in which a kernel reads soft targets: their own, or the logits' compute type if that differs."""
     q, wide = problem.q.dtype, problem.x.dtype == np.float64
     return q if (q == np.float64) == wide else np.dtype(np.float64 if wide else np.float32)
-
-
-def _leftovers(
-    computation: Computation,
-    problem: Problem,
-    out: NDArray[Any] | None,
-    per_row: Values,
-    read: tuple[Vector, ...],
-    odd: Any,
-) -> None:
-    """Let plain loops do the rows that a vector kernel has left, and put the results in their places."""
-    rest = problem.take(odd, problem.x[odd])
-    written = None if out is None else np.empty(rest.x.shape, out.dtype)
-    values = tuple(None if each is None else np.empty(len(odd)) for each in per_row)
-    computation.plain(rest, written, (*values, *(each[odd] for each in read)))
-    if out is not None:
-        out[odd] = written
-    for target, value in zip(per_row, values, strict=True):
-        if target is not None:
-            target[odd] = value
 
 
 def _packed(problem: Problem) -> Problem:
     """Return a problem whose rows lie in one piece, its soft targets of a type that goes with the logits'."""
     where = None if problem.where is None else np.ascontiguousarray(problem.where)
-    with np.errstate(all="ignore"):  # what float32 cannot hold is left to the plain loops, or counts as 0
+    with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or counts as 0
         q = None if problem.q is None else np.ascontiguousarray(problem.q, soft_type(problem))
     return replace(problem, x=np.ascontiguousarray(problem.x), where=where, q=q)
 
 
 def _in_blocks(
-    computation: Computation,
-    problem: Problem,
-    out: NDArray[Any] | None,
-    per_row: Values,
-    read: tuple[Vector, ...],
-    vectors: bool,
+    computation: Computation, problem: Problem, out: NDArray[Any] | None, values: RowValues, vectors: bool
 ) -> None:
-    """Run a computation a block of rows at a time: rows with gaps are laid out anew, others go through loops."""
+    """Run a computation a block of rows at a time: on packed copies, or by the scalar kernels."""
     n_rows, n_columns = problem.x.shape
 
-    def do(here: slice) -> None:
-        part = problem.take(here, problem.x[here])
-        result = None if out is None else out[here]
-        values = tuple(None if each is None else each[here] for each in per_row)
-        given = tuple(each[here] for each in read)
-        if not vectors:
-            computation.plain(part, result, (*values, *given))
-            return
-        scratch = None if result is None else np.empty(result.shape, result.dtype)
-        odd = np.empty(len(part.x), np.int64)
-        left = computation.call(_packed(part), scratch, (*values, *given), False, 0, len(part.x), odd)
-        if left:
-            _leftovers(computation, part, scratch, values, given, odd[:left])
-        if result is not None:
-            result[...] = scratch
-
     def work(first: int, last: int) -> None:
-        for block in blocks((last - first, n_columns), 1 << 16):
-            do(slice(first + block.start, first + block.stop))
+        for block in blocks((last - first, n_columns), BLOCK):
+            here = slice(first + block.start, first + block.stop)
+            part, result = problem.take(here, problem.x[here]), None if out is None else out[here]
+            if not vectors:
+                computation.scalar(part, result, values.take(here))
+                continue
+            scratch = None if result is None else np.empty(result.shape, result.dtype)
+            computation.of_rows(part, scratch, values.take(here), packed=_packed(part))
+            if result is not None:
+                result[...] = scratch
 
     for_rows(n_rows, n_columns, work)

@@ -1,8 +1,8 @@
-"""The kernels of the CPU: vector kernels for what is common, plain loops for the rest; both compiled on first use.
+"""Softmax, losses and gradients of NumPy arrays, by kernels that Numba compiles on first use.
 
-Interface, the same in every kernels module: ``softmax``, ``log_softmax``, ``logsumexp``, ``forward``, ``backward``,
-``forward_backward`` of a Problem, ``pick``, and ``total``. Outputs are ``(N, C)`` in the logits' type; losses, m and r
-float64.
+Vector kernels compute what is common and scalar kernels the rest. The interface is the same in every kernels module:
+``softmax``, ``log_softmax``, ``logsumexp``, ``forward``, ``backward``, ``forward_backward`` of a Problem, ``pick``, and
+``total``. Outputs are ``(N, C)`` in the logits' type; losses, m and r float64.
 """
 
 from __future__ import annotations
@@ -16,71 +16,36 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from softnll.kernels import cap, columns, dense, loops, rows, sums
-from softnll.kernels.compile import array, compiled, output
-from softnll.kernels.running import Computation, few, run, run_capped, run_few, served, soft_type, spread
-from softnll.kernels.threads import for_rows
-from softnll.objective import CrossEntropy
-from softnll.problem import Problem
+from softnll._core.options import CrossEntropy
+from softnll._core.problem import Problem
+from softnll._kernels.cpu import by_row, by_tile, scalar_interface, soft_targets, softcap
+from softnll._kernels.cpu import total as sums
+from softnll._kernels.cpu.execute import (
+    NO_VALUES,
+    Computation,
+    RowValues,
+    Values,
+    few,
+    run,
+    run_capped,
+    run_few,
+    served,
+    soft_type,
+    spread,
+)
+from softnll._kernels.cpu.jit import array, compiled, output
+from softnll._kernels.cpu.parameters import entries_of, logsumexp_types, loss_types, normalise_types
+from softnll._kernels.cpu.threads import for_rows
 
 __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "losses", "pick", "softmax", "total"]
 
 Vector = NDArray[np.float64]
 DType = np.dtype[Any]
+Options = tuple[bool, bool]  # whether there are masks, and temperatures
 
+_MOST = 1e250  # a row's factor up to which gradients are multiplied by the soft cap's slope afterwards
 _NO_WEIGHTS = np.empty(0)
 _NO_TARGETS = np.empty(0, np.int64)
-_ELEMENTS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.int16}
-_BITS = {"bfloat16": np.uint16, "float16": np.int16}  # half types go in as their bits
-_SCRATCH: dict[bool, NDArray[Any]] = {True: np.empty(0, np.float64), False: np.empty(0, np.float32)}
-
-
-@cache
-def _kernel(name: str, dtype: str, where: bool, taus: bool, notes: bool, out: bool) -> Any:
-    """Return a kernel for a type of logits, compiled for just those arrays that are there."""
-    element = _ELEMENTS[dtype]
-    row, ints, reals, result = (
-        array(element, 2),
-        array(types.int64, 1),
-        array(types.float64, 1),
-        output(types.float64, 1),
-    )
-    mask = array(types.boolean, 2) if where else types.none
-    temperatures = reals if taus else types.none
-    written = output(element, 2) if out else types.none
-    work = output(types.float64 if element == types.float64 else types.float32, 1)
-    span = (types.intp, types.intp, output(types.int64, 1))
-    weights = (ints, reals, reals)
-    loss = (row, mask, *weights, temperatures, types.float64, types.float64)
-    notes_of = (result, result) if notes else (types.none, types.none)
-    prob = types.boolean if notes else types.none
-    arguments: dict[str, tuple[Any, ...]] = {
-        "normalise_rows": (row, mask, temperatures, prob, output(element, 2), types.boolean, work, *span),
-        "logsumexp_rows": (row, mask, result, *span),
-        "loss_rows": (*loss, result, *notes_of, written, types.boolean, work, *span),
-        "backward_rows": (*loss, reals, reals, output(element, 2), types.boolean, work, *span),
-        "normalise_columns": (row, prob, output(element, 2), work, *span),
-        "logsumexp_columns": (row, result, work, *span),
-        "loss_columns": (row, *weights, types.float64, types.float64, result, *notes_of, written, work, *span),
-        "backward_columns": (
-            row,
-            *weights,
-            types.float64,
-            types.float64,
-            reals,
-            reals,
-            output(element, 2),
-            work,
-            *span,
-        ),
-    }
-    return compiled(getattr(columns if name.endswith("columns") else rows, name), types.intp, *arguments[name])
-
-
-@cache
-def _total() -> Any:
-    """Return the kernel of sums."""
-    return compiled(sums.total, types.float64, array(types.float64, 1))
 
 
 def _taus(problem: Problem) -> Vector | None:
@@ -91,58 +56,66 @@ def _taus(problem: Problem) -> Vector | None:
     return None if tau == 1 else np.array([tau])
 
 
-def _options(problem: Problem) -> tuple[bool, bool]:
+def _options(problem: Problem) -> Options:
     """Return whether there are masks, and temperatures."""
     return problem.where is not None, problem.tau is not None or problem.objective.temperature != 1
 
 
 @cache
-def _softmax(dtype: DType, rows: tuple[bool, bool] | None = None, log: bool = False) -> Computation:
-    """Return softmax or log_softmax: by tiles or, with these options, by ``rows``."""
-    name = "normalise_columns" if rows is None else "normalise_rows"
-    kernel = _kernel(name, dtype.name, *(rows or (False, False)), not log, True)
-    bits, work, flag = _BITS.get(dtype.name), _SCRATCH[dtype == np.float64], None if log else True
+def _normalise(dtype: DType, log: bool, options: Options | None) -> Computation:
+    """Return softmax or log_softmax: by rows with these options or, for None, by tiles."""
+    masked, tempered = options or (False, False)
+    function = by_tile.normalise if options is None else by_row.normalise
+    kernel = compiled(function, types.intp, **normalise_types(dtype, masked, tempered, log))
+    entries, prob = entries_of(dtype), None if log else True
+    bits, work = entries.bits, entries.work
 
-    def call(part: Problem, out: Any, _: Any, streamed: bool, first: int, last: int, odd: Any) -> Any:
-        x = part.x
+    def call(part: Problem, out: Any, _: Values, streamed: bool, first: int, last: int, left: Any) -> Any:
+        x, where = part.x, part.where
         if bits is not None:
             x, out = x.view(bits), out.view(bits)
-        if rows is None:
-            return kernel(x, flag, out, work, first, last, odd)
-        return kernel(x, part.where, _taus(part), flag, out, streamed, work, first, last, odd)
+        taus = _taus(part) if tempered else None
+        return kernel(x, where, taus, prob, out, streamed, work, first, last, left)
 
-    def plain(part: Problem, out: Any, _: Any) -> None:
-        (loops.log_softmax if log else loops.softmax)(part, out)
+    def scalar(part: Problem, out: Any, _: RowValues) -> None:
+        (scalar_interface.log_softmax if log else scalar_interface.softmax)(part, out)
 
-    return Computation(call, plain)
+    return Computation(call, scalar)
 
 
 def softmax(problem: Problem, out: NDArray[Any]) -> None:
     """Write p."""
-    rows = None if few(problem) else _options(problem)
-    (run_few if rows is None else run)(_softmax(problem.x.dtype, rows), problem, out, ())
+    if few(problem):
+        run_few(_normalise(problem.x.dtype, False, None), problem, out, NO_VALUES)
+    else:
+        run(_normalise(problem.x.dtype, False, _options(problem)), problem, out, NO_VALUES)
 
 
 def log_softmax(problem: Problem, out: NDArray[Any]) -> None:
     """Write log p."""
-    rows = None if few(problem) else _options(problem)
-    (run_few if rows is None else run)(_softmax(problem.x.dtype, rows, True), problem, out, ())
+    if few(problem):
+        run_few(_normalise(problem.x.dtype, True, None), problem, out, NO_VALUES)
+    else:
+        run(_normalise(problem.x.dtype, True, _options(problem)), problem, out, NO_VALUES)
 
 
 @cache
-def _lse(dtype: DType, rows: bool, masked: bool) -> Computation:
-    """Return logsumexp: by tiles or by ``rows``."""
-    kernel = _kernel("logsumexp_rows" if rows else "logsumexp_columns", dtype.name, masked, False, False, False)
-    bits, work = _BITS.get(dtype.name), _SCRATCH[dtype == np.float64]
+def _logsumexp(dtype: DType, by_tiles: bool, masked: bool) -> Computation:
+    """Return logsumexp: by tiles or by rows."""
+    function = by_tile.logsumexp if by_tiles else by_row.logsumexp
+    kernel = compiled(function, types.intp, **logsumexp_types(dtype, masked))
+    bits, work = entries_of(dtype).bits, entries_of(dtype).work
 
-    def call(part: Problem, _: Any, values: Any, __: bool, *span: Any) -> Any:
+    def call(part: Problem, _: Any, values: Values, __: bool, first: int, last: int, left: Any) -> Any:
         x = part.x if bits is None else part.x.view(bits)
-        return kernel(x, part.where, values[0], *span) if rows else kernel(x, values[0], work, *span)
+        lse, _, _ = values
+        return kernel(x, part.where, lse, work, first, last, left)
 
-    def plain(part: Problem, _: Any, values: Any) -> None:
-        values[0][...] = loops.logsumexp(part)
+    def scalar(part: Problem, _: Any, values: RowValues) -> None:
+        assert values.value is not None  # noqa: S101 - logsumexp below makes it
+        values.value[...] = scalar_interface.logsumexp(part)
 
-    return Computation(call, plain)
+    return Computation(call, scalar)
 
 
 def logsumexp(problem: Problem) -> Vector:
@@ -152,87 +125,78 @@ def logsumexp(problem: Problem) -> Vector:
         return np.full(n_rows, -np.inf)
     lse = np.empty(n_rows)
     if few(problem):
-        run_few(_lse(problem.x.dtype, False, False), problem, None, (lse,))
+        run_few(_logsumexp(problem.x.dtype, True, False), problem, None, RowValues(lse))
     else:
-        run(_lse(problem.x.dtype, True, problem.where is not None), problem, None, (lse,))
+        run(_logsumexp(problem.x.dtype, False, problem.where is not None), problem, None, RowValues(lse))
     return lse
 
 
-def _losing(kernel: Any, dtype: DType, by_tiles: bool) -> Callable[..., Any]:
-    """Return the call of a kernel that takes targets."""
-    bits, work = _BITS.get(dtype.name), _SCRATCH[dtype == np.float64]
-
-    def call(part: Problem, out: Any, values: Any, streamed: bool, *span: Any) -> Any:
-        x, w, s, zeta, divisor = part.x, part.w, part.s, part.objective.z_loss, part.divisor
-        if bits is not None:
-            x, out = x.view(bits), None if out is None else out.view(bits)
-        w, s = _NO_WEIGHTS if w is None else w, _NO_WEIGHTS if s is None else s
-        if by_tiles:
-            return kernel(x, part.y, w, s, zeta, divisor, *values, out, work, *span)
-        return kernel(x, part.where, part.y, w, s, _taus(part), zeta, divisor, *values, out, streamed, work, *span)
-
-    return call
-
-
-def _loss_loops(part: Problem, out: Any, values: Any) -> None:
-    """Write losses, m and r, and the gradient if there is an ``out``, by plain loops."""
-    for target, value in zip(values, loops.losses(part, out), strict=True):
+def _scalar_losses(part: Problem, out: Any, values: RowValues) -> None:
+    """Write losses, m and r, and the gradient if there is an ``out``, by the scalar kernels."""
+    for target, value in zip(values, scalar_interface.losses(part, out), strict=True):
         if target is not None:
             target[...] = value
 
 
-def _backward_loops(part: Problem, out: Any, notes: Any) -> None:
-    """Write the gradient from m and r by plain loops."""
-    m, r = notes
-    loops.backward(part, m, r, out)
+def _scalar_gradients(part: Problem, out: Any, values: RowValues) -> None:
+    """Write the gradient from m and r by the scalar kernels."""
+    assert values.m is not None and values.r is not None  # noqa: S101, PT018 - backward below passes them
+    scalar_interface.backward(part, values.m, values.r, out)
 
 
 @cache
-def _loss(dtype: DType, notes: bool, written: bool, rows: tuple[bool, bool] | None) -> Computation:
-    """Return the loss, with m and r as ``notes`` and with the gradient ``written``: by tiles or by ``rows``."""
-    name = "loss_columns" if rows is None else "loss_rows"
-    kernel = _kernel(name, dtype.name, *(rows or (False, False)), notes, written)
-    return Computation(_losing(kernel, dtype, rows is None), _loss_loops)
+def _hard(dtype: DType, options: Options | None, m_and_r: bool, written: bool, reads: bool) -> Computation:
+    """Return the loss of hard targets, with m and r and with the gradient ``written``, or (``reads``) their gradient.
+
+    It is computed by rows with these options or, for None, by tiles.
+    """
+    masked, tempered = options or (False, False)
+    module = by_tile if options is None else by_row
+    function = module.gradients if reads else module.losses
+    reals = array(types.float64, 1)
+    of = loss_types(
+        dtype, masked=masked, tempered=tempered, q=None, w=reals, m_and_r=m_and_r, written=written, reads=reads
+    )
+    kernel = compiled(function, types.intp, **of)
+    bits, work = entries_of(dtype).bits, entries_of(dtype).work
+
+    def call(part: Problem, out: Any, values: Values, streamed: bool, first: int, last: int, left: Any) -> Any:
+        x, w, s, zeta, divisor = part.x, part.w, part.s, part.objective.z_loss, part.divisor
+        if bits is not None:
+            x, out = x.view(bits), None if out is None else out.view(bits)
+        w, s = _NO_WEIGHTS if w is None else w, _NO_WEIGHTS if s is None else s
+        taus = _taus(part) if tempered else None
+        return kernel(
+            x, part.where, None, part.y, w, s, taus, 0.0, zeta, divisor, *values, out, streamed, work, first, last, left
+        )
+
+    return Computation(call, _scalar_gradients if reads else _scalar_losses, reads)
 
 
 def _padded(w: Vector | None, dtype: DType, n_columns: int) -> NDArray[Any] | None:
-    """Return class weights in the type that is computed in, with room for a vector beyond the last."""
+    """Return class weights in the compute type, padded so that a vector may be read beyond the last."""
     if w is None:
         return None
     padded = np.zeros(n_columns + 64, dtype)
-    with np.errstate(all="ignore"):  # a weight beyond float32 is inf, and its rows are left to the plain loops
+    with np.errstate(all="ignore"):  # a weight beyond float32 is inf, and its rows are left to the scalar kernels
         padded[:n_columns] = w
     return padded
 
 
 @cache
-def _dense(dtype: DType, q: DType | None, weights: bool, taus: bool, notes: bool | None, written: bool) -> Computation:
-    """Return the loss of soft (of a type) or smoothed targets, as ``_loss`` does; ``notes`` None: their gradient."""
-    element, work = _ELEMENTS[dtype.name], _SCRATCH[dtype == np.float64]
-    computed = types.float64 if dtype == np.float64 else types.float32
-    matrix, reals, result = array(element, 2), array(types.float64, 1), output(types.float64, 1)
-    per_row = {None: (reals, reals), False: (result, types.none, types.none), True: (result, result, result)}[notes]
-    kernel = compiled(
-        dense.backward_dense if notes is None else dense.loss_dense,
-        types.intp,
-        matrix,
-        types.none if q is None else array(_ELEMENTS[q.name], 2),
-        array(types.int64, 1),
-        array(computed, 1) if weights else types.none,
-        reals,
-        reals if taus else types.none,
-        *[types.float64] * 3,
-        *per_row,
-        output(element, 2) if written else types.none,
-        types.boolean,
-        output(computed, 1),
-        types.intp,
-        types.intp,
-        output(types.int64, 1),
+def _soft(
+    dtype: DType, q_type: DType | None, weighted: bool, tempered: bool, m_and_r: bool, written: bool, reads: bool
+) -> Computation:
+    """Return the loss of soft (of a type) or, for None, smoothed targets, or their gradient, as ``_hard`` does."""
+    entries, q_bits = entries_of(dtype), None if q_type is None else entries_of(q_type).bits
+    bits, work = entries.bits, entries.work
+    w_type = array(entries.computed, 1) if weighted else types.none
+    of = loss_types(
+        dtype, masked=False, tempered=tempered, q=q_type, w=w_type, m_and_r=m_and_r, written=written, reads=reads
     )
-    bits, q_bits = _BITS.get(dtype.name), None if q is None else _BITS.get(q.name)
+    kernel = compiled(soft_targets.gradients if reads else soft_targets.losses, types.intp, **of)
 
-    def call(part: Problem, out: Any, values: Any, streamed: bool, *span: Any) -> Any:
+    def call(part: Problem, out: Any, values: Values, streamed: bool, first: int, last: int, left: Any) -> Any:
         x, q, objective = part.x, part.q, part.objective
         w = _padded(part.w, work.dtype, x.shape[1])
         if bits is not None:
@@ -240,30 +204,36 @@ def _dense(dtype: DType, q: DType | None, weights: bool, taus: bool, notes: bool
         if q_bits is not None:
             q = q.view(q_bits)
         y, s = _NO_TARGETS if part.y is None else part.y, _NO_WEIGHTS if part.s is None else part.s
-        scalars = objective.label_smoothing, objective.z_loss, part.divisor
-        return kernel(x, q, y, w, s, _taus(part), *scalars, *values, out, streamed, work, *span)
+        smoothing, zeta, divisor = objective.label_smoothing, objective.z_loss, part.divisor
+        taus = _taus(part)
+        return kernel(
+            x, None, q, y, w, s, taus, smoothing, zeta, divisor, *values, out, streamed, work, first, last, left
+        )
 
-    return Computation(call, _backward_loops if notes is None else _loss_loops)
+    return Computation(call, _scalar_gradients if reads else _scalar_losses, reads)
 
 
-def _dense_of(problem: Problem, notes: bool | None, written: bool) -> Computation:
-    """Return the computation of spread targets for a problem."""
-    q = None if problem.q is None else soft_type(problem)
-    return _dense(problem.x.dtype, q, problem.w is not None, _options(problem)[1], notes, written)
+def _of_targets(problem: Problem, m_and_r: bool, written: bool, reads: bool = False) -> Computation:
+    """Return the loss for a problem, or its gradient: of spread targets, by tiles or by rows."""
+    dtype = problem.x.dtype
+    if spread(problem):
+        q_type = None if problem.q is None else soft_type(problem)
+        return _soft(dtype, q_type, problem.w is not None, _options(problem)[1], m_and_r, written, reads)
+    return _hard(dtype, None if few(problem) else _options(problem), m_and_r, written, reads)
 
 
 @cache
 def _caps(dtype: DType) -> tuple[Callable[..., None], Callable[..., None]]:
     """Return what caps logits, and what makes gradients by them of those by the capped ones."""
-    element, bits = _ELEMENTS[dtype.name], _BITS.get(dtype.name)
-    matrix, wide, written = array(element, 2), output(types.float64, 2), output(element, 2)
-    within = compiled(cap.cap_rows, types.void, matrix, types.float64, wide)
-    without = compiled(cap.uncap_rows, types.void, matrix, types.float64, array(types.float64, 2), written)
-    if bits is None:
-        return within, without
+    entries, f8 = entries_of(dtype), types.float64
+    x, out = array(entries.element, 2), output(entries.element, 2)
+    cap = compiled(softcap.cap_rows, types.void, x=x, softcap=f8, u=output(f8, 2))
+    uncap = compiled(softcap.uncap_rows, types.void, x=x, softcap=f8, g=array(f8, 2), out=out)
+    if entries.bits is None:
+        return cap, uncap
     return (
-        lambda x, softcap, u: within(x.view(bits), softcap, u),
-        lambda x, softcap, g, out: without(x.view(bits), softcap, g, out.view(bits)),
+        lambda x, softcap, u: cap(entries.view(x), softcap, u),
+        lambda x, softcap, g, out: uncap(entries.view(x), softcap, g, entries.view(out)),
     )
 
 
@@ -274,16 +244,23 @@ def _without_cap(objective: CrossEntropy) -> CrossEntropy:
 
 
 def _uncapped(problem: Problem) -> Problem:
-    """Return the problem that a soft cap leaves: no cap, and logits of float64, which are not there yet."""
-    none, objective = np.empty((0, problem.x.shape[1])), _without_cap(problem.objective)
-    return Problem(
-        none, objective, problem.y, problem.q, problem.w, problem.s, problem.where, problem.tau, problem.divisor
-    )
+    """Return the problem of the capped logits: without a cap, of type float64, and without rows so far."""
+    return replace(problem, x=np.empty((0, problem.x.shape[1])), objective=_without_cap(problem.objective))
 
 
 def _caps_in_vectors(problem: Problem) -> bool:
-    """Whether there is a soft cap, and vector kernels for all of the problem."""
-    return problem.objective.softcap is not None and served(problem)
+    """Whether there is a soft cap, and vector kernels for all of the problem.
+
+    The slope is multiplied by gradients that must not overflow before: then the scalar kernels compute all of it.
+    """
+    if problem.objective.softcap is None or not served(problem):
+        return False
+    s, w, tau = problem.s, problem.w, problem.tau
+    with np.errstate(all="ignore"):
+        largest = 1.0 if s is None or s.size == 0 else np.abs(s).max()
+        largest = largest if w is None else largest * np.abs(w).max()
+        least = problem.objective.temperature if tau is None or tau.size == 0 else tau.min()
+        return not largest / least > _MOST * max(problem.divisor, 1 / _MOST)
 
 
 def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vector | None) -> Vector:
@@ -291,19 +268,15 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
     loss = np.empty(problem.x.shape[0])
     if _caps_in_vectors(problem):
         uncapped = _uncapped(problem)
-        computation = _losing_computation(uncapped, m is not None, out is not None)
-        run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, (loss, m, r))
+        computation = _of_targets(uncapped, m is not None, out is not None)
+        run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, RowValues(loss, m, r))
         return loss
-    computation = _losing_computation(problem, m is not None, out is not None)
-    (run_few if few(problem) else run)(computation, problem, out, (loss, m, r))
+    computation = _of_targets(problem, m is not None, out is not None)
+    if few(problem):
+        run_few(computation, problem, out, (loss, m, r))
+    else:
+        run(computation, problem, out, RowValues(loss, m, r))
     return loss
-
-
-def _losing_computation(problem: Problem, notes: bool, written: bool) -> Computation:
-    """Return the loss for a problem: of spread targets, by tiles or by rows."""
-    if spread(problem):
-        return _dense_of(problem, notes, written)
-    return _loss(problem.x.dtype, notes, written, None if few(problem) else _options(problem))
 
 
 def forward(problem: Problem, out: NDArray[Any] | None = None) -> tuple[Vector, Vector, Vector]:
@@ -325,41 +298,37 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
     return _losses(problem, out, None, None)
 
 
-@cache
-def _gradient(dtype: DType, rows: tuple[bool, bool] | None) -> Computation:
-    """Return the gradient from m and r: by tiles or, with these options, by ``rows``."""
-    name = "backward_columns" if rows is None else "backward_rows"
-    kernel = _kernel(name, dtype.name, *(rows or (False, False)), True, True)
-    return Computation(_losing(kernel, dtype, rows is None), _backward_loops)
-
-
-def _gradient_of(problem: Problem) -> Computation:
-    """Return the gradient from m and r for a problem."""
-    if spread(problem):
-        return _dense_of(problem, None, True)
-    return _gradient(problem.x.dtype, None if few(problem) else _options(problem))
-
-
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
     if _caps_in_vectors(problem):
         uncapped = _uncapped(problem)
-        run_capped(_gradient_of(uncapped), _caps(problem.x.dtype), problem, uncapped, out, (), read=(m, r))
+        computation = _of_targets(uncapped, True, True, reads=True)
+        run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, RowValues(None, m, r))
         return
-    computation = _gradient_of(problem)
-    run(computation, problem, out, (), read=(m, r))
+    computation = _of_targets(problem, True, True, reads=True)
+    if few(problem):
+        run_few(computation, problem, out, (None, m, r))
+    else:
+        run(computation, problem, out, RowValues(None, m, r))
 
 
 def pick(problem: Problem) -> Vector:
     """Return −s·⟨t, x⟩ of each row: the loss of log-probabilities."""
-    loss = np.empty(problem.x.shape[0])
+    n_rows, n_columns = problem.x.shape
+    loss = np.empty(n_rows)
 
     def work(first: int, last: int) -> None:
         here = slice(first, last)
-        loss[here] = loops.pick(problem.take(here, problem.x[here]))
+        loss[here] = scalar_interface.pick(problem.take(here, problem.x[here]))
 
-    for_rows(problem.x.shape[0], problem.x.shape[1], work)
+    for_rows(n_rows, n_columns, work)
     return loss
+
+
+@cache
+def _total() -> Any:
+    """Return the kernel of sums."""
+    return compiled(sums.total, types.float64, values=array(types.float64, 1))
 
 
 def total(values: Vector) -> float:

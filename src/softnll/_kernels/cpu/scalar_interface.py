@@ -1,7 +1,7 @@
-"""The plain kernels behind the kernels' interface: every option, any strides, one row at a time in float64.
+"""The scalar kernels behind the kernels' interface: every option, any strides, one row at a time in float64.
 
-The vector kernels (``cpu.py``) give them what they do not serve: rows that hold NaN or an infinity, the soft cap and
-the like; the tests compare the two.
+They compute what the vector kernels (``interface.py``) do not: rows that hold NaN or an infinity, masked soft targets
+and the like; the tests compare the two.
 """
 
 from __future__ import annotations
@@ -15,40 +15,64 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from softnll.kernels import plain
-from softnll.kernels.compile import array, compiled, output
-from softnll.problem import Problem
-from softnll.targets import blocks
+from softnll._core.problem import Problem
+from softnll._core.targets import blocks
+from softnll._kernels.cpu import scalar
+from softnll._kernels.cpu.jit import array, compiled, output, parameters_of
 
 __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "losses", "pick", "softmax"]
 
 Vector = NDArray[np.float64]
 
 _NO_MASK = np.empty((0, 0), np.bool_)
+_NO_SOFT_TARGETS = np.empty((0, 0), np.float32)
 _NO_TARGETS = np.empty(0, np.int64)
 _NO_WEIGHTS = np.empty(0)
 _WIDE = (np.float32, np.float64)
 _REAL = {"f4": types.float32, "f8": types.float64}
 
-_MASK, _INTS, _REALS = array(types.boolean, 2), array(types.int64, 1), array(types.float64, 1)
-_ROW = output(types.float64, 1)
-_F8 = types.float64
-_TARGETS = (_INTS, None, _REALS, _REALS, _REALS, *[_F8] * 5)  # y, q, w, s, taus; tau, ε, ζ, softcap, divisor
+_F8, _READ, _WRITTEN = types.float64, array(types.float64, 1), output(types.float64, 1)
+_TYPES = {  # of the kernels' parameters by name, but those that depend on the type of logits and soft targets
+    "where": array(types.boolean, 2),
+    "y": array(types.int64, 1),
+    **dict.fromkeys(("w", "s", "taus"), _READ),
+    **dict.fromkeys(("tau", "smoothing", "zeta", "softcap", "divisor"), _F8),
+    **dict.fromkeys(("lse", "loss", "ms", "rs", "u"), _WRITTEN),
+    "log": types.boolean,
+}
 
 
 @cache
-def _compiled(name: str, x: str, q: str = "f4") -> Any:
+def _compiled(function: Any, x: str, q: str) -> Any:
     """Return a kernel for logits and soft targets of these types."""
-    matrix, out = array(_REAL[x], 2), output(_REAL[x], 2)
-    targets = tuple(array(_REAL[q], 2) if each is None else each for each in _TARGETS)
+    of = _TYPES | dict.fromkeys(("out", "grad"), output(_REAL[x], 2))
+    of |= {"x": array(_REAL[x], 2), "q": array(_REAL[q], 2)}
+    if function is scalar.gradients:  # which reads m and r
+        of |= dict.fromkeys(("ms", "rs"), _READ)
+    return compiled(function, types.void, **{name: of[name] for name in parameters_of(function)})
+
+
+def _call(function: Any, problem: Problem, **others: Any) -> None:
+    """Call a kernel with what a problem holds, and with its other arguments by name."""
+    objective = problem.objective
     arguments = {
-        "normalise_rows": (matrix, _MASK, _REALS, _F8, types.boolean, out, _ROW),
-        "logsumexp_rows": (matrix, _MASK, _REALS, _F8, _ROW, _ROW),
-        "loss_rows": (matrix, _MASK, *targets, _ROW, _ROW, _ROW, out, _ROW),
-        "gradient_rows": (matrix, _MASK, *targets, _REALS, _REALS, out, _ROW),
-        "pick_rows": (matrix, *targets[:4], _ROW),
-    }[name]
-    return compiled(getattr(plain, name), types.void, *arguments)
+        "x": problem.x,
+        "where": _NO_MASK if problem.where is None else problem.where,
+        "y": _NO_TARGETS if problem.y is None else problem.y,
+        "q": _NO_SOFT_TARGETS if problem.q is None else problem.q,
+        "w": _NO_WEIGHTS if problem.w is None else problem.w,
+        "s": _NO_WEIGHTS if problem.s is None else problem.s,
+        "taus": _NO_WEIGHTS if problem.tau is None else problem.tau,
+        "tau": objective.temperature,
+        "smoothing": objective.label_smoothing,
+        "zeta": objective.z_loss,
+        "softcap": objective.softcap or 0.0,
+        "divisor": problem.divisor,
+        "u": np.empty(problem.x.shape[1]),
+        **others,
+    }
+    kernel = _compiled(function, problem.x.dtype.str[1:], "f4" if problem.q is None else problem.q.dtype.str[1:])
+    kernel(*(arguments[name] for name in parameters_of(function)))
 
 
 def _staged(problem: Problem, out: NDArray[Any] | None) -> Iterator[tuple[slice, Problem, NDArray[Any] | None]]:
@@ -77,44 +101,10 @@ def _staged(problem: Problem, out: NDArray[Any] | None) -> Iterator[tuple[slice,
             out[rows] = result
 
 
-def _shape_arguments(problem: Problem) -> tuple[Any, ...]:
-    """Return the arguments that are not about targets: where, per-row and common temperature."""
-    return (
-        _NO_MASK if problem.where is None else problem.where,
-        _NO_WEIGHTS if problem.tau is None else problem.tau,
-        problem.objective.temperature,
-    )
-
-
-def _target_arguments(problem: Problem) -> tuple[Any, ...]:
-    """Return everything that describes the loss, in the kernels' order."""
-    objective = problem.objective
-    where, taus, tau = _shape_arguments(problem)
-    return (
-        where,
-        _NO_TARGETS if problem.y is None else problem.y,
-        np.empty((0, 0), np.float32) if problem.q is None else problem.q,
-        _NO_WEIGHTS if problem.w is None else problem.w,
-        _NO_WEIGHTS if problem.s is None else problem.s,
-        taus,
-        tau,
-        objective.label_smoothing,
-        objective.z_loss,
-        objective.softcap or 0.0,
-        problem.divisor,
-    )
-
-
-def _kernel(name: str, problem: Problem) -> Any:
-    """Return the kernel for this problem's types."""
-    return _compiled(name, problem.x.dtype.str[1:], "f4" if problem.q is None else problem.q.dtype.str[1:])
-
-
 def _normalise(problem: Problem, out: NDArray[Any], log: bool) -> None:
     """Write softmax or log_softmax."""
-    scratch = np.empty(problem.x.shape[1])
     for _, part, result in _staged(problem, out):
-        _kernel("normalise_rows", part)(part.x, *_shape_arguments(part), log, result, scratch)
+        _call(scalar.normalise, part, log=log, out=result)
 
 
 def softmax(problem: Problem, out: NDArray[Any]) -> None:
@@ -130,19 +120,17 @@ def log_softmax(problem: Problem, out: NDArray[Any]) -> None:
 def logsumexp(problem: Problem) -> Vector:
     """Return lse of each row."""
     lse = np.empty(problem.x.shape[0])
-    scratch = np.empty(problem.x.shape[1])
     for rows, part, _ in _staged(problem, None):
-        _kernel("logsumexp_rows", part)(part.x, *_shape_arguments(part), lse[rows], scratch)
+        _call(scalar.logsumexp, part, lse=lse[rows])
     return lse
 
 
 def losses(problem: Problem, out: NDArray[Any] | None) -> tuple[Vector, Vector, Vector]:
     """Return loss, m and r of each row and, with ``out``, write the gradient."""
     loss, m, r = np.empty((3, problem.x.shape[0]))
-    scratch = np.empty(problem.x.shape[1])
     for rows, part, result in _staged(problem, out):
         grad = np.empty((0, 0), part.x.dtype) if result is None else result
-        _kernel("loss_rows", part)(part.x, *_target_arguments(part), loss[rows], m[rows], r[rows], grad, scratch)
+        _call(scalar.losses, part, loss=loss[rows], ms=m[rows], rs=r[rows], grad=grad)
     return loss, m, r
 
 
@@ -158,14 +146,13 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
-    scratch = np.empty(problem.x.shape[1])
     for rows, part, result in _staged(problem, out):
-        _kernel("gradient_rows", part)(part.x, *_target_arguments(part), m[rows], r[rows], result, scratch)
+        _call(scalar.gradients, part, ms=m[rows], rs=r[rows], grad=result)
 
 
 def pick(problem: Problem) -> Vector:
     """Return −s·⟨t, x⟩ of each row: the loss of log-probabilities."""
     loss = np.empty(problem.x.shape[0])
     for rows, part, _ in _staged(problem, None):
-        _kernel("pick_rows", part)(part.x, *_target_arguments(part)[1:5], loss[rows])
+        _call(scalar.pick, part, loss=loss[rows])
     return loss

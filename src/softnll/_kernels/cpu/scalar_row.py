@@ -1,10 +1,6 @@
-"""Rows as plain loops: the readable kernels, compiled by Numba.
+"""One row of the scalar kernels: effective logits, exponentials, loss and gradient, an entry at a time in float64.
 
-One row at a time, in float64, in one row of scratch. ``u`` holds the effective logits of the row and then, in place,
-their exponentials relative to the largest. Arrays that are absent have no rows: Numba then needs one variant a type and
-not one a combination of options.
-
-The helpers' mathematics is that of ``softnll.equation``, which says why; names are the same.
+The mathematics is that of ``softnll._core.equation``, which says why; names are the same.
 """
 
 from __future__ import annotations
@@ -14,34 +10,25 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-__all__ = ["gradient_rows", "logsumexp_rows", "loss_rows", "normalise_rows", "pick_rows"]
+from softnll._kernels.cpu.exact import remainder, two_sum
 
-TINY = 1e-280  # below this the rest loses digits to subnormals: where it is scaled up again, it is summed magnified
-LIFT = 600.0  # by exp(600)
+__all__ = [
+    "LOWER",
+    "difference",
+    "exponential",
+    "exponentials",
+    "fill_row",
+    "gradient_row",
+    "load_row",
+    "magnified_rest",
+    "row_loss",
+    "target",
+]
+
+LIFT = 600.0  # a rest below TINY is summed times exp(600) where it is scaled up again
 LOWER = math.exp(-LIFT)
 
 Array = Any  # inside Numba, whose types are its own
-
-
-@register_jitable
-def two_sum(a: float, b: float) -> tuple[float, float]:
-    """Return a + b rounded, and what the rounding lost (Knuth)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-@register_jitable
-def remainder(d: float, q: float, tau: float) -> float:
-    """Return d − q·τ to full precision (Dekker's product)."""
-    product = q * tau
-    big = q * 134217729.0
-    qh = big - (big - q)
-    ql = q - qh
-    big = tau * 134217729.0
-    th = big - (big - tau)
-    tl = tau - th
-    return (d - product) - (((qh * th - product) + qh * tl + ql * th) + ql * tl)
 
 
 @register_jitable
@@ -57,8 +44,9 @@ def difference(u: float, m: float, tau: float) -> tuple[float, float]:
     if tau == 1.0:
         return d, lost
     hi = d / tau
-    if abs(hi) < 1e3 and tau < 1e290:
-        return hi, (remainder(d, hi, tau) + lost) / tau
+    if abs(hi) < 1e3:  # the parts of a product must be normal numbers
+        unit = 2.0**600 if tau < 1e-200 else 2.0**-600 if tau > 1e200 else 1.0
+        return hi, (remainder(d * unit, hi, tau * unit) + lost * unit) / (tau * unit)
     return hi, (lost / tau if math.isfinite(hi) else 0.0)
 
 
@@ -69,12 +57,12 @@ def effective(x: float, softcap: float) -> float:
 
 
 @register_jitable
-def slope(x: float, softcap: float) -> float:
-    """Return the soft cap's derivative: 1/cosh², which does not cancel where tanh² rounds to 1."""
+def sloped(value: float, x: float, softcap: float) -> float:
+    """Return a value times the soft cap's derivative: 1/cosh², which does not cancel where tanh² rounds to 1."""
     if softcap <= 0:
-        return 1.0
+        return value
     c = math.cosh(x / softcap)
-    return 1.0 / c / c
+    return value / c / c
 
 
 @register_jitable
@@ -134,14 +122,16 @@ def exponentials(u: Array, m: float, a: int, tau: float) -> float:
 
 @register_jitable
 def magnified_rest(x: Array, i: int, where: Array, softcap: float, tau: float, u: Array) -> float:
-    """Return the rest times exp(600), for a row whose rest is tiny."""
+    """Return the rest times exp(600), for a row whose rest is tiny; u holds the effective logits afterwards."""
     m, a, _ = load_row(x, i, where, softcap, u)
     rest = 0.0
+    lost = 0.0
     for j in range(u.shape[0]):
         if j != a:
             hi, lo = difference(u[j], m, tau)
-            rest += exponential(hi + LIFT, lo)
-    return rest
+            rest, error = two_sum(rest, exponential(hi + LIFT, lo))
+            lost += error
+    return rest + lost
 
 
 @register_jitable
@@ -168,12 +158,16 @@ def row_loss(
     smoothing: float,
     share: float,
     tau: float,
-) -> tuple[float, float]:
-    """Return Σ t_j·(m − u_j)/τ over t_j ≠ 0, and the mass T = Σ t_j. All terms are of one sign."""
+) -> tuple[float, float, bool]:
+    """Return Σ t_j·(m − u_j)/τ over t_j ≠ 0, the mass T = Σ t_j, and whether there is a t_j ≠ 0.
+
+    Terms of a distribution are of one sign; those of a signed measure may have a mass of 0 and count nevertheless.
+    """
     apart = 0.0
     lost = 0.0
     mass = 0.0
     mass_lost = 0.0
+    counts = False
     start, stop = 0, u.shape[0]
     if q.shape[0] == 0 and smoothing == 0:
         start, stop = y[i], y[i] + 1  # one hard target: one term
@@ -182,6 +176,7 @@ def row_loss(
         t = target(i, j, y, q, w, smoothing, 0.0 if masked else share)
         if t == 0:
             continue
+        counts = True
         mass, error = two_sum(mass, t)
         mass_lost += error
         if masked:
@@ -190,9 +185,9 @@ def row_loss(
         hi, lo = difference(u[j], m, tau)
         apart, error = two_sum(apart, -hi * t)
         lost += error - lo * t
-    if math.isfinite(apart):
+    if math.isfinite(apart) and math.isfinite(lost):
         apart += lost
-    return apart, mass + mass_lost
+    return apart, mass + mass_lost, counts
 
 
 @register_jitable
@@ -227,7 +222,7 @@ def gradient_row(
             continue
         e = u[j]
         t = target(i, j, y, q, w, smoothing, share)
-        scale = factor * slope(float(x[i, j]), softcap)
+        scale = sloped(factor, float(x[i, j]), softcap)
         if t != 0:
             complement = ((1.0 - e) + r) / norm
             rounded = (mass - t) * (e / norm) + mass * extra * (e / norm)
@@ -250,175 +245,3 @@ def fill_row(grad: Array, i: int, where: Array, value: float) -> None:
     for j in range(grad.shape[1]):
         masked = where.shape[0] > 0 and not where[i, j]
         grad[i, j] = 0.0 if masked else value
-
-
-def normalise_rows(x: Array, where: Array, taus: Array, tau: float, log: bool, out: Array, u: Array) -> None:
-    """Write softmax or log_softmax of each row."""
-    for i in range(x.shape[0]):
-        if taus.shape[0] > 0:
-            tau = taus[i]
-        m, a, _ = load_row(x, i, where, 0.0, u)
-        if log:
-            rest = 0.0
-            lost = 0.0
-            for j in range(u.shape[0]):
-                if j != a:
-                    hi, lo = difference(u[j], m, tau)
-                    rest, error = two_sum(rest, exponential(hi, lo))
-                    lost += error
-            log_r = math.log1p(rest + lost)
-        else:
-            norm = 1.0 + exponentials(u, m, a, tau)
-        for j in range(u.shape[0]):
-            masked = where.shape[0] > 0 and not where[i, j]
-            if log:
-                hi, lo = difference(u[j], m, tau)
-                value = math.nan if m == -math.inf else (lo - log_r) + hi
-                out[i, j] = -math.inf if masked else value
-            else:
-                out[i, j] = 0.0 if masked else u[j] / norm
-
-
-def logsumexp_rows(x: Array, where: Array, taus: Array, tau: float, lse: Array, u: Array) -> None:
-    """Write m/τ + log1p(r) of each row; −∞ for a row without entries."""
-    for i in range(x.shape[0]):
-        if taus.shape[0] > 0:
-            tau = taus[i]
-        m, a, _ = load_row(x, i, where, 0.0, u)
-        lse[i] = m / tau + math.log1p(exponentials(u, m, a, tau))
-
-
-def loss_rows(  # noqa: C901, PLR0912 - one row's story in its order
-    x: Array,
-    where: Array,
-    y: Array,
-    q: Array,
-    w: Array,
-    s: Array,
-    taus: Array,
-    tau: float,
-    smoothing: float,
-    zeta: float,
-    softcap: float,
-    divisor: float,
-    loss: Array,
-    ms: Array,
-    rs: Array,
-    grad: Array,
-    u: Array,
-) -> None:
-    """Write each row's loss (row weight applied), m and r and, where ``grad`` has rows, the gradient (also / divisor).
-
-    ``grad`` may be ``x``: a row is read whole before it is written.
-    """
-    C = x.shape[1]
-    for i in range(x.shape[0]):
-        weight = s[i] if s.shape[0] > 0 else 1.0
-        if taus.shape[0] > 0:
-            tau = taus[i]
-        loss[i] = 0.0
-        ms[i] = -math.inf
-        rs[i] = -1.0
-        if weight == 0:
-            if grad.shape[0] > 0:
-                fill_row(grad, i, where, 0.0)
-            continue
-        if q.shape[0] == 0 and (y[i] < 0 or y[i] >= C):
-            loss[i] = math.nan
-            if grad.shape[0] > 0:
-                fill_row(grad, i, where, math.nan)
-            continue
-        m, a, allowed = load_row(x, i, where, softcap, u)
-        share = smoothing / max(allowed, 1)
-        apart, mass = row_loss(i, u, m, where, y, q, w, smoothing, share, tau)
-        r = exponentials(u, m, a, tau)
-        ms[i] = m
-        rs[i] = r
-        if allowed == 0 or mass == 0:
-            if grad.shape[0] > 0:
-                fill_row(grad, i, where, 0.0)
-            continue
-        log_r = math.log1p(r)
-        lse = m / tau + log_r
-        value = apart + mass * log_r
-        if m == -math.inf or m != m:  # noqa: PLR0124 - NaN
-            value = math.nan
-        if zeta > 0:
-            value = math.nan if m == math.inf else value + mass * zeta * lse * lse
-        loss[i] = weight * value
-        lifted = 0.0
-        if 0 <= r < TINY and (weight * mass > 1 or grad.shape[0] > 0):
-            lifted = magnified_rest(x, i, where, softcap, tau, u)
-            if apart == 0 and zeta == 0 and weight * mass > 1:
-                loss[i] = (weight * mass * lifted) * LOWER
-            exponentials(u, m, a, tau)
-        if grad.shape[0] > 0:
-            extra = 2.0 * zeta * lse if zeta > 0 else 0.0
-            factor = weight / divisor / tau if divisor > 0 else 0.0
-            gradient_row(
-                i, x, u, m, r, mass, extra, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
-            )  # fmt: skip
-
-
-def gradient_rows(
-    x: Array,
-    where: Array,
-    y: Array,
-    q: Array,
-    w: Array,
-    s: Array,
-    taus: Array,
-    tau: float,
-    smoothing: float,
-    zeta: float,
-    softcap: float,
-    divisor: float,
-    ms: Array,
-    rs: Array,
-    grad: Array,
-    u: Array,
-) -> None:
-    """Write the gradient of each row from its (m, r): the backward of ``loss_rows``. It needs no index a."""
-    C = x.shape[1]
-    for i in range(x.shape[0]):
-        weight = s[i] if s.shape[0] > 0 else 1.0
-        if taus.shape[0] > 0:
-            tau = taus[i]
-        m, r = ms[i], rs[i]
-        if weight == 0:
-            fill_row(grad, i, where, 0.0)
-            continue
-        if q.shape[0] == 0 and (y[i] < 0 or y[i] >= C):
-            fill_row(grad, i, where, math.nan)
-            continue
-        _, _, allowed = load_row(x, i, where, softcap, u)
-        share = smoothing / max(allowed, 1)
-        _, mass = row_loss(i, u, m, where, y, q, w, smoothing, share, tau)
-        if allowed == 0 or mass == 0:
-            fill_row(grad, i, where, 0.0)
-            continue
-        lifted = magnified_rest(x, i, where, softcap, tau, u) if 0 <= r < TINY else 0.0
-        exponentials(u, m, -1, tau)
-        extra = 2.0 * zeta * (m / tau + math.log1p(r)) if zeta > 0 else 0.0
-        factor = weight / divisor / tau if divisor > 0 else 0.0
-        gradient_row(
-            i, x, u, m, r, mass, extra, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
-        )  # fmt: skip
-
-
-def pick_rows(x: Array, y: Array, q: Array, w: Array, s: Array, loss: Array) -> None:
-    """Write −s·Σ t_j·x_j over t_j ≠ 0, for logits that already are log-probabilities."""
-    for i in range(x.shape[0]):
-        weight = s[i] if s.shape[0] > 0 else 1.0
-        loss[i] = 0.0
-        if weight == 0:
-            continue
-        value = 0.0
-        lost = 0.0
-        start, stop = (0, x.shape[1]) if q.shape[0] > 0 else (y[i], y[i] + 1)
-        for j in range(start, stop):
-            t = target(i, j, y, q, w, 0.0, 0.0)
-            if t != 0:
-                value, error = two_sum(value, -t * float(x[i, j]))
-                lost += error
-        loss[i] = weight * (value + lost if math.isfinite(value) else value)

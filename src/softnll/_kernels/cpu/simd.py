@@ -1,12 +1,12 @@
 """The vector layer: values of 64 bytes, sixteen float32 or eight float64, as Numba types with arithmetic.
 
 Numba compiles scalar loops and leaves it to LLVM to find vectors in them, which it does not do for what a softmax needs
-(``max``, ``exp``, several sums at once). Here the vectors are written down: each function below is an ``@intrinsic``, a
+(``max``, ``exp``, several sums at once). Here the vectors are explicit: each function below is an ``@intrinsic``, a
 few lines that say which LLVM instruction it stands for. The instructions are LLVM's portable ones, none belongs to one
 processor: on a CPU with AVX-512 a vector is one register, with AVX2 two, with SSE2 four, and LLVM cuts it.
 
 Memory is addressed by plain integers (bytes), as in ``load(address, element)``. ``element`` is a dtype that says what
-lies there; half types, for which Numba has no arithmetic, are named by the integer type of their bits:
+lies there; half types, for which Numba has no arithmetic, are given as the integer type of their bits:
 
 ========== ================= ==============
 element    what it is        vector in hand
@@ -17,7 +17,7 @@ uint16     bfloat16's bits   16 × float32
 int16      float16's bits    16 × float32
 ========== ================= ==============
 
-Kernels never check an address: whoever calls them has (``softnll.problem.prepare``).
+Kernels never check an address: ``softnll._core.problem.prepare`` has checked the arrays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from softnll.kernels.compile import converts_half
+from softnll._kernels.cpu.jit import converts_half
 
 __all__ = [
     "DOUBLES",
@@ -415,7 +415,7 @@ def store_scalar(typing, address, value, element):
 
 @intrinsic
 def copy(typing, target, source, size):
-    """Copy so many bytes."""
+    """Copy ``size`` bytes from ``source`` to ``target``."""
 
     def generate(context, b, signature, values):
         one = ir.Constant(_I64, 1)
@@ -427,7 +427,7 @@ def copy(typing, target, source, size):
 
 @intrinsic
 def hold(typing, array):
-    """Hold an array until here. Of its address nobody can tell that it is in use: without this, its memory is freed."""
+    """Keep ``array`` alive until here; its raw address does not."""
 
     def generate(context, b, signature, values):
         return context.get_dummy_value()
@@ -437,7 +437,7 @@ def hold(typing, array):
 
 @intrinsic
 def fill_zero(typing, target, size):
-    """Set so many bytes to 0."""
+    """Set ``size`` bytes at ``target`` to 0."""
 
     def generate(context, b, signature, values):
         cgutils.memset(b, _pointer(b, values[0], _I8), values[1], 0)
@@ -448,7 +448,7 @@ def fill_zero(typing, target, size):
 
 @intrinsic
 def prefetch(typing, address):
-    """Ask for the cache line at an address, which need not exist."""
+    """Prefetch the cache line at an address; an address outside the array is harmless."""
 
     def generate(context, b, signature, values):
         flags = [ir.Constant(_I32, each) for each in (0, 3, 1)]  # to read, into every cache, data
@@ -460,7 +460,7 @@ def prefetch(typing, address):
 
 @intrinsic
 def fence(typing):
-    """Let everything streamed be seen by other threads from here on."""
+    """Make all streamed (non-temporal) writes before this visible to other threads."""
 
     def generate(context, b, signature, values):
         b.fence("seq_cst")
@@ -582,7 +582,7 @@ _define_operator(operator.truediv, lambda b, x, y: b.fdiv(x, y))
 
 @intrinsic
 def zero(typing, element):
-    """Return 0 in the type in which an element is computed with."""
+    """Return 0 in an element's compute type, float32 or float64."""
     scalar = _OF_ELEMENT[_element(element)].scalar
 
     def generate(context, b, signature, values):
@@ -603,7 +603,7 @@ def size_of(typing, element):
 
 @intrinsic
 def rounded(typing, value, element):
-    """Return a float64 in the type in which an element is computed with."""
+    """Return a float64 rounded to an element's compute type."""
     scalar = _OF_ELEMENT[_element(element)].scalar
 
     def generate(context, b, signature, values):
@@ -739,7 +739,7 @@ def store_doubles(typing, address, v):
 
 @intrinsic
 def load_doubles(typing, address, element):
-    """Return as many float64 as an element's vector has lanes, in the type in which it is computed with."""
+    """Load one float64 a lane and return them as a vector of the element's compute type."""
     vec = _OF_ELEMENT[_element(element)]
 
     def generate(context, b, signature, values):

@@ -1,7 +1,7 @@
-"""The soft cap of rows of logits, u = c·tanh(x/c), and what its slope 1/cosh²(x/c) makes of a gradient by u.
+"""The soft cap of rows of logits, u = c·tanh(x/c), and gradients by x from those by u, with its slope 1/cosh²(x/c).
 
 Both come from E = exp(−2|x/c|), of which nothing overflows: tanh = (1 − E)/(1 + E), and 1/cosh² = 4E/(1 + E)², which
-does not cancel where tanh rounds to 1. Of small x/c the first would: there tanh is its series (Abramowitz and Stegun,
+does not cancel where tanh rounds to 1. For small x/c the first would: there tanh is its series (Abramowitz and Stegun,
 4.5.64) up to the 15th power; what is left out is below 2⁻⁵³ for |x/c| < ⅛. All in float64, whatever the logits' type
 (docs/numerics.md, section 3).
 """
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from softnll.kernels.elementary import exponential
-from softnll.kernels.rows import address_of, aligned, lanes_of
-from softnll.kernels.simd import (
+from softnll._kernels.cpu.elementary import exponential
+from softnll._kernels.cpu.row_memory import address_of, aligned, lanes_of
+from softnll._kernels.cpu.simd import (
     align_stack,
     copy,
     equal,
@@ -43,7 +43,10 @@ Value = Any
 
 _MAGIC = 6755399441055744.0 + 1023.0 + 200.0  # exp times 2²⁰⁰, so that no factor of the slope is a subnormal number
 _DOWN = 2.0**-200
-_FAR = 374.0  # from here on the slope is 0
+_FAR = 300.0  # |x/c| from which on the power of two is larger, so that no factor of the slope is a subnormal number
+_FURTHER = 900.0  # the exponent that it has more there
+_HALFWAY = 2.0**-549  # the root of 4·2⁻¹¹⁰⁰
+_LAST = 735.0  # from here on the slope times the largest number is 0
 _T1, _T2, _T3, _T4 = -1 / 3, 2 / 15, -17 / 315, 62 / 2835
 _T5, _T6, _T7 = -1382 / 155925, 21844 / 6081075, -929569 / 638512875
 
@@ -51,8 +54,8 @@ _T5, _T6, _T7 = -1382 / 155925, 21844 / 6081075, -929569 / 638512875
 @register_jitable
 def decay(x: Value, inverse: Value) -> Value:
     """Return exp(−2|x·inverse|)·2²⁰⁰ of 8 float64; NaN stays NaN."""
-    far = minimum(splat(_FAR), maximum(splat(0.0) - x, x) * inverse)
-    return exponential(far * splat(-2.0), None, splat(_MAGIC))
+    z = minimum(splat(374.0), maximum(splat(0.0) - x, x) * inverse)
+    return exponential(z * splat(-2.0), None, splat(_MAGIC))
 
 
 @register_jitable
@@ -75,10 +78,15 @@ def capped(x: Value, cap: Value, inverse: Value) -> Value:
 @register_jitable
 def sloped(g: Value, x: Value, inverse: Value) -> Value:
     """Return g/cosh²(x·inverse) of 8 float64; a gradient of 0 stays 0, whatever the logit; NaN is the usual one."""
-    large = decay(x, inverse)
-    norm = splat(1.0) / (splat(1.0) + large * splat(_DOWN))
-    slope = (large * norm * norm) * splat(4.0 * _DOWN)
-    value = select(equal(g, splat(0.0)), g, g * slope)
+    z = minimum(splat(_LAST), maximum(splat(0.0) - x, x) * inverse)
+    near = less(z, splat(_FAR))
+    large = exponential(z * splat(-2.0), None, select(near, splat(_MAGIC), splat(_MAGIC + _FURTHER)))
+    e = select(near, large * splat(_DOWN), splat(0.0))
+    norm = splat(1.0) / (splat(1.0) + e)
+    # Near, the slope is not below 2⁻⁸⁶⁶. Far, a product with it is rounded once, at the end.
+    slope = select(near, (e * norm * norm) * splat(4.0), large)
+    half = select(near, splat(1.0), splat(_HALFWAY))
+    value = select(equal(g, splat(0.0)), g, ((g * half) * slope) * half)
     return select(equal(value, value), value, splat(np.nan))
 
 

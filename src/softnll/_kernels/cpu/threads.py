@@ -1,4 +1,4 @@
-"""Rows to threads: kernels release the GIL, so ordinary threads run them; results do not depend on how many.
+"""Run a function on ranges of rows in several threads. Kernels release the GIL; results do not depend on the threads.
 
 Numba's own parallel loops are not used: one of its layers aborts the process under concurrent Python threads, another
 hangs forked children, and the third is not there after ``pip install`` (docs/decisions/0009).
@@ -10,28 +10,40 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING
 
-__all__ = ["for_rows", "thread_count"]
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
-_ENTRIES = 1 << 18  # of logits below which one thread does it all: waking another takes 50 µs, as long as these
-_CHUNK = 1 << 16  # rows at a time at most, so that what a chunk notes for itself stays small
+__all__ = ["for_rows", "thread_count", "threads_of"]
+
+_ENTRIES = 1 << 18  # of logits below which one thread computes all: waking another takes 50 µs, as long as these
+_CHUNK = 1 << 16  # rows of a range at most, so that its array of rows left to the scalar kernels stays small
+_MOST = 64  # threads that may be asked for on a machine with fewer CPUs
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _size = 0
 
 
 def thread_count() -> int:
-    """Return how many threads to use: NUMBA_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs this process may use."""
+    """Return how many threads to use: NUMBA_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs this process may use.
+
+    A variable that is no whole number of at least 1 counts as not set. More than 64 threads, and more than the machine
+    has CPUs, are not used.
+    """
     for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
-        value = os.environ.get(name, "")
-        if value.isdecimal() and int(value) > 0:
-            return int(value)
+        value = os.environ.get(name, "").strip()
+        if value.isdecimal() and len(value) < 10 and int(value) > 0:
+            return min(int(value), max(os.cpu_count() or 1, _MOST))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _workers(n: int) -> ThreadPoolExecutor:
     """Return the pool, with room for so many."""
+    # At interpreter exit this import, the first of the module, raises a RuntimeError.
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
     global _pool, _size
     with _lock:
         if _pool is None or _size < n:  # one that was smaller ends when its last caller has
@@ -49,9 +61,43 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _submit(threads: int, run: Callable[[], None]) -> list[Future[None]]:
+    """Let so many threads call ``run``: fewer, or none, once the interpreter ends or the system has no more threads.
+
+    A pool that cannot start a thread keeps the call in its queue. Its future then belongs to the caller all the same.
+    """
+    futures: list[Future[None]] = []
+    for _ in range(threads):
+        futures.append(Future())
+        try:
+            _workers(threads).submit(_complete, futures[-1], run)
+        except RuntimeError:
+            break
+    return futures
+
+
+def _complete(future: Future[None], run: Callable[[], None]) -> None:
+    """Call ``run`` unless the future has been cancelled; its error becomes the future's."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        run()
+    except BaseException as error:  # noqa: BLE001 - the caller raises it
+        future.set_exception(error)
+    else:
+        future.set_result(None)
+
+
 def _in_one_go(n_rows: int, n_columns: int) -> bool:
-    """Whether so few rows are done at once, in the caller's thread."""
+    """Whether there are so few rows that the caller's thread computes them in one call."""
     return n_rows <= _CHUNK and n_rows * n_columns < _ENTRIES
+
+
+def threads_of(n_rows: int, n_columns: int, threads: int | None = None) -> int:
+    """Return how many threads compute so many rows; ``threads`` None for as many as ``thread_count`` says at most."""
+    if _in_one_go(n_rows, n_columns):
+        return 1
+    return min(thread_count() if threads is None else threads, -(-n_rows // 16))
 
 
 def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], threads: int | None = None) -> None:
@@ -63,12 +109,12 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
         if n_rows:
             work(0, n_rows)
         return
-    threads = min(thread_count() if threads is None else threads, -(-n_rows // 16))
+    threads = threads_of(n_rows, n_columns, threads)
     step = min(_CHUNK, -(-n_rows // (4 * threads if threads > 1 else 1)))
     step = -(-step // 16) * 16
     starts = itertools.count(0, step)  # next() of it is one step under the GIL: each range is taken once
 
-    held = [work]  # emptied at the end: the pool lets go of a call, and of its arrays, when a thread next looks for one
+    held = [work]  # emptied at the end: the pool keeps a call, and so its arrays, until a thread takes the next one
 
     def run() -> None:
         while (first := next(starts)) < n_rows:
@@ -77,7 +123,7 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
     if threads == 1:
         run()
         return
-    helpers = [_workers(threads - 1).submit(run) for _ in range(threads - 1)]
+    helpers = _submit(threads - 1, run)
     try:
         run()
     finally:

@@ -1,4 +1,4 @@
-"""Sums of many float64, compensated: the error does not grow with their number."""
+"""The sum of many float64, compensated: its error does not grow with their number."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from softnll.kernels.elementary import two_sum
-from softnll.kernels.simd import load, splat, store
+from softnll._kernels.cpu.exact import two_sum
+from softnll._kernels.cpu.simd import load, splat, store
 
 __all__ = ["total"]
 
@@ -22,7 +22,7 @@ def added(high: float, low: float, value: float) -> tuple[float, float]:
 
 
 def total(values: Any) -> float:
-    """Return the sum: sixteen running sums, each with what its additions lost, then those one after the other."""
+    """Return the sum, from sixteen running sums, each with what its additions lost."""
     f8 = np.float64
     n = values.shape[0]
     lanes = np.empty(32, f8)
@@ -40,14 +40,14 @@ def total(values: Any) -> float:
         store(o + 64, h1, f8)
         store(o + 128, l0, f8)
         store(o + 192, l1, f8)
-    plain = 0.0
+    uncompensated = 0.0
     high, low = 0.0, 0.0
     if k > 0:
         for j in range(16):
-            plain += lanes[j]
+            uncompensated += lanes[j]
             high, low = added(high, low, lanes[j])
             low += lanes[16 + j]
     for j in range(k, n):
-        plain += values[j]
+        uncompensated += values[j]
         high, low = added(high, low, values[j])
-    return high + low if math.isfinite(high) else plain
+    return high + low if math.isfinite(high) else uncompensated

@@ -1,11 +1,12 @@
-"""exp, log1p and tanh of Triton tensors, and the common reference that makes exp(x − m) exact where x − m is not.
+"""exp, log1p and tanh of Triton tensors, and the common reference with which exp(x − m) is exact where x − m is not.
 
-The mathematics, the coefficients and the names are those of ``kernels/elementary.py``, which says why: exp is taken of
-x itself and scaled by a power of two near exp(−m), 2⁶⁴ (float64: 2²⁰⁰) above it, so that nothing that counts is a
-subnormal number. ``tl.exp`` errs by up to 63 units in the last place, and libdevice does not run in the interpreter.
+The mathematics, the coefficients and the names are those of ``_kernels/cpu/elementary.py``, which explains them: exp is
+computed of x itself and scaled by a power of two near exp(−m), 2⁶⁴ (float64: 2²⁰⁰) above it, so that no significant
+term is a subnormal number. The error of ``tl.exp`` is up to 63 units in the last place, and libdevice does not run in
+the interpreter.
 
-Every function computes in the type of its first argument, float32 or float64. Products and sums are fused where it
-says so and nowhere else: launches pass ``enable_fp_fusion=False``.
+Every function computes in the type of its first argument, float32 or float64. Only ``tl.fma`` fuses products and sums:
+launches pass ``enable_fp_fusion=False``.
 """
 
 from __future__ import annotations
@@ -64,25 +65,25 @@ _T5, _T6, _T7 = tl.constexpr(-1382 / 155925), tl.constexpr(21844 / 6081075), tl.
 
 @triton.jit
 def number(bits):
-    """Return the float64 that an integer argument holds the bits of: Triton passes a float as float32."""
+    """Return the float64 with the bits of an integer argument; Triton would pass a float argument as float32."""
     return bits.to(tl.int64).to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def mul_add(a, b: tl.constexpr, c: tl.constexpr):
-    """Return a·b + c for constants, rounded once."""
+    """Return a·b + c, rounded once, for constants b and c."""
     return tl.fma(a, tl.full(a.shape, b, a.dtype), tl.full(a.shape, c, a.dtype))
 
 
 @triton.jit
 def horner(q, t, c: tl.constexpr):
-    """Return q·t + c for a constant, rounded once."""
+    """Return q·t + c, rounded once, for a constant c."""
     return tl.fma(q, t, tl.full(q.shape, c, q.dtype))
 
 
 @triton.jit
 def power_of_two(t):
-    """Return 2ⁿ of what has n + bias in its lowest bits."""
+    """Return 2ⁿ from a number whose lowest bits are n + bias, the exponent's bias."""
     if t.dtype == tl.float64:
         return (t.to(tl.int64, bitcast=True) << 52).to(tl.float64, bitcast=True)
     else:
@@ -91,7 +92,7 @@ def power_of_two(t):
 
 @triton.jit
 def exponential(v, lo, magic):
-    """Return exp(v + lo) times the scale in magic; ``lo`` is None for 0. NaN stays NaN."""
+    """Return exp(v + lo) times the power of two that ``magic`` contains; ``lo`` None means 0. NaN stays NaN."""
     t = tl.fma(v, tl.full(v.shape, _LOG2E, v.dtype), magic)
     n = t - magic
     if v.dtype == tl.float64:
@@ -122,12 +123,12 @@ def exponential(v, lo, magic):
 
 @triton.jit
 def power(u, c, magic, cut, beta, beta_low):
-    """Return exp(u/τ) relative to a reference: 0 below its cut.
+    """Return exp((u − c)/τ) times the power of two in ``magic``; 0 where (u − c)/τ is below ``cut``.
 
-    ``beta + beta_low`` is 1/τ, or both are None for τ = 1. The product's rounding is carried along, as it is an error
-    of the exponent.
+    ``reference`` returns (c, magic, cut). ``beta + beta_low`` is 1/τ, or both are None for τ = 1. The rounding error of
+    the product is added to the exponent.
     """
-    d = tl.where(u == c, 0.0, u - c)  # of ∞ and ∞ as well
+    d = tl.where(u == c, 0.0, u - c)  # also for u = c = ∞
     if beta is None:
         return exponential(tl.where(d < cut, cut, d), None, magic)
     else:
@@ -139,7 +140,7 @@ def power(u, c, magic, cut, beta, beta_low):
 
 @triton.jit
 def reference(m, beta):
-    """Return (c, magic, cut) of rows whose largest entry is m. ``beta`` is 1/τ or None."""
+    """Return the reference (c, magic, cut) of rows whose largest entry is m; ``beta`` is 1/τ, or None for 1."""
     scaled = m if beta is None else m * beta
     if m.dtype == tl.float64:
         near = tl.abs(scaled) < _LIMIT_8
@@ -155,7 +156,7 @@ def reference(m, beta):
 
 @triton.jit
 def two_sum(a, b):
-    """Return a + b rounded, and what the rounding lost (Knuth)."""
+    """Return a + b rounded, and the rounding error (Knuth)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
@@ -189,12 +190,12 @@ def log1p(x):
 
 @triton.jit
 def capped(x, cap):
-    """Return cap·tanh(x/cap) and its slope 1/cosh², from E = exp(−2|x/cap|), of which nothing overflows.
+    """Return cap·tanh(x/cap) and its derivative 1/cosh², both from E = exp(−2|x/cap|), which does not overflow.
 
-    1 − E cancels for small x/cap: there tanh is its series.
+    1 − E has few digits for small x/cap, where a power series of tanh is used.
     """
     z = tl.abs(x) / cap
-    far: tl.constexpr = 374.0 if z.dtype == tl.float64 else 53.0  # there the slope is 0
+    far: tl.constexpr = 374.0 if z.dtype == tl.float64 else 53.0  # from here on the derivative is 0
     scaled: tl.constexpr = _ROUND_8 + _BASE_8 if z.dtype == tl.float64 else _ROUND_4 + _BASE_4
     down: tl.constexpr = 2.0**-200 if z.dtype == tl.float64 else 2.0**-64
     large = exponential(-2.0 * tl.where(z > far, far, z), None, tl.full(z.shape, scaled, z.dtype))

@@ -1,8 +1,8 @@
-"""The kernels of CUDA devices, in Triton: the interface of ``kernels/cpu.py``, on Problems of torch tensors.
+"""The kernels of CUDA devices, in Triton: the functions of ``_kernels/cpu/interface.py`` on Problems of torch tensors.
 
-Nothing waits for the device: a Problem's ``divisor`` is a tensor of one float64 there (or a number), as is whatever
-the gradient is multiplied by. What is launched, and with which tile, depends on shapes and types alone, so that all of
-it can be captured in a graph and runs the same way each time.
+Nothing synchronises with the device: a Problem's ``divisor`` and an upstream gradient are float64 tensors on the
+device (the divisor may be a number). Launches and tiles depend on shapes and types alone, so that all of it can be
+captured in a CUDA graph and runs in the same order each time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from softnll.kernels import cuda_rows
-from softnll.problem import Problem
+from softnll._core.problem import Problem
+from softnll._kernels.cuda import rows as cuda_rows
 
 __all__ = [
     "backward",
@@ -36,28 +36,28 @@ __all__ = [
 Launch = dict[str, Any]
 Launching = TypeVar("Launching", bound=Callable[..., Any])
 
-ON_CHIP = {2: 16_384, 4: 16_384, 8: 8192}  # classes of a row, by bytes an entry, that one block takes
-BLOCK = {2: 4096, 4: 4096, 8: 2048}  # classes at a time of longer rows
-SHORT = {2: 512, 4: 512, 8: 256}  # entries of a tile of several short rows: with more, registers spill
-A_WARP = 512  # entries that a warp takes
-PROGRAMS = 264  # below that, rows are cut into parts: two for each multiprocessor of a large device
-PARTS = 32  # at most
-WARPS = 16 if torch.version.hip else 32  # at most: 1024 threads
+ON_CHIP = {2: 16_384, 4: 16_384, 8: 8192}  # by bytes an entry: the most classes of a row that fit in one block
+BLOCK = {2: 4096, 4: 4096, 8: 2048}  # classes of a block of longer rows
+SHORT = {2: 512, 4: 512, 8: 256}  # entries of a tile of several short rows; with more, registers spill
+WARP_ENTRIES = 512  # entries for each warp
+PROGRAMS = 264  # two for each multiprocessor of a large device; with fewer rows, rows are divided into parts
+PARTS = 32  # the most parts of a row
+WARPS = 16 if torch.version.hip else 32  # the most warps of a program: 1024 threads
 
 
 class Tile(NamedTuple):
-    """How rows are given to programs.
+    """How rows and classes are divided among programs.
 
     Attributes
     ----------
     rows
-        Rows a program.
+        Rows of a program.
     block
-        Classes at a time, a power of two.
+        Classes of a block, a power of two.
     warps
-        Warps a program.
+        Warps of a program.
     parts
-        Programs a row.
+        Programs for each row.
     """
 
     rows: int
@@ -66,35 +66,35 @@ class Tile(NamedTuple):
     parts: int
 
     def span(self, classes: int) -> int:
-        """Return the classes of a part: whole blocks."""
+        """Return the number of classes in a part, a multiple of the block."""
         blocks = -(-classes // self.block)
         return -(-blocks // self.parts) * self.block
 
     def grid(self, n_rows: int) -> tuple[int, int]:
-        """Return the grid of programs, of rows and parts."""
+        """Return the grid of programs: (tiles of rows, parts of a row)."""
         return -(-n_rows // self.rows), self.parts
 
 
 @lru_cache(maxsize=256)
 def tile_of(n_rows: int, classes: int, itemsize: int, doubled: bool = False) -> Tile:
-    """Return the tile of a shape and type; ``doubled``: each entry takes the registers of two."""
+    """Return the tile for a shape and type; ``doubled``: each entry needs the registers of two."""
     block = max(16, triton.next_power_of_2(classes))
     if block <= ON_CHIP[itemsize] >> doubled:
         rows = max(1, SHORT[itemsize] // block)
-        return Tile(rows, block, min(WARPS, max(4, rows * block // A_WARP)), 1)
+        return Tile(rows, block, min(WARPS, max(4, rows * block // WARP_ENTRIES)), 1)
     block = BLOCK[itemsize]
     blocks = -(-classes // block)
     parts = 1
     if n_rows < PROGRAMS:
         parts = min(PARTS, blocks, -(-PROGRAMS // max(1, n_rows)))
-        parts = -(-blocks // -(-blocks // parts))  # none of them empty
+        parts = -(-blocks // -(-blocks // parts))  # no part is empty
     return Tile(1, block, 8, parts)
 
 
-def _computed(problem: Problem) -> Any:
-    """Return the type that is computed in.
+def _compute_type(problem: Problem) -> Any:
+    """Return the type of the computation.
 
-    float64 also for a soft cap of more digits than bfloat16 has, and for options near the ends of float32's range.
+    It is float64 also for a soft cap of logits with more digits than bfloat16, and for options near float32's limits.
     """
     dtype, objective = problem.x.dtype, problem.objective
     if dtype == torch.float64 or (objective.softcap is not None and dtype != torch.bfloat16):
@@ -110,20 +110,20 @@ def _bits(value: float) -> int:
 
 
 def _options(problem: Problem) -> Launch:
-    """Return what every kernel is told."""
+    """Return the arguments of every kernel."""
     dtype = problem.x.dtype
     tau = problem.objective.temperature
     return {
         "tau_ptr": problem.tau,
         "tau_bits": None if problem.tau is not None or tau == 1 else _bits(tau),
-        "COMPUTE": _computed(problem),
+        "COMPUTE": _compute_type(problem),
         "GROUP": 8 if dtype.itemsize == 2 else 4,
         "enable_fp_fusion": False,
     }
 
 
 def _targets(problem: Problem) -> Launch:
-    """Return what a loss is told besides."""
+    """Return the kernel arguments that describe the targets and the options of a loss."""
     objective, q = problem.objective, problem.q
     return {
         "y_ptr": problem.y,
@@ -140,34 +140,34 @@ def _targets(problem: Problem) -> Launch:
 
 
 def _rows(x: Tensor, prefix: str = "") -> Launch:
-    """Return how rows lie."""
+    """Return the strides of rows as kernel arguments."""
     return {f"{prefix}stride_row": x.stride(0), f"{prefix}stride_col": x.stride(1)}
 
 
 def _dense(problem: Problem) -> bool:
-    """Whether the targets are spread over the classes."""
+    """Return whether the target measure may be nonzero at every class: with soft targets or label smoothing."""
     return problem.q is not None or problem.objective.label_smoothing > 0
 
 
 def _tile(problem: Problem, *, log: bool = False) -> Tile:
-    """Return the tile of a problem; ``log``: what is written has more digits than its type."""
-    itemsize = 8 if _computed(problem) == tl.float64 else problem.x.dtype.itemsize
+    """Return the tile of a Problem; ``log``: the output is computed as a sum of two numbers."""
+    itemsize = 8 if _compute_type(problem) == tl.float64 else problem.x.dtype.itemsize
     tile = tile_of(*problem.x.shape, itemsize, log and itemsize == 4)
     return tile._replace(parts=1) if _dense(problem) else tile  # their mass is a sum over the whole row
 
 
 def _float64(x: Tensor, *shape: int) -> Tensor:
-    """Return memory for float64 where x lies."""
+    """Return an uninitialised float64 tensor on the device of x."""
     return torch.empty(shape, dtype=torch.float64, device=x.device)
 
 
 def _pair(x: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
-    """Return memory for m and r; each its own, as torch asks of what an operator returns."""
+    """Return uninitialised tensors for m and r, with separate memory, as torch requires of an operator's outputs."""
     return _float64(x, *shape), _float64(x, *shape)
 
 
 def _scale(problem: Problem, upstream: Tensor | None) -> Tensor | None:
-    """Return the upstream gradient over D, on the device: one, or one a row; None for 1."""
+    """Return the upstream gradient divided by D, on the device: one number, or one a row; None for 1."""
     scale = _mean(problem)
     if upstream is None:
         return scale
@@ -176,7 +176,7 @@ def _scale(problem: Problem, upstream: Tensor | None) -> Tensor | None:
 
 
 def _mean(problem: Problem) -> Tensor | None:
-    """Return 1/D, on the device; 0 where there is nothing to average, None for 1."""
+    """Return 1/D on the device, 0 for a mean of no rows; None for 1."""
     divisor: Any = problem.divisor
     if not isinstance(divisor, Tensor):
         if divisor == 1:
@@ -187,7 +187,7 @@ def _mean(problem: Problem) -> Tensor | None:
 
 
 def _rests(problem: Problem, tile: Tile, cap_bits: int | None) -> tuple[Tensor, Tensor]:
-    """Return (m, r) of the parts of rows."""
+    """Return (m, r) of each part of the rows."""
     x = problem.x
     N, C = x.shape
     m, r = _pair(x, N, tile.parts)
@@ -199,13 +199,13 @@ def _rests(problem: Problem, tile: Tile, cap_bits: int | None) -> tuple[Tensor, 
 
 
 def _merge(problem: Problem, parts: int, given: tuple[Tensor, Tensor], *, lse: bool) -> tuple[Tensor, Tensor]:
-    """Return (m, r) of rows, or logsumexp twice."""
+    """Return (m, r) of rows from those of their parts or, with ``lse``, (logsumexp, logsumexp)."""
     N = problem.x.shape[0]
     m, r = _pair(problem.x, N)
     options = _options(problem)
-    notes = (None, None, m) if lse else (m, r, None)
+    outputs = (None, None, m) if lse else (m, r, None)
     cuda_rows.merge_kernel[(-(-N // 128),)](
-        *given, *notes, options["tau_ptr"], N, options["tau_bits"], R=128, PARTS=parts, num_warps=4,
+        *given, *outputs, options["tau_ptr"], N, options["tau_bits"], R=128, PARTS=parts, num_warps=4,
         enable_fp_fusion=False,
     )  # fmt: skip
     return (m, m) if lse else (m, r)
@@ -228,8 +228,8 @@ def _normalise(problem: Problem, out: Tensor, *, log: bool) -> None:
     )  # fmt: skip
 
 
-def _there(function: Launching) -> Launching:
-    """Launch where the first argument (a Problem or a tensor) lies: Triton takes the current device."""
+def _on_device(function: Launching) -> Launching:
+    """Return a function that sets the current device, on which Triton launches, to that of its first argument."""
 
     @wraps(function)
     def call(given: Any, *args: Any, **options: Any) -> Any:
@@ -240,21 +240,21 @@ def _there(function: Launching) -> Launching:
     return cast("Launching", call)
 
 
-@_there
+@_on_device
 def softmax(problem: Problem, out: Tensor) -> None:
-    """Write p."""
+    """Write the probabilities to ``out``."""
     _normalise(problem, out, log=False)
 
 
-@_there
+@_on_device
 def log_softmax(problem: Problem, out: Tensor) -> None:
-    """Write log p."""
+    """Write the log-probabilities to ``out``."""
     _normalise(problem, out, log=True)
 
 
-@_there
+@_on_device
 def logsumexp(problem: Problem) -> Tensor:
-    """Return lse of each row, float64."""
+    """Return logsumexp of each row, in float64."""
     N, C = problem.x.shape
     if N == 0 or C == 0:
         return torch.full((N,), -torch.inf, dtype=torch.float64, device=problem.x.device)
@@ -263,9 +263,9 @@ def logsumexp(problem: Problem) -> Tensor:
 
 
 def _losses(
-    problem: Problem, out: Tensor | None, notes: tuple[Tensor, Tensor] | None, upstream: Tensor | None = None
+    problem: Problem, out: Tensor | None, m_and_r: tuple[Tensor, Tensor] | None, upstream: Tensor | None = None
 ) -> Tensor:
-    """Return each row's loss; write m and r and, with ``out``, the gradient."""
+    """Return each row's loss; write m and r to ``m_and_r`` and the gradient to ``out``, unless they are None."""
     x = problem.x
     N, C = x.shape
     loss = _float64(x, N)
@@ -273,11 +273,11 @@ def _losses(
         return loss
     tile, targets = _tile(problem), _targets(problem)
     parts: Any = (None, None)
-    wanted = notes
+    wanted = m_and_r
     if tile.parts > 1:
         parts = _rests(problem, tile, targets["cap_bits"])
         if out is not None:
-            wanted = notes or _pair(x, N)
+            wanted = m_and_r or _pair(x, N)
     together = out if tile.parts == 1 else None
     scale = None if out is None else _scale(problem, upstream)
     cuda_rows.loss_kernel[(-(-N // tile.rows),)](
@@ -289,48 +289,48 @@ def _losses(
         SCALE_PER_ROW=scale is not None and scale.dim() == 1, num_warps=tile.warps, **targets, **_options(problem),
     )  # fmt: skip
     if out is not None and tile.parts > 1:
-        assert wanted is not None  # noqa: S101 - made above
+        assert wanted is not None  # noqa: S101 - set above
         backward(problem, *wanted, out, upstream)
     return loss
 
 
-@_there
+@_on_device
 def forward(problem: Problem, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each row's loss (row weight applied, not yet divided by the mean's denominator), m and r.
+    """Return each row's loss (times its row weight, not divided by the mean's denominator), m and r.
 
-    With ``out``, the gradient is written there in the same pass.
+    With ``out``, also write the gradient there, in the same pass.
     """
     m, r = _pair(problem.x, problem.x.shape[0])
     return _losses(problem, out, (m, r)), m, r
 
 
-@_there
+@_on_device
 def losses(problem: Problem) -> Tensor:
-    """Return each row's loss alone."""
+    """Return each row's loss."""
     return _losses(problem, None, None)
 
 
-@_there
+@_on_device
 def forward_backward(problem: Problem, out: Tensor, upstream: Tensor | None = None) -> Tensor:
     """Return each row's loss and write the gradient of the reduced loss; ``out`` may be the logits.
 
-    ``upstream`` is what the gradient is multiplied by, on the device: one float64, or one a row.
+    The gradient is multiplied by ``upstream``, on the device: one float64, or one a row.
     """
     return _losses(problem, out, None, upstream)
 
 
-@_there
+@_on_device
 def backward(
-    problem: Problem, m: Tensor, r: Tensor, out: Tensor, upstream: Tensor | None = None, *, made: bool = False
+    problem: Problem, m: Tensor, r: Tensor, out: Tensor, upstream: Tensor | None = None, *, filled: bool = False
 ) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits.
 
     Parameters
     ----------
     upstream
-        What it is multiplied by, on the device: one float64, or one a row.
-    made
-        ``out`` holds the gradient for an upstream gradient of 1 already: nothing is done if it is that.
+        The factor of the gradient, on the device: one float64, or one a row.
+    filled
+        Whether ``out`` already has the gradient for an upstream gradient of 1; the kernel then returns if it is 1.
     """
     x = problem.x
     N, C = x.shape
@@ -339,7 +339,7 @@ def backward(
     tile = _tile(problem)
     scale = _scale(problem, upstream)
     cuda_rows.gradient_kernel[tile.grid(N)](
-        x, out, scale_ptr=scale, skip_ptr=upstream if made else None, m_ptr=m, r_ptr=r, N=N, C=C, **_rows(x),
+        x, out, scale_ptr=scale, skip_ptr=upstream if filled else None, m_ptr=m, r_ptr=r, N=N, C=C, **_rows(x),
         **_rows(out, "dx_"), span=tile.span(C), R=tile.rows, B=tile.block,
         SCALE_PER_ROW=scale is not None and scale.dim() == 1, num_warps=tile.warps, **_targets(problem),
         **_options(problem),
@@ -347,7 +347,7 @@ def backward(
 
 
 def pick(problem: Problem) -> Tensor:
-    """Return −s·w_y·x_y of each row: the loss of log-probabilities."""
+    """Return each row's loss of log-probabilities: −s·w_y·x_y."""
     x, y = problem.x, problem.y
     good = (y >= 0) & (y < x.shape[1])
     at = torch.where(good, y, 0)
@@ -358,18 +358,18 @@ def pick(problem: Problem) -> Tensor:
     if problem.s is not None:
         value = torch.where(problem.s == 0, 0.0, problem.s * value)
     value = torch.where(good, value, torch.nan)
-    silent = y == problem.objective.ignore_index
-    return torch.where(silent if problem.s is None else silent | (problem.s == 0), 0.0, value)
+    ignored = y == problem.objective.ignore_index
+    return torch.where(ignored if problem.s is None else ignored | (problem.s == 0), 0.0, value)
 
 
 def total(values: Tensor) -> Tensor:
-    """Return the sum, on the device; torch sums in the same order each time."""
+    """Return the sum of values on the device; torch sums in the same order each time."""
     return values.sum(dtype=torch.float64)
 
 
-@_there
+@_on_device
 def lift(values: Tensor, factor: Tensor) -> None:
-    """Multiply contiguous values in place by a number on the device; if that is 1, nothing is read or written."""
+    """Multiply contiguous values in place by a number on the device; a factor of 1 reads and writes none of them."""
     n = values.numel()
     if n:
         cuda_rows.lift_kernel[(-(-n // 4096),)](values, factor, n, B=4096, num_warps=8, enable_fp_fusion=False)

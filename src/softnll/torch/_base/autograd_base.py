@@ -1,20 +1,36 @@
-"""What every autograd function here is made from."""
+"""The base class of the autograd functions, and the helpers that they share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from softnll.torch.uncompiled import uncompiled
+from softnll.torch._base.inputs import transformed
+from softnll.torch._base.uncompiled import uncompiled
 
-__all__ = ["Rule", "apply", "batched", "immediate", "records", "refuse_nested", "refuse_tangents"]
+__all__ = [
+    "Rule",
+    "apply",
+    "batched",
+    "immediate",
+    "keep",
+    "one_by_one",
+    "records",
+    "refuse_constants",
+    "refuse_nested",
+    "refuse_tangents",
+]
 
-# torch 2.6 and 2.7 cannot tell: there, checkpoints keep gradients that they will make again
+# Arguments for which no derivative is implemented, and their names in messages.
+_CONSTANTS = {"weight": "weight", "sample_weight": "sample_weight", "temperatures": "temperature"}
+
+
+# torch 2.6 and 2.7 do not have this function: there, checkpoints keep gradients that they compute again later.
 _hooks_on_saved_tensors: Callable[[bool], Any] = getattr(
     torch._C._autograd,  # noqa: SLF001
     "_top_saved_tensors_default_hooks",
@@ -23,16 +39,16 @@ _hooks_on_saved_tensors: Callable[[bool], Any] = getattr(
 
 
 class Rule(Function):
-    """An autograd function with ``setup_context``, as torch.func wants it, that costs little where that is not at work.
+    """An autograd function with ``setup_context``, as torch.func requires, without its cost outside torch.func.
 
     torch binds the arguments to the signature of such a function at each call, which takes 50 µs: as long as the whole
-    loss of a small batch. A forward that takes ctx is spared that.
+    loss of a small batch. Outside torch.func, a copy of the class whose forward takes ctx avoids that.
     """
 
     @classmethod
     def apply(cls, *inputs: Any) -> Any:
-        """Apply the function, for whoever is to differentiate it."""
-        if not torch._C._are_functorch_transforms_active():  # noqa: SLF001 - what Function.apply itself asks
+        """Return the result of the function, which autograd and torch.func can differentiate."""
+        if not torch._C._are_functorch_transforms_active():  # noqa: SLF001 - as Function.apply itself does
             return _eager(cls).apply(*inputs)
         refuse_nested()
         return super().apply(*inputs)
@@ -40,12 +56,12 @@ class Rule(Function):
 
 @uncompiled
 def apply(rule: type[Rule], *inputs: Any) -> Any:
-    """Apply a function, out of sight of torch.compile."""
+    """Return the result of a function; torch.compile does not trace into it."""
     return rule.apply(*inputs)
 
 
 def refuse_nested() -> None:
-    """Raise in a forward mode within another: torch gives custom functions a second tangent of 0 without a word."""
+    """Raise in forward mode within forward mode, where torch gives custom functions a second tangent of 0."""
     functorch = torch._C._functorch  # noqa: SLF001
     stack = functorch.get_interpreter_stack() or []
     if sum(each.key() == functorch.TransformType.Jvp for each in stack) > 1:
@@ -57,7 +73,7 @@ def refuse_nested() -> None:
 
 @cache
 def _eager(rule: type[Rule]) -> type[Function]:
-    """Return the same function with a forward that takes ctx."""
+    """Return the same function as a class whose forward takes ctx."""
 
     def forward(ctx: Any, *inputs: Any) -> Any:
         output = rule.forward(*inputs)
@@ -69,22 +85,22 @@ def _eager(rule: type[Rule]) -> type[Function]:
 
 
 def records() -> bool:
-    """Whether what is done now may be differentiated later."""
-    return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+    """Return whether the operations of this moment may be differentiated later."""
+    return torch.is_grad_enabled() or transformed()
 
 
 def immediate() -> bool:
-    """Whether a backward is likely to follow at once, so that gradients are worth keeping.
+    """Return whether a backward is likely to follow, so that the forward should compute and keep the gradients.
 
-    Not in forward mode, nor where somebody takes what is saved for the backward elsewhere, as checkpoints do: they drop
-    it and compute it again.
+    It is not in forward mode, nor where hooks on saved tensors are set: a checkpoint drops what the forward keeps and
+    runs the forward again.
     """
     return forward_ad._current_level < 0 and _hooks_on_saved_tensors(True) is None  # noqa: SLF001
 
 
 def refuse_tangents(*tensors: Any) -> None:
-    """Raise where a derivative in forward mode would be lost."""
-    if forward_ad._current_level < 0:  # noqa: SLF001 - the only way to know without a cost
+    """Raise if a tensor has a tangent, whose derivative an operator would lose."""
+    if forward_ad._current_level < 0:  # noqa: SLF001 - the only check that costs nothing
         return
     for each in tensors:
         if isinstance(each, Tensor) and forward_ad.unpack_dual(each).tangent is not None:
@@ -93,6 +109,43 @@ def refuse_tangents(*tensors: Any) -> None:
             )
 
 
+def keep(ctx: Any, *tensors: Tensor | None) -> None:
+    """Save tensors for the backward and for forward mode; an upstream gradient of 0 arrives as None."""
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+
+
 def batched(x: Tensor, at: int | None, size: int) -> Tensor:
-    """Return a tensor with the dimension that is mapped over in front, repeated if it has none."""
+    """Return a tensor with the dimension that vmap maps over in front; a tensor without it is repeated."""
     return x.movedim(at, 0) if at is not None else x.expand(size, *x.shape)
+
+
+def refuse_constants(needed: Any) -> None:
+    """Raise if a derivative with respect to weights or temperatures is needed, rather than return 0.
+
+    ``needed`` is a named tuple of flags or of tangents, by the names of the inputs.
+    """
+    for name, shown in _CONSTANTS.items():
+        each = getattr(needed, name, None)
+        if each is not None and each is not False:
+            _refuse(shown)
+
+
+def _refuse(name: str) -> NoReturn:
+    """Raise for a derivative that is not implemented."""
+    raise NotImplementedError(
+        f"the derivative with respect to {name} is not implemented; pass {name}.detach(), or apply {name} outside: "
+        "to the losses of reduction='none', or to the logits"
+    )
+
+
+def one_by_one(info: Any, in_dims: Any, inputs: tuple[Any, ...], function: Callable[..., Any]) -> Any:
+    """Return the stacked results of one call per example of torch.vmap, and their batch dimensions."""
+    results = [
+        function(*(each if at is None else each.select(at, i) for each, at in zip(inputs, in_dims, strict=True)))
+        for i in range(info.batch_size)
+    ]
+    if isinstance(results[0], tuple):
+        return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0,) * len(results[0])
+    return torch.stack(results), 0

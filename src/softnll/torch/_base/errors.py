@@ -1,11 +1,11 @@
-"""What bad input raises: torch's exception types for torch's signatures, and ours; in the names of this front door."""
+"""The exceptions for invalid arguments: subclasses of torch's types and of NumPy's, with torch's parameter names."""
 
 from __future__ import annotations
 
 import re
 from typing import NoReturn
 
-__all__ = ["NAMES", "InputIndexError", "InputTypeError", "InputValueError", "raise_as_torch"]
+__all__ = ["LINEAR_NAMES", "NAMES", "InputIndexError", "InputTypeError", "InputValueError", "raise_as_torch"]
 
 NAMES = {
     "logits": "input",
@@ -14,24 +14,31 @@ NAMES = {
     "class_weight": "weight",
     "axis": "dim",
 }  # ours: torch's
+LINEAR_NAMES = NAMES | {"features": "input", "weight": "linear_weight", "bias": "linear_bias"}
 
 
 class InputValueError(ValueError, RuntimeError):
-    """A shape or an option without a meaning: torch raises one or the other for these, from function to function."""
+    """An invalid shape or option, for which some of torch's functions raise ValueError and some RuntimeError."""
+
+    __module__ = "softnll.torch"
 
 
 class InputTypeError(TypeError, RuntimeError):
-    """A dtype without a meaning, for which torch raises RuntimeError."""
+    """An invalid dtype, for which torch raises RuntimeError."""
+
+    __module__ = "softnll.torch"
 
 
 class InputIndexError(IndexError, ValueError):
-    """A target that is no class, or a dimension that is not there, for which torch raises IndexError."""
+    """A target or a dimension out of range, for which torch raises IndexError."""
+
+    __module__ = "softnll.torch"
 
 
 def raise_as_torch(error: Exception, names: dict[str, str] = NAMES) -> NoReturn:
-    """Raise what the checks of the NumPy side found, with the type and the names that torch's users know."""
+    """Raise an error of the shared checks again, with torch's exception type and parameter names."""
     message = re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], str(error))
-    if isinstance(error, IndexError):  # of a target or a dimension; those are ValueErrors as well
+    if isinstance(error, IndexError):  # first, as the errors of targets and dimensions are ValueErrors as well
         raise InputIndexError(message) from error
     if isinstance(error, TypeError):
         raise InputTypeError(message) from error

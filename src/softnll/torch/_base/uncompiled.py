@@ -1,4 +1,4 @@
-"""What torch.compile is not to look into."""
+"""A decorator for functions that torch.compile must not trace."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Parameters = ParamSpec("Parameters")
 
 
 def uncompiled(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Keep torch.compile from looking inside a function, where it would take NumPy for its own.
+    """Return a function that torch.compile does not trace; it would replace NumPy's functions by its own.
 
-    torch.compiler.disable takes two seconds to import and some microseconds a call: not before somebody compiles.
+    torch.compiler.disable takes two seconds to import and some microseconds a call, so that it is applied only after
+    torch.compile has been imported.
     """
     disabled: Callable[Parameters, Returned] | None = None
 

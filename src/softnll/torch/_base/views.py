@@ -1,4 +1,4 @@
-"""CPU tensors as NumPy arrays and back, without a copy."""
+"""Convert CPU tensors to NumPy arrays and back, without a copy, and give results torch's strides."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["as_array", "as_tensor", "laid_out_like"]
+__all__ = ["as_array", "as_tensor", "laid_out_like", "strided_like"]
 
 
 @cache
 def _bfloat16() -> np.dtype[Any]:
-    """Return NumPy's name for bfloat16, which is a package of its own."""
+    """Return NumPy's bfloat16 type, which the package ml_dtypes provides."""
     try:
         import ml_dtypes  # noqa: PLC0415 - only bfloat16 needs it
     except ImportError:
@@ -28,24 +28,28 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
     """Return an array that shares a tensor's memory."""
     if tensor.requires_grad:
         tensor = tensor.detach()
+    if tensor.is_neg():  # a lazily negated view, which NumPy does not have
+        tensor = tensor.resolve_neg()
     if tensor.dtype is torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(_bfloat16())
-    if tensor.is_neg():  # a view that says "minus this", which NumPy has not
-        tensor = tensor.resolve_neg()
     return tensor.numpy()
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
     """Return a tensor that shares an array's memory."""
-    if array.dtype.kind == "V":  # bfloat16, of all types that logits have; its name takes 3 µs
+    if array.dtype.kind == "V":  # only bfloat16 of the types of logits; its name would take 3 µs
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def laid_out_like(x: Tensor, array: NDArray[Any]) -> Tensor:
-    """Return an array as a tensor with the strides that torch's own functions would give the result."""
-    tensor = as_tensor(array)
+    """Return an array as a tensor with the strides of ``torch.empty_like(x)``; a copy if its strides differ."""
+    return strided_like(x, as_tensor(array))
+
+
+def strided_like(x: Tensor, result: Tensor) -> Tensor:
+    """Return a tensor with the strides of ``torch.empty_like(x)``: the tensor itself if it has them, else a copy."""
     if x.is_contiguous():
-        return tensor.contiguous()
+        return result.contiguous()
     like = torch.empty_like(x)
-    return tensor if tensor.stride() == like.stride() else like.copy_(tensor)
+    return result if result.stride() == like.stride() else like.copy_(result)

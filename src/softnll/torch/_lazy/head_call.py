@@ -1,4 +1,4 @@
-"""One call of a linear layer whose product is put off: what it was given, and the product once somebody wants it."""
+"""One call of a fused head: its inputs and modes, from which the logits can still be computed later."""
 
 from __future__ import annotations
 
@@ -8,21 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softnll.torch._base.backend import waits
+from softnll.torch._base.checks import capturing, has_values
+from softnll.torch._base.inputs import autocasts
+
 __all__ = ["HeadCall"]
+
+SAMPLED = 1024  # values of a tensor that are compared
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """What a tensor was like; as long as it is the same, so are its numbers and its place in autograd's graph.
+class _Fingerprint:
+    """A tensor's state at the call: while it is the same, so are its values and its place in autograd's graph.
+
+    Writes through ``tensor.data`` and in inference mode have no version. The sample finds those of an optimiser.
 
     Attributes
     ----------
     version
-        How often it was written to; None for inference tensors, which do not count.
+        The number of in-place writes to the tensor; None for inference tensors, which do not count them.
     address, dtype, shape
-        Of its memory, which ``tensor.data = other`` replaces without counting.
+        The memory of the tensor, which ``tensor.data = other`` replaces without a new version.
     tracked
-        Whether it requires a gradient.
+        Whether the tensor requires a gradient.
+    sample
+        Some of its values.
     """
 
     version: int | None
@@ -30,41 +41,73 @@ class _Seen:
     dtype: torch.dtype
     shape: torch.Size
     tracked: bool
+    sample: Tensor
 
     @classmethod
-    def of(cls, tensor: Tensor) -> _Seen:
-        """Look at a tensor."""
+    def of(cls, tensor: Tensor) -> _Fingerprint:
+        """Return the fingerprint of a tensor."""
         version = None if tensor.is_inference() else tensor._version  # noqa: SLF001 - has no public name
-        return cls(version, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.requires_grad)
+        return cls(version, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.requires_grad, _sample(tensor))
 
-    def change(self, tensor: Tensor) -> str:
-        """Return what has changed since, in words; nothing if nothing has."""
-        now = _Seen.of(tensor)
+    def change(self, tensor: Tensor, *, compare: bool) -> str:
+        """Return what has changed about the tensor since, in words; an empty string if nothing has.
+
+        Values are compared only on request.
+        """
+        now = _Fingerprint.of(tensor)
         if (now.address, now.dtype, now.shape) != (self.address, self.dtype, self.shape):
             return "was given other memory"
         if now.version != self.version:
             return "was written to"
+        bits, before = (each.sample.view(torch.uint8) for each in (now, self))  # NaN equals itself
+        if compare and not torch.equal(bits, before):
+            return "was written to, through .data or in inference mode,"
         if now.tracked != self.tracked:
             return f"had requires_grad set to {now.tracked}"
         return ""
 
 
+def _sample(tensor: Tensor) -> Tensor:
+    """Return a copy of some values, spread over the rows and columns of a tensor."""
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - has no public name
+        values = tensor.detach()
+        if values.dim() < 2:
+            values = values.reshape(-1, 1)
+        rows = values.reshape(-1, values.shape[-1])
+        at = torch.linspace(0, len(rows) - 1, min(SAMPLED, rows.numel()), dtype=torch.float64, device=tensor.device)
+        turns = torch.arange(len(at), dtype=torch.float64, device=tensor.device) * GOLDEN  # spread evenly over [0, 1)
+        return rows[at.long(), ((turns - turns.floor()) * rows.shape[1]).long()]
+
+
 class HeadCall:
-    """The inputs of a linear layer and the modes of its call.
+    """The inputs of a linear layer, and the autograd, autocast and inference modes of its call.
 
     Attributes
     ----------
     features, weight, bias
         The inputs, ``(..., H)``, ``(C, H)``, and ``(C,)`` or None.
     dtype
-        Of the logits.
+        The type of the logits.
     records
         Whether autograd recorded the call.
-    spent
-        Whether a loss was made without the logits, whose gradient will then never be there.
+    fused_loss
+        Whether a loss has been computed without the logits, which then never get a gradient.
+    written
+        The lazy tensors of the call that were written to.
     """
 
-    __slots__ = ("_cast", "_inference", "_seen", "bias", "dtype", "features", "records", "spent", "weight")
+    __slots__ = (
+        "_cast",
+        "_fingerprints",
+        "_inference",
+        "bias",
+        "dtype",
+        "features",
+        "fused_loss",
+        "records",
+        "weight",
+        "written",
+    )
 
     def __init__(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.features, self.weight, self.bias = features, weight, bias
@@ -73,41 +116,41 @@ class HeadCall:
         self.dtype = weight.dtype if self._cast is None else self._cast
         inputs = (features, weight) if bias is None else (features, weight, bias)
         self.records = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
-        self.spent = False
-        self._seen = [_Seen.of(each) for each in inputs]
+        self.fused_loss = False
+        self.written: list[Any] = []
+        self._fingerprints = [_Fingerprint.of(each) for each in inputs]
 
-    @property
-    def shape(self) -> torch.Size:
-        """Of the logits."""
-        return torch.Size((*self.features.shape[:-1], self.weight.shape[0]))
+    def check(self, *, reads: bool = True) -> None:
+        """Raise if an input has changed since the call, so that the logits would have other values.
 
-    def check(self) -> None:
-        """Raise if an input is no longer what it was, so that the logits would be others."""
+        Unless the caller ``reads`` the logits, nothing waits for a device.
+        """
+        compare = (reads or not waits(self.weight)) and not capturing() and has_values(self.weight)
         inputs = ("features", self.features), ("weight", self.weight), ("bias", self.bias)
-        for (name, tensor), seen in zip(inputs, self._seen, strict=False):
-            if tensor is not None and (change := seen.change(tensor)):
+        for (name, tensor), fingerprint in zip(inputs, self._fingerprints, strict=False):
+            if tensor is not None and (change := fingerprint.change(tensor, compare=compare)):
                 raise RuntimeError(
-                    f"the {name} of a fused head {change} after the head was called, and its logits were not made "
-                    "before; read logits before the optimiser's step, or call softnll.torch.unfuse(model)"
+                    f"the {name} of a fused head {change} after the head was called, and its logits were not "
+                    "computed before; read logits before the optimiser's step, or call softnll.torch.unfuse(model)"
                 )
 
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the product of inputs like those of the call, rounded as autocast had it rounded then."""
+        """Return the logits of inputs like those of the call, under the autocast of the call."""
         given: list[Any] = [
             each if each is None or self._cast is None else each.to(self._cast) for each in (weight, bias)
         ]
         with torch.autocast(weight.device.type, enabled=False):
             return torch.nn.functional.linear(features.to(self.dtype), *given)
 
-    def made(self) -> Tensor:
-        """Return the logits as the call would have returned them, in its place in autograd's graph."""
+    def compute(self) -> Tensor:
+        """Return the logits that an ordinary head would have returned, in its place in autograd's graph."""
         self.check()
         with torch.inference_mode(self._inference), torch.set_grad_enabled(self.records):
             return self.logits(self.features, self.weight, self.bias)
 
 
 def _autocast(weight: Tensor) -> torch.dtype | None:
-    """Return the type that autocast has products computed in; None where it is off or leaves them alone."""
+    """Return the type in which autocast computes matrix products; None where it is off or does not apply."""
     device = weight.device.type
-    on = torch.is_autocast_enabled(device) and weight.dtype != torch.float64
+    on = autocasts(device) and weight.dtype != torch.float64
     return torch.get_autocast_dtype(device) if on else None

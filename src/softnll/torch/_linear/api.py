@@ -1,24 +1,30 @@
-"""The last linear layer and its loss together, with the name and signature of torch.nn.functional."""
+"""The public linear_cross_entropy, with torch's name and signature, and the plan of its computation."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from softnll.plan import Plan
-from softnll.torch import linear_autograd, linear_compute, linear_ops
-from softnll.torch.errors import raise_as_torch
-from softnll.torch.inputs import compiling, tracked
-from softnll.torch.linear_compute import LinearLoss
-from softnll.torch.linear_inputs import NAMES, prepare
-from softnll.torch.sparse import SparseTargets
+from softnll._core.plan import Plan
+from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearValues
+from softnll.torch._base.errors import LINEAR_NAMES, InputValueError, raise_as_torch
+from softnll.torch._base.inputs import compiling, lacks_classes, tracked
+from softnll.torch._base.scripting import scriptable
+from softnll.torch._base.signatures import signature_of
+from softnll.torch._base.sparse import SparseTargets
+from softnll.torch._linear import autograd, compute, ops
+from softnll.torch._linear.inputs import prepare
+from softnll.torch._linear.positions import over_positions
+from softnll.torch._losses.inputs import loss_without_classes
 
 __all__ = ["linear_cross_entropy", "plan"]
 
 
+@scriptable
 def linear_cross_entropy(
     input: Tensor,  # noqa: A002 - torch's name
     linear_weight: Tensor,
@@ -38,42 +44,44 @@ def linear_cross_entropy(
     compact: bool | None = None,
     check: bool | None = None,
 ) -> Tensor:
-    """Return the cross-entropy of targets and a linear layer's scores, without ever holding all N × C of them.
+    """Return the cross-entropy of targets and a linear layer's logits, without storing all N × C logits.
 
-    ``loss(input @ linear_weight.T + linear_bias, target)``, with the loss of :func:`cross_entropy`: a few rows of
-    logits are made at a time, turned into their losses and, where something requires a gradient, into theirs at once:
+    ``loss(input @ linear_weight.T + linear_bias, target)``, with the loss of :func:`cross_entropy`. A few rows of
+    logits are computed at a time, then their losses and, where an input requires a gradient, their gradients:
     ``dz = s·( T·(1 + 2ζ·lse)·p − t ) ⊙ du/dz / D``, ``d input = dz @ linear_weight``,
-    ``d linear_weight = dzᵀ @ input``, ``d linear_bias = Σ_n dz_n``. That is three matrix products in all.
+    ``d linear_weight = dzᵀ @ input``, ``d linear_bias = Σ_n dz_n``. These are three matrix products in all.
 
-    As :func:`torch.nn.functional.linear_cross_entropy` (torch ≥ 2.13), with options or without; here with torch ≥ 2.6.
+    As :func:`torch.nn.functional.linear_cross_entropy`, which torch has since 2.13; this one needs torch ≥ 2.6.
 
     Parameters
     ----------
     input
         ``(..., H)`` features; torch has ``(H,)`` and ``(N, H)``. float16, bfloat16, float32 or float64.
     linear_weight
-        ``(C, H)``, one row a class; it may be of another type than the input, and the bias of a third.
+        ``(C, H)``, one row a class. Its type may differ from that of the input, and so may that of the bias. With
+        ``(C, d1, …, dK, H)`` each position has a layer of its own; targets are then ``(N, d1, …, dK)``, or soft
+        ``(N, C, d1, …, dK)``, and the input is ``(N, H)``.
     target
         Hard: integers in [0, C) of shape ``(...)``. Soft: floats of shape ``(..., C)``, of any mass; they may require a
         gradient. :class:`SparseTargets` are soft targets of a few classes a row.
     linear_bias
-        ``(C,)``.
+        ``(C,)``, or ``(C, d1, …, dK)``.
     weight, reduction, label_smoothing, z_loss, softcap, check
-        As in :func:`cross_entropy`. With ``reduction="none"`` the backward makes the logits again: four products.
+        As in :func:`cross_entropy`. With ``reduction="none"`` the backward computes the logits again: four products.
     ignore_index
-        Rows with this hard target contribute exactly 0, are not counted and not multiplied; None is −100.
+        Rows with this hard target contribute exactly 0, are not counted and not multiplied; None means −100.
     options
-        A ``torch.nn.LinearCrossEntropyOptions``: its chunk size is the most rows at a time. Its other fields are met
-        whatever they say: sums are float32 or wider, and a graph may always be retained.
+        A ``torch.nn.LinearCrossEntropyOptions``. Its chunk size limits the rows of a chunk. What its other fields ask
+        for always holds: sums are float32 or wider, and a graph may be retained.
     sample_weight, temperature
         As in :func:`cross_entropy`, of shape ``(...)``.
     max_bytes
         The most memory to use beyond inputs and gradients; None:
-        ``max(32 MiB, min(¼·(inputs + gradients), ⅛·N·C·itemsize))``. Where the weight is of a half type, several chunks
-        take a float32 accumulator of its gradient besides. :func:`plan` tells.
+        ``max(32 MiB, min(¼·(inputs + gradients), ⅛·N·C·itemsize))``. For a weight of a half type, several chunks need a
+        float32 accumulator of its gradient in addition. :func:`plan` returns the sizes.
     compact
-        None, True: rows that take no part are left out of the products. False: they take part as zeros, so that the
-        products' shapes, and with them the last bits, do not depend on the targets.
+        None, True: rows that take no part are left out of the products. False: they are multiplied as zeros, so that
+        the shapes of the products, and with them the last bits, do not depend on the targets.
 
     Returns
     -------
@@ -84,8 +92,7 @@ def linear_cross_entropy(
     Raises
     ------
     TypeError, RuntimeError, ValueError, IndexError, NotImplementedError
-        As in :func:`cross_entropy`; ValueError for a ``max_bytes`` too small for one row; NotImplementedError for a
-        ``linear_weight`` of more than two dimensions.
+        As in :func:`cross_entropy`; ValueError for a ``max_bytes`` too small for one row.
 
     Examples
     --------
@@ -106,79 +113,66 @@ def linear_cross_entropy(
     Wijmans et al. (2025), "Cut your losses in large-vocabulary language models", ICLR. Gradients in the forward: Hsu et
     al. (2024), "Liger Kernel".
     """
-    tensors = (input, linear_weight, *_each(target), linear_bias, weight, sample_weight, temperature)
-    scalars = (reduction, ignore_index, label_smoothing, options)
-    given = (linear_bias, weight, *scalars, sample_weight, z_loss, softcap, temperature, max_bytes, compact, check)
+    tensors = (input, linear_weight, *_target_tensors(target), linear_bias, weight, sample_weight, temperature)
+    keywords: dict[str, Any] = {
+        "linear_bias": linear_bias,
+        "weight": weight,
+        "reduction": reduction,
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+        "options": options,
+        "sample_weight": sample_weight,
+        "z_loss": z_loss,
+        "softcap": softcap,
+        "temperature": temperature,
+        "max_bytes": max_bytes,
+        "compact": compact,
+        "check": check,
+    }
     if has_torch_function(tensors):
-        return handle_torch_function(
-            linear_cross_entropy, tensors, input, linear_weight, target, **dict(zip(_KEYWORDS, given, strict=True))
-        )
-    inputs, options = prepare(input, linear_weight, target, *given)
+        return handle_torch_function(linear_cross_entropy, tensors, input, linear_weight, target, **keywords)
+    if isinstance(linear_weight, Tensor) and linear_weight.dim() > 2:
+        return over_positions(linear_cross_entropy, input, linear_weight, target, **keywords)
+    inputs, values = prepare(input, linear_weight, target, **keywords)
+    if linear_weight.dim() == 2 and inputs.indices is None and lacks_classes(linear_weight, 0):
+        logits = input @ linear_weight.t()
+        return loss_without_classes(logits, inputs.target, logits.dim() - 1, values.ignore_index, reduction)
+    return _loss(inputs, values)
+
+
+def _loss(inputs: LinearInputs, values: LinearValues) -> Tensor:
+    """Return the loss of validated tensors and of values that are not yet checked."""
     if compiling():
-        return linear_ops.linear_cross_entropy(inputs, options)
+        return ops.linear_cross_entropy(inputs, values)
     try:
-        what = LinearLoss.of(*options)
+        settings = LinearSettings.of(*values)
         if tracked(*inputs):
-            return linear_autograd.linear_cross_entropy(*inputs, what)
-        return linear_compute.losses(*inputs, what)
+            return autograd.linear_cross_entropy(inputs, settings)
+        return compute.losses(inputs, settings)
     except (TypeError, ValueError) as error:
-        raise_as_torch(error, NAMES)
+        raise_as_torch(error, LINEAR_NAMES)
 
 
-_KEYWORDS = (
-    "linear_bias",
-    "weight",
-    "reduction",
-    "ignore_index",
-    "label_smoothing",
-    "options",
-    "sample_weight",
-    "z_loss",
-    "softcap",
-    "temperature",
-    "max_bytes",
-    "compact",
-    "check",
-)
-
-
-def _each(target: Any) -> tuple[Any, ...]:
-    """Return the tensors of targets."""
+def _target_tensors(target: Any) -> tuple[Any, ...]:
+    """Return the tensors of targets: of sparse ones, two."""
     return tuple(target) if isinstance(target, SparseTargets) else (target,)
 
 
-def plan(
-    input: Tensor,  # noqa: A002
-    linear_weight: Tensor,
-    target: Tensor | SparseTargets,
-    *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    options: Any = None,
-    sample_weight: Tensor | None = None,
-    z_loss: float = 0.0,
-    softcap: float | None = None,
-    temperature: float | Tensor = 1.0,
-    max_bytes: int | None = None,
-    compact: bool | None = None,
-    check: bool | None = None,
-) -> Plan:
-    """Return what :func:`linear_cross_entropy` of the same arguments, and its backward, will do; compute nothing.
+@signature_of(linear_cross_entropy)
+def plan(*arguments: Any, **keywords: Any) -> Plan:
+    """Return how :func:`linear_cross_entropy` and its backward would compute these arguments, without computing.
 
     Parameters
     ----------
     input, linear_weight, target, linear_bias, weight, reduction, ignore_index, label_smoothing, options
-        As in :func:`linear_cross_entropy`. What requires a gradient is planned for.
+        As in :func:`linear_cross_entropy`. The plan includes the gradients of inputs that require one.
     sample_weight, z_loss, softcap, temperature, max_bytes, compact, check
         As in :func:`linear_cross_entropy`.
 
     Returns
     -------
     Plan
-        Rows a chunk, chunks, matrix products (GEMMs), and bytes; it prints as a table.
+        The rows of a chunk, and the numbers of chunks, matrix products (GEMMs) and bytes; it prints as a table.
 
     Raises
     ------
@@ -193,30 +187,18 @@ def plan(
     rows a chunk          241
     chunks                 17
     GEMMs                   3
-    working memory   30.5 MiB
+    working memory   31.7 MiB
     accumulator         0 MiB
     gradients         8.8 MiB
-    peak             39.3 MiB
+    peak             40.5 MiB
     """
-    inputs, options = prepare(
-        input,
-        linear_weight,
-        target,
-        linear_bias,
-        weight,
-        reduction,
-        ignore_index,
-        label_smoothing,
-        options,
-        sample_weight,
-        z_loss,
-        softcap,
-        temperature,
-        max_bytes,
-        compact,
-        check,
-    )
+    bound = inspect.signature(linear_cross_entropy).bind(*arguments, **keywords)
+    inputs, values = prepare(*bound.args, **bound.kwargs)
+    if inputs.linear_weight.dim() > 2:
+        raise InputValueError(
+            f"linear_weight has shape {tuple(inputs.linear_weight.shape)}; allowed: (C, H), of one position at a time"
+        )
     try:
-        return linear_compute.planned(inputs, LinearLoss.of(*options), torch.is_grad_enabled())
+        return compute.planned(inputs, LinearSettings.of(*values), torch.is_grad_enabled())
     except (TypeError, ValueError) as error:
-        raise_as_torch(error, NAMES)
+        raise_as_torch(error, LINEAR_NAMES)

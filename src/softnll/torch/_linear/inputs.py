@@ -1,4 +1,4 @@
-"""What the functions of a linear layer are given, told apart and check_tensor before anything is computed."""
+"""Validate the arguments of the linear losses."""
 
 from __future__ import annotations
 
@@ -7,69 +7,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll.torch.errors import NAMES as OTHERS
-from softnll.torch.errors import InputTypeError, InputValueError
-from softnll.torch.inputs import FLOATS, check_devices, check_tensor
-from softnll.torch.sparse import SparseTargets
+from softnll._core.options import with_defaults
+from softnll.torch._base.arguments import LinearInputs, LinearValues
+from softnll.torch._base.errors import InputTypeError, InputValueError
+from softnll.torch._base.inputs import FLOATS, check_devices, check_tensor, class_indices
+from softnll.torch._base.sparse import SparseTargets
 
-__all__ = ["NAMES", "Inputs", "Options", "layer", "prepare"]
-
-NAMES = OTHERS | {"features": "input", "weight": "linear_weight", "bias": "linear_bias"}
-Inputs = tuple[Any, ...]  # input, linear_weight, linear_bias, target, weight, sample_weight, temperature, indices
-Options = tuple[Any, ...]  # those of LinearLoss.of; checked there, as torch.compile cannot look into that
+__all__ = ["check_layer", "prepare"]
 
 
 def _floating(name: str, tensor: Any) -> None:
-    """Raise unless this is a tensor of floating-point numbers on the CPU."""
+    """Raise unless this is a tensor of a floating-point type."""
     check_tensor(name, tensor)
     if tensor.dtype not in FLOATS:
         raise InputTypeError(f"{name} has dtype {tensor.dtype}; allowed: {', '.join(map(str, FLOATS))}")
 
 
 def _integers(indices: Any) -> None:
-    """Raise unless these may be classes."""
+    """Raise unless this is a tensor of integers."""
     check_tensor("target.indices", indices)
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise InputTypeError(f"target.indices has dtype {indices.dtype}; allowed: integers")
 
 
-def layer(input: Any, linear_weight: Any, linear_bias: Any) -> None:  # noqa: A002 - torch's name
-    """Raise unless these are the tensors of a linear layer, with shapes that fit."""
+def check_layer(input: Any, linear_weight: Any, linear_bias: Any) -> None:  # noqa: A002 - torch's name
+    """Raise unless input, weight and bias are tensors of floating-point types."""
     _floating("input", input)
     _floating("linear_weight", linear_weight)
     if linear_bias is not None:
         _floating("linear_bias", linear_bias)
-    if linear_weight.dim() > 2:
-        raise NotImplementedError(
-            f"linear_weight has shape {tuple(linear_weight.shape)}; allowed: (C, H). For a loss of several dimensions "
-            "call it once for each, with linear_weight[:, i]"
-        )
 
 
 def prepare(
     input: Any,  # noqa: A002
     linear_weight: Any,
     target: Any,
-    linear_bias: Any,
-    weight: Any,
-    reduction: Any,
-    ignore_index: Any,
-    label_smoothing: Any,
-    options: Any,
-    sample_weight: Any,
-    z_loss: Any,
-    softcap: Any,
-    temperature: Any,
-    max_bytes: Any,
-    compact: Any,
-    check: Any,
-) -> tuple[Inputs, Options]:
-    """Return the tensors and the options in the order in which everything here takes them."""
-    layer(input, linear_weight, linear_bias)
+    *,
+    linear_bias: Any = None,
+    weight: Any = None,
+    sample_weight: Any = None,
+    ignore_index: Any = None,
+    temperature: Any = 1.0,
+    options: Any = None,
+    max_bytes: Any = None,
+    compact: Any = None,
+    check: Any = None,
+    **scalars: Any,
+) -> tuple[LinearInputs, LinearValues]:
+    """Return the tensors of a linear loss, with checked types and devices, and the unchecked values of its settings."""
+    check_layer(input, linear_weight, linear_bias)
     indices = None
     if isinstance(target, SparseTargets):
         indices, target = target
         _integers(indices)
+        indices = class_indices(indices)
         _floating("target.probabilities", target)
     check_tensor("target", target)
     for name, each in (("weight", weight), ("sample_weight", sample_weight)):
@@ -79,18 +70,19 @@ def prepare(
     check_devices(names, (input, linear_weight, linear_bias, target, weight, sample_weight, indices))
     if ignore_index is not None and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: None with soft targets")
-    tau, number = temperatures(temperature, input)
+    tau, number = _temperatures(temperature, input)
     at_most = None if options is None else _most_rows(options, input, linear_weight)
     if compact is not None and not isinstance(compact, bool):
         raise InputTypeError(f"compact is {compact!r}; allowed: True, False or None")
     ignored = -100 if ignore_index is None else ignore_index
-    scalars = (label_smoothing, z_loss, softcap, number, ignored, reduction)
-    settings = (check, max_bytes, at_most, compact)
-    return (input, linear_weight, linear_bias, target, weight, sample_weight, tau, indices), (*scalars, *settings)
+    target = class_indices(target)
+    inputs = LinearInputs(input, linear_weight, linear_bias, target, weight, sample_weight, tau, indices)
+    numbers = with_defaults(temperature=number, ignore_index=ignored, **scalars)
+    return inputs, LinearValues(*numbers, check, max_bytes, at_most, compact)
 
 
-def temperatures(temperature: Any, input: Tensor) -> tuple[Tensor | None, Any]:  # noqa: A002
-    """Return one temperature a row or None, and the one for all."""
+def _temperatures(temperature: Any, input: Tensor) -> tuple[Tensor | None, Any]:  # noqa: A002
+    """Return ``(per-row temperatures, 1.0)`` of a tensor, else ``(None, temperature)``."""
     if not isinstance(temperature, Tensor):
         return None, temperature
     check_tensor("temperature", temperature)
@@ -99,7 +91,7 @@ def temperatures(temperature: Any, input: Tensor) -> tuple[Tensor | None, Any]: 
 
 
 def _most_rows(options: Any, input: Tensor, linear_weight: Tensor) -> int | None:  # noqa: A002
-    """Return the chunk size that torch's options ask for, None where they leave it to the callee."""
+    """Return the chunk size that torch's options set, by torch's rules; None where they leave it open."""
     if not hasattr(options, "batch_chunk_size") or not hasattr(options, "chunking_method"):
         raise TypeError(f"options is a {type(options).__name__}; allowed: torch.nn.LinearCrossEntropyOptions, or None")
     if options.acc_dtype is torch.float64 and torch.float64 not in (input.dtype, linear_weight.dtype):

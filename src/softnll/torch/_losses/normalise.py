@@ -1,4 +1,4 @@
-"""softmax, log_softmax and logsumexp as functions that autograd, forward mode and vmap know, to any order."""
+"""softmax, log_softmax and logsumexp with derivatives of any order, in reverse and forward mode, and vmap."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll.torch import compute
-from softnll.torch.function import Rule
+from softnll.torch._base.autograd_base import Rule
+from softnll.torch._losses import compute
 
 __all__ = ["LogSoftmax", "LogSumExp", "Softmax", "log_softmax_product", "softmax_product", "wide"]
 
@@ -19,9 +19,9 @@ def wide(x: Tensor) -> Tensor:
 
 
 def softmax_product(p: Tensor, v: Tensor, dim: int) -> Tensor:
-    """Return (diag p − p pᵀ)·v = p⊙(v − ⟨p, v⟩), with v taken relative to the largest entry's.
+    """Return (diag p − p pᵀ)·v = p⊙(v − ⟨p, v⟩), from v minus its entry at the largest p.
 
-    Then no term has the size of that entry's v, in which a confident row's product would be lost.
+    Without that subtraction, terms of the size of that entry would round away the small product of a confident row.
     """
     apart = v - v.gather(dim, p.argmax(dim, keepdim=True))
     return p * (apart - (p * apart).sum(dim, keepdim=True))
@@ -32,35 +32,50 @@ def log_softmax_product(log_p: Tensor, v: Tensor, dim: int) -> Tensor:
     return -v * torch.expm1(log_p) - torch.exp(log_p) * (v.sum(dim, keepdim=True) - v)
 
 
-class _AlongOneDim(Rule):
-    """What softmax and log_softmax have in common.
+class _AlongDim(Rule):
+    """The base of functions of logits and a class dimension, which is counted from the front."""
 
-    Their derivatives are expressions of the result, which is saved; a result in a half type has too few digits for
-    that, so there the logits are saved and the result is made again in float32.
+    @classmethod
+    def vmap(cls, _: Any, in_dims: tuple[int, None], x: Tensor, dim: int) -> tuple[Tensor, int]:
+        """Return the results of each example of torch.vmap, stacked, and the batch dimension."""
+        mapped, _dim = in_dims
+        return cls.apply(x.movedim(mapped, 0), dim + 1), 0
+
+
+class _Normalised(_AlongDim):
+    """The base of softmax and log_softmax, whose derivatives are expressions of the result.
+
+    The result is saved for the backward. A result in a half type has too few digits for that: there the logits are
+    saved, and the result is computed again in float32.
     """
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the result, or the logits."""
+        """Save the result, or the logits."""
         x, ctx.dim = inputs
         ctx.narrow = wide(x) is not x
         ctx.save_for_backward(x if ctx.narrow else output)
         ctx.save_for_forward(x if ctx.narrow else output)
 
+    @classmethod
+    def _result(cls, ctx: Any) -> tuple[Tensor, torch.dtype]:
+        """Return the result in float32 or wider, and the type of the logits."""
+        (saved,) = ctx.saved_tensors
+        return cls.apply(wide(saved), ctx.dim) if ctx.narrow else saved, saved.dtype
 
-class Softmax(_AlongOneDim):
-    """p, of logits and a dimension counted from the front."""
+
+class Softmax(_Normalised):
+    """Probabilities, of logits and a class dimension."""
 
     @staticmethod
     def forward(x: Tensor, dim: int) -> Tensor:
-        """Return p."""
+        """Return the probabilities, in the shape of the logits."""
         return compute.softmax(x, dim)
 
     @staticmethod
     def _product(ctx: Any, v: Tensor) -> Tensor:
-        (saved,) = ctx.saved_tensors
-        p = Softmax.apply(wide(saved), ctx.dim) if ctx.narrow else saved
-        return softmax_product(p, wide(v), ctx.dim).to(saved.dtype)
+        p, dtype = Softmax._result(ctx)
+        return softmax_product(p, wide(v), ctx.dim).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -72,53 +87,41 @@ class Softmax(_AlongOneDim):
         """Return the product of the Jacobian and a tangent."""
         return Softmax._product(ctx, tangent)
 
-    @staticmethod
-    def vmap(_: Any, in_dims: tuple[int, None], x: Tensor, dim: int) -> tuple[Tensor, int]:
-        """Return p of a batch."""
-        return Softmax.apply(x.movedim(in_dims[0], 0), dim + 1), 0
 
-
-class LogSoftmax(_AlongOneDim):
-    """log p, of logits and a dimension counted from the front."""
+class LogSoftmax(_Normalised):
+    """Log-probabilities, of logits and a class dimension."""
 
     @staticmethod
     def forward(x: Tensor, dim: int) -> Tensor:
-        """Return log p."""
+        """Return the log-probabilities, in the shape of the logits."""
         return compute.log_softmax(x, dim)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the product of the upstream gradient and the Jacobian 1[i = j] − p_j."""
-        (saved,) = ctx.saved_tensors
-        log_p = LogSoftmax.apply(wide(saved), ctx.dim) if ctx.narrow else saved
-        return log_softmax_product(log_p, wide(grad), ctx.dim).to(saved.dtype), None
+        log_p, dtype = LogSoftmax._result(ctx)
+        return log_softmax_product(log_p, wide(grad), ctx.dim).to(dtype), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
         """Return the product of the Jacobian and a tangent: v − ⟨p, v⟩."""
-        (saved,) = ctx.saved_tensors
-        log_p = LogSoftmax.apply(wide(saved), ctx.dim) if ctx.narrow else saved
+        log_p, dtype = LogSoftmax._result(ctx)
         v = wide(tangent)
         apart = v - v.gather(ctx.dim, log_p.argmax(ctx.dim, keepdim=True))
-        return (apart - (torch.exp(log_p) * apart).sum(ctx.dim, keepdim=True)).to(saved.dtype)
-
-    @staticmethod
-    def vmap(_: Any, in_dims: tuple[int, None], x: Tensor, dim: int) -> tuple[Tensor, int]:
-        """Return log p of a batch."""
-        return LogSoftmax.apply(x.movedim(in_dims[0], 0), dim + 1), 0
+        return (apart - (torch.exp(log_p) * apart).sum(ctx.dim, keepdim=True)).to(dtype)
 
 
-class LogSumExp(Rule):
-    """lse, of logits and a dimension counted from the front, which the result does not have."""
+class LogSumExp(_AlongDim):
+    """logsumexp, of logits and a class dimension, which the result does not have."""
 
     @staticmethod
     def forward(x: Tensor, dim: int) -> Tensor:
-        """Return lse."""
+        """Return logsumexp, in the shape of the logits without the class dimension."""
         return compute.logsumexp(x, dim)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - p needs the logits
-        """Keep the logits."""
+        """Save the logits."""
         x, ctx.dim = inputs
         ctx.save_for_backward(x)
         ctx.save_for_forward(x)
@@ -135,18 +138,13 @@ class LogSumExp(Rule):
         (x,) = ctx.saved_tensors
         return (_probabilities(x, ctx.dim) * wide(tangent)).sum(ctx.dim).to(x.dtype)
 
-    @staticmethod
-    def vmap(_: Any, in_dims: tuple[int, None], x: Tensor, dim: int) -> tuple[Tensor, int]:
-        """Return lse of a batch."""
-        return LogSumExp.apply(x.movedim(in_dims[0], 0), dim + 1), 0
-
 
 def _probabilities(x: Tensor, dim: int) -> Tensor:
-    """Return p, of no classes as well."""
+    """Return p in float32 or wider; without classes, an empty tensor."""
     x = wide(x)
     return Softmax.apply(x, dim) if x.shape[dim] else x
 
 
 def logsumexp_product(x: Tensor, v: Tensor, dim: int) -> Tensor:
-    """Return p times v, one v a row."""
+    """Return p·v for one number v a row: the gradient of logsumexp."""
     return (_probabilities(x, dim) * wide(v).unsqueeze(dim)).to(x.dtype)

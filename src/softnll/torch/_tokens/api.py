@@ -1,22 +1,26 @@
-"""What a language model's head says of each token, without the logits."""
+"""The public token_stats: statistics of a language model's predictions, without storing the logits."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from softnll.torch import token_compute, token_ops
-from softnll.torch.errors import InputTypeError, raise_as_torch
-from softnll.torch.function import apply
-from softnll.torch.inputs import compiling, tracked
-from softnll.torch.linear_compute import LinearLoss
-from softnll.torch.linear_inputs import NAMES, prepare
-from softnll.torch.token_autograd import TokenStatsFunction
-from softnll.torch.token_compute import TokenStats
+from softnll.torch._base.arguments import LinearSettings
+from softnll.torch._base.autograd_base import apply
+from softnll.torch._base.errors import LINEAR_NAMES, InputTypeError, raise_as_torch
+from softnll.torch._base.inputs import compiling, tracked
+from softnll.torch._base.scripting import scriptable
+from softnll.torch._linear.inputs import check_layer, prepare
+from softnll.torch._tokens import compute, ops
+from softnll.torch._tokens.autograd import TokenStatsFunction
+from softnll.torch._tokens.compute import TokenStats
 
 __all__ = ["TokenStats", "token_stats"]
 
 
+@scriptable
 def token_stats(
     input: Tensor,  # noqa: A002 - torch's name
     linear_weight: Tensor,
@@ -34,16 +38,16 @@ def token_stats(
     Of the effective logits ``u = softcap·tanh(z/softcap)/temperature``, ``z = input @ linear_weight.T + linear_bias``,
     with the largest entry m and the rest r: ``log_prob = u_y − m − log1p(r)``,
     ``entropy = log1p(r) + Σ exp(u − m)·(m − u) / (1 + r)``, ``lse = m + log1p(r)``. They are differentiable, to any
-    order; a backward makes the logits again.
+    order; a backward computes the logits again.
 
     Parameters
     ----------
     input, linear_weight, linear_bias, softcap, temperature, max_bytes
         As in :func:`linear_cross_entropy`.
     target
-        Integers in [0, C) of shape ``(...)``: the tokens whose log-probabilities are asked for.
+        Integers in [0, C) of shape ``(...)``: the tokens whose log-probabilities are returned.
     ignore_index
-        Rows with this target are not computed: their values are 0, their argmax is −1, their gradient is 0. None is
+        Rows with this target are not computed: their values are 0, their argmax is −1, their gradient is 0. None means
         −100.
     check
         As in :func:`cross_entropy`.
@@ -68,48 +72,30 @@ def token_stats(
     (tensor([-1.4076]), tensor([0.8324]), tensor([2]))
     """
     tensors = (input, linear_weight, target, linear_bias, temperature)
+    keywords: dict[str, Any] = {
+        "linear_bias": linear_bias,
+        "ignore_index": ignore_index,
+        "softcap": softcap,
+        "temperature": temperature,
+        "max_bytes": max_bytes,
+        "check": check,
+    }
     if has_torch_function(tensors):
-        return handle_torch_function(
-            token_stats,
-            tensors,
-            input,
-            linear_weight,
-            target,
-            linear_bias=linear_bias,
-            ignore_index=ignore_index,
-            softcap=softcap,
-            temperature=temperature,
-            max_bytes=max_bytes,
-            check=check,
-        )
-    given = (
-        linear_bias,
-        None,
-        "none",
-        ignore_index,
-        0.0,
-        None,
-        None,
-        0.0,
-        softcap,
-        temperature,
-        max_bytes,
-        None,
-        check,
-    )
+        return handle_torch_function(token_stats, tensors, input, linear_weight, target, **keywords)
+    check_layer(input, linear_weight, linear_bias)
     if not isinstance(target, Tensor):
         raise TypeError(f"target is a {type(target).__name__}; allowed: a tensor of integers")
-    inputs, options = prepare(input, linear_weight, target, *given)
+    inputs, values = prepare(input, linear_weight, target, reduction="none", **keywords)
     if target.is_floating_point():
         raise InputTypeError(
             f"target has dtype {target.dtype}; allowed: integers, of the input's shape without features"
         )
     if compiling():
-        return token_ops.token_stats(inputs, options)
+        return ops.token_stats(inputs, values)
     try:
-        what = LinearLoss.of(*options)
+        settings = LinearSettings.of(*values)
         if tracked(*inputs):
-            return TokenStats(*apply(TokenStatsFunction, *inputs, what))
-        return token_compute.token_stats(*inputs, what)
+            return TokenStats(*apply(TokenStatsFunction, *inputs, settings))
+        return compute.token_stats(inputs, settings)
     except (TypeError, ValueError) as error:
-        raise_as_torch(error, NAMES)
+        raise_as_torch(error, LINEAR_NAMES)

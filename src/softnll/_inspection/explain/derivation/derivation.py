@@ -1,15 +1,19 @@
-"""The derivation of the gradient with one row's own numbers in it."""
+"""The derivation of the gradient, with the numbers of one row."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softnll import equation
-from softnll.options import loss_problem
+from softnll._core import equation
+from softnll._core.problem import loss_problem
+from softnll._inspection.explain.derivation.formula import digits
+from softnll._inspection.explain.derivation.html import as_html
+from softnll._inspection.explain.derivation.numbers import DerivationNumbers
+from softnll._inspection.explain.derivation.steps import as_text, steps
+from softnll._inspection.format import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,28 +23,27 @@ if TYPE_CHECKING:
 __all__ = ["Derivation", "derive"]
 
 SHOWN = 6  # classes with a column of their own; where there are more, the others are one column together
-_TOO_SMALL = 1e-290  # below, a product has lost digits or is 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Derivation:
-    """From one row's scores to its gradient, step by step; print it, or show it in a notebook. All in float64.
+class Derivation(DerivationNumbers):
+    """The derivation of one row's gradient from its scores, in float64; print it, or show it in a notebook.
 
-    ``K`` classes are shown: all of them, or the true one and the likeliest, and then ``rest``, all others together.
-    What is said of the rest holds for a score that all of them share: its probability is their sum.
+    ``K`` classes are shown: all of them, or the true one, the likeliest, and all others as one class, the rest. Its
+    probability is their sum; its derivatives are by a change that all their scores share.
 
     Attributes
     ----------
     row, target
-        Which row, and its true class, as numbers from 0.
+        The numbers, from 0, of the row and of its true class.
     classes
-        Those that are shown, as numbers from 0, in order.
+        The numbers, from 0, of the classes with a column of their own, ascending.
     names
-        ``(K,)`` what they are called, the rest included.
+        ``(K,)`` names of the columns, the rest included.
     place
-        Where the true class stands among the names.
+        The index of the true class among the names.
     n_rest
-        How many classes the rest has, 0 where all are shown.
+        The number of classes in the rest; 0 where every class has a column.
     scores
         ``(K,)`` f, NaN for the rest.
     largest, rest, total
@@ -61,37 +64,7 @@ class Derivation:
         ``(K,)`` ∂L/∂f_k: p − 1 at the true class, p elsewhere.
     """
 
-    row: int
-    target: int
-    classes: tuple[int, ...]
-    names: tuple[str, ...]
-    place: int
-    n_rest: int
-    scores: NDArray[np.float64]
-    largest: float
-    rest: float
-    total: float
-    differences: NDArray[np.float64]
-    exponentials: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
-    complements: NDArray[np.float64]
-    ahead: float
-    log_total: float
-    nll: float
-    loss_by_probability: NDArray[np.float64]
-    jacobian: NDArray[np.float64]
-    gradient: NDArray[np.float64]
-
-    @property
-    def whole(self) -> bool:
-        """Whether step 7 can be done in numbers: not where p_y is 0 or its products are too small for float64."""
-        p_y = self.probabilities[self.place]
-        least = self.probabilities.min(initial=1.0, where=self.probabilities > 0)
-        return bool(p_y > 0 and p_y * least >= _TOO_SMALL)
-
     def __repr__(self) -> str:
-        from softnll.formula import digits  # noqa: PLC0415 - loaded when it is asked for
-
         C = len(self.classes) + self.n_rest
         slope = digits(float(self.gradient[self.place]))
         return f"Derivation[row {self.row}, {C} classes] nll {digits(self.nll)} gradient at the true class {slope}"
@@ -100,46 +73,24 @@ class Derivation:
         return self.text()
 
     def text(self) -> str:
-        """Return the derivation as plain text; a star stands at the true class."""
-        from softnll.derivation_steps import as_text, steps  # noqa: PLC0415 - loaded when it is asked for
-
+        """Return the derivation as plain text; a star marks the true class."""
         return as_text(self, steps(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in the types of JSON; infinities as "inf" and "-inf", what the rest lacks as None."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {field.name: plain(getattr(self, field.name), nan=None) for field in fields(self)}
 
     def _repr_html_(self) -> str:
-        from softnll.derivation_html import as_html  # noqa: PLC0415 - loaded when it is asked for
-        from softnll.derivation_steps import steps  # noqa: PLC0415 - loaded when it is asked for
-
         return as_html(self, steps(self))
 
 
 def derive(
     row: int, scores: NDArray[Any], target: int, class_names: Sequence[str], *, shown: int = SHOWN
 ) -> Derivation:
-    """Return the derivation for one row of scores ``(C,)`` that has a softmax.
+    """Return the derivation for one row of scores ``(C,)`` of any real type that has a softmax.
 
-    ``p_k = exp(f_k − m)/(1 + r)``, ``L = −ln p_y``, ``∂L/∂f_k = Σ_i ∂L/∂p_i · ∂p_i/∂f_k = p_k − 1[k = y]``.
-
-    Parameters
-    ----------
-    row
-        What the row is called.
-    scores
-        ``(C,)`` scores of any real type.
-    target
-        The true class, in ``[0, C)``.
-    class_names
-        ``C`` names.
-    shown
-        How many classes have a column of their own where there are more than one above that.
-
-    Returns
-    -------
-    Derivation
-        The numbers are those of ``softnll.equation``.
+    ``p_k = exp(f_k − m)/(1 + r)``, ``L = −ln p_y``, ``∂L/∂f_k = Σ_i ∂L/∂p_i · ∂p_i/∂f_k = p_k − 1[k = y]``. The numbers
+    are those of ``softnll._core.equation``. With more than ``shown`` + 1 classes, ``shown`` have a column of their own.
 
     Examples
     --------
@@ -202,14 +153,3 @@ def _shown(p: NDArray[np.float64], target: int, most: int) -> NDArray[np.int64]:
         return np.arange(len(p))
     likeliest = np.argsort(-p, kind="stable")
     return np.sort(np.append(likeliest[likeliest != target][: most - 1], target)).astype(np.int64)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value in the types of JSON."""
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value

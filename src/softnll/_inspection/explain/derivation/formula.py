@@ -1,4 +1,4 @@
-"""Formulas with numbers in them, written once and shown twice: as plain text and as MathML."""
+"""Formulas with numbers, as plain text and as MathML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Formula", "Fraction", "Number", "Part", "Sub", "Word", "as_mathml", 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number, shown to six digits; one just below 1 by its distance from it, where that is given."""
+    """A number, shown to six digits; a number just below 1 as ``1 - complement``, if the complement is given."""
 
     value: float
     complement: float | None = None
@@ -110,7 +110,7 @@ def _text(part: Part, *, bare: bool = False) -> str:
 
 
 def _bracketed(text: str) -> str:
-    """Return text in brackets, where it is more than one thing."""
+    """Return text in brackets if it has several terms."""
     return f"({text})" if " " in text else text
 
 
@@ -142,7 +142,7 @@ def _mathml(part: Part, *, bare: bool = False) -> str:
 
 
 def _symbol(part: str, *, bare: bool) -> str:
-    """Return an operator, a letter or a whole number as MathML; a bare minus is a sign."""
+    """Return an operator, a letter or a whole number as MathML; a bare minus is the sign of what follows."""
     if part in ("(", ")"):
         return f'<mo stretchy="false">{part}</mo>'
     if part == "-" and bare:

@@ -1,4 +1,4 @@
-"""A derivation as HTML for notebooks: formulas as MathML, tables, and colours that follow a light or dark page."""
+"""A derivation as HTML for notebooks: formulas as MathML, tables, colours for light and dark pages."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import html
 import re
 from typing import TYPE_CHECKING
 
-from softnll.derivation_steps import heading
-from softnll.formula import as_mathml
-from softnll.notebook import cell, styled
+from softnll._inspection.explain.derivation.formula import as_mathml
+from softnll._inspection.explain.derivation.steps import heading
+from softnll._inspection.explain.notebook import styled
 
 if TYPE_CHECKING:
-    from softnll.derivation import Derivation
-    from softnll.derivation_steps import Grid, Step
+    from softnll._inspection.explain.derivation.numbers import DerivationNumbers
+    from softnll._inspection.explain.derivation.steps import Step
 
 __all__ = ["as_html"]
 
 
-def as_html(derived: Derivation, found: list[Step]) -> str:
+def as_html(derived: DerivationNumbers, found: list[Step]) -> str:
     """Return the steps as HTML in which every name is text and nothing else."""
     parts = "".join(_step(step) for step in found)
     return styled("softnll-derivation", f"<p><b>{html.escape(heading(derived))}</b></p><ol>{parts}</ol>")
@@ -25,25 +25,13 @@ def as_html(derived: Derivation, found: list[Step]) -> str:
 
 def _step(step: Step) -> str:
     """Return one step as an item of the list."""
-    says = f"<p>{_prose(step.says)}</p>" if step.says else ""
+    text = f"<p>{_prose(step.text)}</p>" if step.text else ""
     formulas = "".join(f'<div class="formula">{as_mathml(formula)}</div>' for formula in step.formulas)
-    grid = _grid(step.grid) if step.grid is not None else ""
+    table = step.table.as_html() if step.table is not None else ""
     then = f"<p>{_prose(step.then)}</p>" if step.then else ""
-    return f"<li><b>{_prose(step.title)}</b>{says}{formulas}{grid}{then}</li>"
+    return f"<li><b>{_prose(step.title)}</b>{text}{formulas}{table}{then}</li>"
 
 
 def _prose(text: str) -> str:
-    """Return a sentence of ours, its indices lowered."""
+    """Return one of our sentences as HTML, with the indices as subscripts."""
     return re.sub(r"\b([efp])_([iky])\b", r"<i>\1</i><sub>\2</sub>", html.escape(text, quote=False))
-
-
-def _grid(grid: Grid) -> str:
-    """Return a table, the true class's column marked."""
-    head = "".join(cell("th", name, i == grid.mark, ' scope="col"') for i, name in enumerate(grid.columns))
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        + "".join(cell("td", value, i == grid.mark) for i, value in enumerate(row))
-        + "</tr>"
-        for name, row in zip(grid.names, grid.rows, strict=True)
-    )
-    return f'<div class="wide"><table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,20 +1,21 @@
-"""The steps of a derivation: what is said, formulas, tables; plain text and HTML show the same ones."""
+"""The steps of a derivation as text, formulas and tables; plain text and HTML show the same steps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from softnll._inspection.explain.derivation.formula import Formula, Fraction, Number, Sub, Word, digits, near_one
+from softnll._inspection.explain.derivation.formula import as_text as line
+from softnll._inspection.explain.table import Table
 from softnll.data.text import printable
-from softnll.formula import Formula, Fraction, Number, Sub, Word, digits, near_one
-from softnll.formula import as_text as line
 
 if TYPE_CHECKING:
-    from softnll.derivation import Derivation
+    from softnll._inspection.explain.derivation.numbers import DerivationNumbers
 
-__all__ = ["Grid", "Step", "as_text", "heading", "steps"]
+__all__ = ["Step", "as_text", "heading", "steps"]
 
-_VISIBLE = 5e-6  # a smaller rest does not show in six digits of 1 + r
+_VISIBLE = 5e-6  # a smaller r does not change six digits of 1 + r
 TIMES = "\N{MULTIPLICATION SIGN}"
 DOT = "\N{MIDDLE DOT}"
 SUM = "\N{GREEK CAPITAL LETTER SIGMA}"
@@ -22,33 +23,23 @@ DEL = "\N{PARTIAL DIFFERENTIAL}"
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A small table of shown numbers: a column a class, the true one's marked."""
-
-    columns: tuple[str, ...]
-    names: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    mark: int
-
-
-@dataclass(frozen=True)
 class Step:
-    """One step: a title, what is said of it, formulas, a table, and what follows from it."""
+    """One step: a title, a sentence, formulas, a table, and a conclusion."""
 
     title: str
-    says: str
+    text: str
     formulas: tuple[Formula, ...]
-    grid: Grid | None = None
+    table: Table | None = None
     then: str = ""
 
 
-def heading(derived: Derivation) -> str:
-    """Return one line on what is derived."""
+def heading(derived: DerivationNumbers) -> str:
+    """Return the title: the row and its true class."""
     name = printable(derived.names[derived.place])
     return f"Row {derived.row}, true class y = {name}: from scores f to the derivative of the loss by each score"
 
 
-def steps(derived: Derivation) -> list[Step]:
+def steps(derived: DerivationNumbers) -> list[Step]:
     """Return the steps from scores to the gradient."""
     return [
         _exponentials(derived),
@@ -62,42 +53,35 @@ def steps(derived: Derivation) -> list[Step]:
     ]
 
 
-def as_text(derived: Derivation, found: list[Step]) -> str:
-    """Return the steps as plain text; a star stands at the true class."""
+def as_text(derived: DerivationNumbers, found: list[Step]) -> str:
+    """Return the steps as plain text; a star marks the true class."""
     lines = [heading(derived)]
     for number, step in enumerate(found, 1):
         lines += ["", f"{number}. {step.title}"]
-        lines += [f"   {step.says}"] * bool(step.says)
+        lines += [f"   {step.text}"] * bool(step.text)
         lines += [f"     {line(formula)}" for formula in step.formulas]
-        lines += _grid_lines(step.grid) if step.grid is not None else []
+        lines += step.table.as_lines(5) if step.table is not None else []
         lines += [f"   {step.then}"] * bool(step.then)
     return "\n".join(lines)
 
 
-def _grid_lines(grid: Grid) -> list[str]:
-    """Return a table as aligned lines."""
-    head = ["", *(name + ("*" if i == grid.mark else " ") for i, name in enumerate(grid.columns))]
-    cells = [head, *([name, *(f"{value} " for value in row)] for name, row in zip(grid.names, grid.rows, strict=True))]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = []
-    for first, *others in cells:
-        right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("     " + "  ".join([first.ljust(widths[0]), *right]).rstrip())
-    return lines
+def _table(derived: DerivationNumbers, *rows: tuple[str, tuple[str, ...]]) -> Table:
+    """Return a table with a column for each shown class, from names and cells of its rows."""
+    names, cells = zip(*rows, strict=True)
+    return Table(_columns(derived), names, cells, (derived.place,) * len(names), derived.place)
 
 
-def _grid(derived: Derivation, *rows: tuple[str, tuple[str, ...]]) -> Grid:
-    """Return a table with a column for each shown class."""
-    columns = tuple(printable(name, 14) for name in derived.names)
-    return Grid(columns, tuple(name for name, _ in rows), tuple(cells for _, cells in rows), derived.place)
+def _columns(derived: DerivationNumbers) -> tuple[str, ...]:
+    """Return the names of the shown classes, shortened."""
+    return tuple(printable(name, 14) for name in derived.names)
 
 
 def _shown(values: object) -> tuple[str, ...]:
-    """Return numbers as cells; what the rest has none of is a dash."""
+    """Return numbers as cells; NaN, the value where the rest has no such number, as a dash."""
     return tuple("\N{EN DASH}" if v != v else digits(v) for v in (float(v) for v in values))  # type: ignore[attr-defined]  # noqa: PLR0124 - NaN
 
 
-def _p(derived: Derivation, i: int) -> Number:
+def _p(derived: DerivationNumbers, i: int) -> Number:
     """Return a class's probability for a formula."""
     return Number(float(derived.probabilities[i]), float(derived.complements[i]))
 
@@ -107,23 +91,23 @@ def _slope(of: str | Sub, by: Sub) -> Fraction:
     return Fraction((DEL, of), (DEL, by))
 
 
-def _other(derived: Derivation) -> int | None:
-    """Return the likeliest class that is not the true one, which stands for all others; None where there is none."""
+def _other(derived: DerivationNumbers) -> int | None:
+    """Return the likeliest class that is not the true one, as the example of the others; None if there is none."""
     places = [i for i in range(len(derived.names)) if i != derived.place and i < len(derived.classes)]
     return max(places, key=lambda i: float(derived.probabilities[i]), default=None)
 
 
-def _exponentials(d: Derivation) -> Step:
+def _exponentials(d: DerivationNumbers) -> Step:
     """Step 1: exponentials, the largest score taken off."""
     return Step(
         "Exponentiate the scores",
         "Taking the largest score m off first changes nothing: exp(m) cancels in step 2. No exponential overflows.",
         (("m", "=", Number(d.largest)), (Sub("e", "k"), "=", "exp", "(", Sub("f", "k"), "-", "m", ")")),
-        _grid(d, ("f", _shown(d.scores)), ("f - m", _shown(d.differences)), ("e", _shown(d.exponentials))),
+        _table(d, ("f", _shown(d.scores)), ("f - m", _shown(d.differences)), ("e", _shown(d.exponentials))),
     )
 
 
-def _softmax(d: Derivation) -> Step:
+def _softmax(d: DerivationNumbers) -> Step:
     """Step 2: divide by the sum."""
     total: Formula = ("=", Number(d.total)) if d.rest > _VISIBLE else ()
     p = tuple(near_one(float(a), float(b)) for a, b in zip(d.probabilities, d.complements, strict=True))
@@ -134,11 +118,11 @@ def _softmax(d: Derivation) -> Step:
             ("r", "=", Number(d.rest), ",", "S", "=", "1", "+", "r", *total),
             (Sub("p", "k"), "=", Fraction((Sub("e", "k"),), ("S",))),
         ),
-        _grid(d, ("p", p)),
+        _table(d, ("p", p)),
     )
 
 
-def _loss(d: Derivation) -> Step:
+def _loss(d: DerivationNumbers) -> Step:
     """Step 3: the loss."""
     exact: Formula = (
         "L", "=", "-", "ln", Sub("p", "y"), "=", "(", "m", "-", Sub("f", "y"), ")", "+", "ln", "(", "1", "+", "r", ")",
@@ -146,12 +130,12 @@ def _loss(d: Derivation) -> Step:
     )  # fmt: skip
     return Step(
         "Take the natural logarithm: the loss",
-        "Only the true class's probability is looked at. Written with m and r nothing is subtracted that could cancel.",
+        "The loss depends on the true class's probability only. Written with m and r, no subtraction loses digits.",
         (exact,),
     )
 
 
-def _logarithm(d: Derivation) -> Step:
+def _logarithm(d: DerivationNumbers) -> Step:
     """Step 4: the derivative of the logarithm."""
     entry = float(d.loss_by_probability[d.place])
     at: Formula = (
@@ -167,7 +151,7 @@ def _logarithm(d: Derivation) -> Step:
     )
 
 
-def _quotient_rule(d: Derivation) -> Step:
+def _quotient_rule(d: DerivationNumbers) -> Step:
     """Step 5: the derivative of the true class's probability."""
     y, k = d.place, _other(d)
     e_y, e_k, total = Sub("e", "y"), Sub("e", "k"), "S"
@@ -200,11 +184,10 @@ def _quotient_rule(d: Derivation) -> Step:
 _QUOTIENT = "(a/S)' = (a'S - aS')/S\N{SUPERSCRIPT TWO}, with S' = e_k; a = e_y depends on its own score only."
 
 
-def _jacobian(d: Derivation) -> Step:
+def _jacobian(d: DerivationNumbers) -> Step:
     """Step 6: the same for every probability."""
-    columns = tuple(printable(name, 14) for name in d.names)
-    grid = Grid(columns, columns, tuple(_shown(row) for row in d.jacobian), d.place)
-    rest = " The others stand for their summed p and a shared change of score." if d.n_rest else ""
+    table = _table(d, *zip(_columns(d), map(_shown, d.jacobian), strict=True))
+    rest = " The column of the others is for their summed p and a shared change of score." if d.n_rest else ""
     return Step(
         "Do so for every probability: the Jacobian",
         f"Row i, column k; [i = k] is 1 on the diagonal, else 0. Rows and columns sum to 0.{rest}",
@@ -214,11 +197,11 @@ def _jacobian(d: Derivation) -> Step:
                 "(", Word("[i = k]"), "-", Sub("p", "k"), ")",
             ),
         ),
-        grid,
+        table,
     )  # fmt: skip
 
 
-def _chain_rule(d: Derivation) -> Step:
+def _chain_rule(d: DerivationNumbers) -> Step:
     """Step 7: the sum over all probabilities."""
     rule: Formula = (
         _slope("L", Sub("f", "k")), "=", Sub(SUM, "i"), _slope("L", Sub("p", "i")), DOT,
@@ -230,26 +213,19 @@ def _chain_rule(d: Derivation) -> Step:
             "p_y is 0, or its products are too small for float64: p_y is cancelled first, in step 8.",
             (rule,),
         )
-    columns = tuple(printable(name, 14) for name in d.names)
     terms = d.loss_by_probability[:, None] * d.jacobian + 0.0
-    names = tuple(f"i = {name}" for name in columns)
-    grid = Grid(
-        columns,
-        (*names, "sum"),
-        (*(_shown(row) for row in terms), _shown(terms.sum(axis=0))),
-        d.place,
-    )
+    rows = [(f"i = {name}", _shown(row)) for name, row in zip(_columns(d), terms, strict=True)]
     return Step(
         "Chain rule, over all probabilities",
-        "A score moves every probability; the loss hears of it through each. Row i, column k:",
+        "Each score changes every probability, and the loss depends on all of them. Row i, column k:",
         (rule,),
-        grid,
-        "" if len(names) == 1 else "All rows but the true class's are 0, because step 4 is 0 there.",
+        _table(d, *rows, ("sum", _shown(terms.sum(axis=0)))),
+        "" if len(rows) == 1 else "All rows but the true class's are 0, because step 4 is 0 there.",
     )
 
 
-def _result(d: Derivation) -> Step:
-    """Step 8: what is left."""
+def _result(d: DerivationNumbers) -> Step:
+    """Step 8: the gradient."""
     y = Sub("p", "y")
     at: Formula = (
         Word("k = y:"), "-", Fraction(("1",), (y,)), DOT, y, DOT, "(", "1", "-", y, ")", "=", y, "-", "1",
@@ -266,7 +242,7 @@ def _result(d: Derivation) -> Step:
         "Cancel p_y: the gradient is p - onehot",
         "",
         (at,) if alone else (at, other),
-        _grid(d, ("p", p), ("onehot", onehot), ("gradient", _shown(d.gradient))),
+        _table(d, ("p", p), ("onehot", onehot), ("gradient", _shown(d.gradient))),
         _ALONE if alone else _MEANING,
     )
 

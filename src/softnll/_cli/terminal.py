@@ -1,0 +1,182 @@
+"""Print tables, findings and derivations on the terminal, and progress on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from softnll.data.text import printable
+
+if TYPE_CHECKING:
+    from softnll._inspection.diagnose.finding import Finding, Findings
+    from softnll._inspection.explain.derivation.derivation import Derivation
+    from softnll._inspection.explain.explanation import Explanation
+    from softnll._inspection.explain.table import Table as Strings
+
+__all__ = [
+    "print_derivation",
+    "print_explanation",
+    "print_findings",
+    "print_lines",
+    "print_table",
+    "print_warning",
+    "row_progress",
+]
+
+# Colours of the first rows of a table, readable on dark and light backgrounds.
+_ROW_STYLES = ("blue", "yellow", "green", "magenta", "cyan", "red")
+_SEVERITY_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+
+
+def _stdout() -> Console:
+    """Return a console on standard output, a new one at each call, because tests and pipes replace the stream."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _stderr() -> Console:
+    """Return a console on standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_lines(text: str) -> None:
+    """Print text as it is, on as many lines as it needs."""
+    _stdout().print(Text(text), soft_wrap=True)
+
+
+def print_warning(text: str) -> None:
+    """Print text as it is on standard error."""
+    _stderr().print(Text(text), soft_wrap=True)
+
+
+def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a small table: names in the first column, numbers in the others."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="bold")
+    for i, column in enumerate(header):
+        table.add_column(Text(column), justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    _stdout().print(table)
+
+
+def print_explanation(explanation: Explanation, *, bits: bool) -> None:
+    """Print an explanation's tables, then its sentences as a list."""
+    from softnll._inspection.explain.tables import tables  # noqa: PLC0415 - the other commands need no explanation
+
+    console = _stdout()
+    for strings in tables(explanation, bits=bits):
+        console.print(Text(strings.title, style="bold"))
+        console.print(_as_rich(strings, _ROW_STYLES, padding=(0, 2)))
+        if strings.note:
+            console.print(Text(strings.note, style="italic"))
+        console.print()
+    for sentence in explanation.words(bits=bits):
+        table = Table.grid(padding=(0, 1))
+        table.add_row("\N{BULLET}", Text(sentence))
+        console.print(table)
+
+
+def _as_rich(strings: Strings, styles: Sequence[str], **options: Any) -> Table:
+    """Return a table for the terminal, its rows in these styles; the true class's head or numbers are bold."""
+    table = Table(box=None, pad_edge=False, **options)
+    table.add_column("", no_wrap=True)
+    by_row = strings.true_column is None  # each row marks its own number, and has a bold name
+    for i, column in enumerate(strings.columns):
+        star, style = ("*", "bold") if i == strings.true_column else ("", "")
+        table.add_column(Text(column + star, style=style), justify="right", style=style, overflow="ellipsis")
+    for n, (name, row, mark) in enumerate(zip(strings.names, strings.rows, strings.marks, strict=True)):
+        style = styles[n % len(styles)]
+        cells = (Text(cell, f"{style} bold underline" if by_row and i == mark else style) for i, cell in enumerate(row))
+        table.add_row(Text(name, f"{style} bold" if by_row else style), *cells)
+    return table
+
+
+def print_derivation(derived: Derivation) -> None:
+    """Print a derivation's steps; titles in bold, the true class's column too."""
+    from softnll._inspection.explain.derivation.formula import as_text  # noqa: PLC0415 - only this command needs it
+    from softnll._inspection.explain.derivation.steps import heading, steps  # noqa: PLC0415 - only this command needs it
+
+    console = _stdout()
+    console.print(Text(heading(derived), style="bold"))
+    for number, step in enumerate(steps(derived), 1):
+        console.print()
+        console.print(Text(f"{number}. {step.title}", style="bold"))
+        if step.text:
+            console.print(Padding(Text(step.text), (0, 0, 0, 3)))
+        for formula in step.formulas:
+            console.print(Padding(Text(as_text(formula), style="cyan"), (0, 0, 0, 5)))
+        if step.table is not None:
+            table = _as_rich(step.table, ("",), padding=(0, 2, 0, 0), header_style="")
+            console.print(Padding(table, (0, 0, 0, 5)))
+        if step.then:
+            console.print(Padding(Text(step.then), (0, 0, 0, 3)))
+
+
+def print_findings(found: Findings, *, title: str) -> None:
+    """Print the findings; without findings, the names of the checks."""
+    console = _stdout()
+    console.print(Text(printable(title, 400), style="bold"), soft_wrap=True)
+    for finding in found:
+        console.print()
+        _print_finding(console, finding)
+    console.print()
+    if found:
+        console.print(Text(found.summary()))
+    else:
+        console.print(Text(f"Nothing found in {found.rows} rows of {found.classes} classes.", style="bold green"))
+        console.print(Text(found.looked_for()))
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    """Print one finding: a line, and below it its evidence, its consequence and its remedy."""
+    title = Text.assemble(
+        (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
+        (printable(finding.title, 200), "bold"),
+        (f"  [{finding.code}]", "dim"),
+    )
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, text in finding.parts():
+        table.add_row(Text(name, style="dim"), Text(text))
+    console.print(title)
+    console.print(Padding(table, (0, 0, 0, 2)))
+
+
+@contextmanager
+def _progress(*columns: ProgressColumn) -> Iterator[Callable[..., None]]:
+    """Yield a function of ``(done, total, facts="")`` that draws a bar on standard error, where that is a terminal.
+
+    The bar starts with the first call that leaves work to do; it is erased at the end, also after an exception.
+    """
+    bar = Progress(*columns, console=_stderr(), transient=True)
+    task = bar.add_task("", facts="")
+
+    def show(done: int, total: int, facts: str = "") -> None:
+        if bar.live.is_started or (bar.console.is_terminal and done < total):
+            bar.update(task, completed=done, total=total, facts=facts)
+            bar.start()  # a second time, it does nothing
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def row_progress() -> AbstractContextManager[Callable[[int, int], None]]:
+    """Return a context whose function shows the number of rows read, and of all rows."""
+    return _progress(TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,0 +1,1 @@
+"""The definition of the losses, for every array library: options, targets, the Problem, the equation, linear losses."""

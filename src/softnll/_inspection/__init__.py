@@ -1,0 +1,1 @@
+"""What people look at: explanations, diagnoses, reports, displays, calibration, the page."""

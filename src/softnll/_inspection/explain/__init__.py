@@ -1,0 +1,1 @@
+"""explain: the tables, sentences and figures of an Explanation."""

@@ -1,0 +1,1 @@
+"""The derivation of one row's gradient, step by step."""

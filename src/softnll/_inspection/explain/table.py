@@ -1,0 +1,59 @@
+"""A table as strings, with the true class's cells marked, and how it is shown as plain text and as HTML."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+__all__ = ["Table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as strings: the names of columns and rows, and the cells of each row."""
+
+    columns: tuple[str, ...]
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marks: tuple[int | None, ...]  # of each row, the column of the true class
+    true_column: int | None = None  # that column where it is the same in all rows, so that its head is marked
+    title: str = ""  # a line above
+    note: str = ""  # a line below
+
+    def as_lines(self, indent: int) -> list[str]:
+        """Return the heads and rows as aligned lines; a star marks the true class, in its head or in each row."""
+        marks = self.marks if self.true_column is None else (None,) * len(self.marks)
+        cells = [["", *(_starred(column, i == self.true_column) for i, column in enumerate(self.columns))]]
+        for name, row, mark in zip(self.names, self.rows, marks, strict=True):
+            cells.append([name, *(_starred(value, i == mark) for i, value in enumerate(row))])
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        found = []
+        for first, *others in cells:
+            right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+            found.append(" " * indent + "  ".join([first.ljust(widths[0]), *right]).rstrip())
+        return found
+
+    def as_html(self) -> str:
+        """Return the table as HTML in which every cell is text and nothing else."""
+        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        head = "".join(_cell("th", name, i == self.true_column, ' scope="col"') for i, name in enumerate(self.columns))
+        body = "".join(
+            f'<tr><th scope="row">{html.escape(name)}</th>'
+            + "".join(_cell("td", value, i == mark) for i, value in enumerate(row))
+            + "</tr>"
+            for name, row, mark in zip(self.names, self.rows, self.marks, strict=True)
+        )
+        note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
+        table = f"<table>{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f'<div class="wide">{table}</div>{note}'
+
+
+def _starred(text: str, true: bool) -> str:
+    """Return a cell of plain text, with a star where it is the true class's."""
+    return text + ("*" if true else " ")
+
+
+def _cell(tag: str, value: str, true: bool, attributes: str = "") -> str:
+    """Return a cell of HTML; the true class's cell has a background, and a title for screen readers."""
+    marked = ' class="true" title="the true class"' if true else ""
+    return f"<{tag}{attributes}{marked}>{html.escape(value)}</{tag}>"

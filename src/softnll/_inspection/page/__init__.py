@@ -1,0 +1,1 @@
+"""The interactive page about scores, loss and gradient, in one file that needs nothing else."""

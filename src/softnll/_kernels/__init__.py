@@ -1,0 +1,1 @@
+"""Kernels: pure functions of a Problem, which is valid, so that they do not check. Backends call them."""

@@ -1,0 +1,43 @@
+"""The memory that the kernels take beside their arguments: the sizes of blocks, and a bound for a whole call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softnll._core.problem import Problem
+from softnll._core.targets import SparseRows
+from softnll._kernels.cpu.threads import threads_of
+
+__all__ = ["BLOCK", "CAPPED_BLOCK", "FEW", "LEFT_BLOCK", "scratch_bytes"]
+
+FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
+BLOCK = 1 << 16  # logits of a block, where rows are copied or go to the scalar kernels
+CAPPED_BLOCK = 1 << 15  # logits of a block whose capped values are in scratch
+LEFT_BLOCK = 1 << 14  # logits of a block of the rows that vector kernels leave
+
+
+def scratch_bytes(problem: Problem, n_rows: int, n_columns: int, itemsize: int) -> int:
+    """Return the most bytes that a loss and its gradient take on so many rows of logits, in all threads together.
+
+    ``problem`` has targets and options; its logits need not be there. The bound grows with the number of rows.
+    """
+    q = problem.q.probabilities if isinstance(problem.q, SparseRows) else problem.q
+    item = 8 if itemsize == 8 else 4
+    rows = 2 if q is None and problem.objective.label_smoothing == 0 else 4  # exponentials; measures and class weights
+    each = 8 * rows * (n_columns + 64)
+    if n_columns <= FEW:  # `scratch_bytes` of tile.py
+        each = max(each, 20_000, 5_300 + 192 * (n_columns + 8))
+    q_item = 0 if q is None else q.dtype.itemsize
+    each += _block(LEFT_BLOCK, n_rows, n_columns) * (2 * item + q_item)
+    if q_item == 2:  # widened for the scalar kernels
+        each += 4 * _block(BLOCK, n_rows, n_columns)
+    if problem.objective.softcap is not None:
+        each += _block(CAPPED_BLOCK, n_rows, n_columns) * (8 if q is None or q.dtype == np.float64 else 16)
+    elif q is not None and (q_item == 8) != (item == 8):  # targets of another width, and the rows of their gradient
+        each += 2 * item * _block(BLOCK, n_rows, n_columns)
+    return threads_of(n_rows, n_columns) * each + 8 * n_rows
+
+
+def _block(entries: int, n_rows: int, n_columns: int) -> int:
+    """Return how many entries a block has: whole rows, at least one."""
+    return min(max(1, entries // max(1, n_columns)), n_rows) * n_columns

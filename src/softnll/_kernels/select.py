@@ -1,0 +1,48 @@
+"""Select the kernels for NumPy arrays."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from softnll._kernels.cpu.forks import guard, loading
+
+__all__ = ["kernels"]
+
+
+@cache
+def kernels() -> Any:
+    """Return the compiled kernels or, with a warning, the reference ones if Numba cannot be used."""
+    guard()
+    with loading:
+        hindrance = _hindrance()
+        if hindrance is None:
+            return import_module("softnll._kernels.cpu.interface")
+    warnings.warn(
+        f"Numba cannot be used ({hindrance}); softnll computes with NumPy instead: as exact, but slower",
+        RuntimeWarning,
+        stacklevel=_frames_of_package(),
+    )
+    return import_module("softnll._kernels.reference")
+
+
+def _frames_of_package() -> int:
+    """Return the number of the first frame outside the package, counted from the caller: a warning shows that line."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "softnll":
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _hindrance() -> str | None:
+    """Return why Numba cannot be used; None if it can."""
+    try:
+        disabled = import_module("numba").config.DISABLE_JIT
+    except ImportError as error:
+        return str(error)
+    except ValueError as error:  # Numba raises it for a number of threads below 1
+        return f"its import fails: {error} See NUMBA_NUM_THREADS"
+    return "NUMBA_DISABLE_JIT is set" if disabled else None

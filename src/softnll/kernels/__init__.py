@@ -1,1 +1,0 @@
-"""Kernels: pure functions of a Problem. They never check, and only the front doors call them."""

@@ -1,0 +1,1 @@
+"""What every function on tensors uses: argument checks, autograd bases, views, errors."""

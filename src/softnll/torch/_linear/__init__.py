@@ -1,0 +1,1 @@
+"""The linear layer and its loss, on tensors."""

@@ -1,0 +1,182 @@
+"""The loss of a linear layer as a differentiable expression, a few rows at a time.
+
+As ``_losses.formulas`` does for losses of logits: the kernels compute values and gradients, this module computes every
+other derivative. Features and weight are multiplied in their own type, half types in float32; the rest is float64.
+Unless autograd records the derivatives, only a few rows of logits are in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from softnll._core import equation
+from softnll._core.problem import Problem
+from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInputs, LossSettings
+from softnll.torch._base.backend import backend_of
+from softnll.torch._base.checks import wide_type
+from softnll.torch._base.inputs import autocasts
+from softnll.torch._base.sparse import densify
+from softnll.torch._linear.derivatives import RowFunction, along, first, second
+from softnll.torch._linear.pieces import Named, Pieces
+from softnll.torch._losses import formulas
+
+__all__ = [
+    "DIFFERENTIABLE",
+    "gradient",
+    "gradient_pullback",
+    "gradient_push",
+    "loss_push",
+    "pull_rows",
+    "push_rows",
+    "second_rows",
+]
+
+DIFFERENTIABLE = ("input", "linear_weight", "linear_bias", "target")
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+def _without_autocast(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Return a function that runs without autocast, which would multiply in a narrower type."""
+
+    @wraps(function)
+    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Returned:
+        device = next(each.input.device.type for each in args if isinstance(each, LinearInputs))
+        if not autocasts(device):
+            return function(*args, **options)
+        with torch.autocast(device, enabled=False):
+            return function(*args, **options)
+
+    return call
+
+
+def _losses(z: Tensor, inputs: LinearInputs, settings: LossSettings) -> tuple[Tensor]:
+    """Return the losses of some rows of logits in float64."""
+    target = inputs.target
+    if inputs.indices is not None:
+        target = densify(inputs.indices, target.to(wide_type(z)), z.shape[1])
+    given = LossInputs(z, target, inputs.weight, inputs.sample_weight, inputs.temperatures)
+    return (formulas.loss(given, settings),)
+
+
+def _hessian_products(
+    z: Tensor, v: Tensor, inputs: LinearInputs, settings: LossSettings, upstream: tuple[Tensor, ...]
+) -> tuple[tuple[Tensor], Tensor, Tensor]:
+    """Return, of some rows, the derivative of the loss along v, its gradient and the Hessian times v."""
+    backend, (up,) = backend_of(z), upstream
+    target = inputs.target
+    if inputs.indices is not None:
+        target = densify(inputs.indices, target.to(up.dtype), z.shape[1])
+    w = None if inputs.weight is None else inputs.weight.to(up.dtype)
+    tau = None if inputs.temperatures is None else inputs.temperatures.to(up.dtype)
+    y, q = (None, target) if target.is_floating_point() else (target, None)
+    arrays = (y, q, w, inputs.sample_weight, None, tau)
+    problem = Problem(
+        backend.array(z), settings.objective, *(None if each is None else backend.array(each) for each in arrays)
+    )
+    rows = equation.normalise(problem)
+    dz = backend.tensor(equation.gradient(problem, rows))
+    product = backend.tensor(equation.hessian_product(problem, rows, rows.arithmetic.wide(backend.array(v))))
+    along = torch.where(dz == 0, 0.0, dz * v).sum(1)
+    assert inputs.sample_weight is not None  # noqa: S101 - 0 where a row is ignored
+    factor = torch.where(inputs.sample_weight == 0, 0.0, up).unsqueeze(1)  # up may be infinite in such a row
+    return (along,), dz.mul_(factor), product.mul_(factor)
+
+
+@_without_autocast
+def gradient(
+    upstream: Tensor, inputs: LinearInputs, settings: LinearSettings, names: Sequence[str]
+) -> tuple[Tensor, ...]:
+    """Return the gradients with respect to the inputs of these names."""
+    pieces = Pieces(inputs, settings, upstream)
+    return first(_losses, pieces, (pieces.spread(upstream),), names)
+
+
+@_without_autocast
+def gradient_pullback(
+    cotangents: Named, upstream: Tensor, inputs: LinearInputs, settings: LinearSettings, wanted: Sequence[str]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the second derivatives: of the gradients in ``cotangents``, to the upstream gradient and ``wanted``."""
+    pieces = Pieces(inputs, settings, upstream, *cotangents.values())
+    up, moved = (pieces.spread(upstream),), pieces.flatten(cotangents)
+    (rows,), found = second(_losses, pieces, up, moved, wanted, closed=_hessian_products)
+    return pieces.reduce(rows, upstream.shape).to(upstream.dtype), found
+
+
+@_without_autocast
+def loss_push(inputs: LinearInputs, settings: LinearSettings, tangents: Named) -> Tensor:
+    """Return the derivative of the loss along tangents."""
+    pieces = Pieces(inputs, settings, *tangents.values())
+    (rows,) = along(_losses, pieces, 1, pieces.flatten(tangents))
+    return pieces.reduce(rows, inputs.input.shape[:-1])
+
+
+@_without_autocast
+def gradient_push(
+    upstream: Tensor,
+    to_upstream: Tensor | None,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    tangents: Named,
+    names: Sequence[str],
+) -> tuple[Tensor, ...]:
+    """Return the derivatives of the gradients of these names along tangents of upstream gradient and inputs."""
+    pieces = Pieces(inputs, settings, upstream, to_upstream, *tangents.values())
+    moving = None if to_upstream is None else (pieces.spread(to_upstream),)
+    _, found = second(_losses, pieces, (pieces.spread(upstream),), pieces.flatten(tangents), names, moving)
+    return found
+
+
+# -- functions with several results a row
+
+
+def _spread(pieces: Pieces, upstream: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Return upstream gradients as rows; None means 0."""
+    zeros = torch.zeros_like(pieces.s)
+    return tuple(zeros if each is None else each.reshape(zeros.shape).to(zeros.dtype) for each in upstream)
+
+
+@_without_autocast
+def push_rows(
+    function: RowFunction, inputs: LinearInputs, settings: LinearSettings, results: int, tangents: Named
+) -> tuple[Tensor, ...]:
+    """Return the derivatives, along tangents, of a function with several results a row."""
+    pieces = Pieces(inputs, settings, *tangents.values())
+    moved = along(function, pieces, results, pieces.flatten(tangents))
+    return tuple(each.reshape(inputs.input.shape[:-1]) for each in moved)
+
+
+@_without_autocast
+def pull_rows(
+    function: RowFunction,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    upstream: Sequence[Tensor | None],
+    names: Sequence[str],
+) -> tuple[Tensor, ...]:
+    """Return the gradients of a function with several results a row; an upstream gradient of None means 0."""
+    pieces = Pieces(inputs, settings, *upstream)
+    return first(function, pieces, _spread(pieces, upstream), names)
+
+
+@_without_autocast
+def second_rows(
+    function: RowFunction,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    upstream: Sequence[Tensor | None],
+    tangents: Named,
+    names: Sequence[str],
+    upstream_tangents: Sequence[Tensor | None] = (),
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return the derivatives along tangents of such a function, and of its gradients with respect to these names."""
+    pieces = Pieces(inputs, settings, *upstream, *upstream_tangents, *tangents.values())
+    moving = _spread(pieces, upstream_tangents) if upstream_tangents else None
+    moved, found = second(function, pieces, _spread(pieces, upstream), pieces.flatten(tangents), names, moving)
+    return tuple(each.reshape(inputs.input.shape[:-1]) for each in moved), found

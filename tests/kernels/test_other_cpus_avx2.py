@@ -1,0 +1,18 @@
+"""The kernels' values without AVX-512. Beside test_other_cpus.py, so that another worker takes it."""
+
+from __future__ import annotations
+
+import pytest
+from other_cpus import CHOSEN, has, run_chosen, x86_only
+
+pytestmark = [
+    x86_only,
+    pytest.mark.slow,
+    pytest.mark.skipif(not has("avx2", "fma", "f16c"), reason="this computer's CPU is older"),
+    pytest.mark.skipif(not has("avx512f"), reason="the other tests run on such a CPU already"),
+]
+
+
+@pytest.mark.parametrize("file", list(CHOSEN))
+def test_without_avx512(file, tmp_path):
+    run_chosen("haswell", tmp_path, file)

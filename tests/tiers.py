@@ -1,0 +1,103 @@
+"""Which tests the default run takes; CI runs the others too, which have the mark `slow`.
+
+- Of a test with three parameters or more: cases in which each pair of values of two parameters occurs.
+- Of a test that `SAMPLED` or `TWICE` names: six cases or two, which have as many different values of its parameters as
+  so many cases can.
+- Of what `SLOW` names: nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from itertools import combinations
+
+FEW = 6  # cases of a test that SAMPLED names: as many as there are backends
+
+# Tests whose cases together take more than about 3 s.
+SAMPLED = re.compile(
+    r"test_cuda_kernels.*::test_(options_in_blocks|odd_entries|every_shape)"
+    r"|test_kernel_soft_targets.*::test_(options|every_length)|test_kernel_exact.*::test_(every_length|a_largest_entry)"
+    r"|test_kernel_softcap.*::test_value_and_slope|test_bounds|test_02_masked_out_whole|test_19_layouts"
+    r"|test_15_smoothing_with_minus_inf|TestOut::test_filled_and_returned|test_tensors_without_data"
+    r"|test_gradient_against_finite_differences|test_memory_stays_within_max_bytes|test_finds_the_minimum"
+    r"|test_torch_autograd.*::test_.*derivatives"
+    r"|test_batches_of_upstream_gradients|test_torch_compile.*::test_one_graph|test_chains_of_operations"
+    r"|test_torch_devices.*::test_second_derivatives|test_float16_keeps_what"
+    r"|test_values_and_gradients_are_those_of_the_cpu|test_what_is_written_is_read|test_a_bad_address"
+    r"|test_values_and_derivatives_are_those_of_int64"
+    r"|test_probabilities_are_those_of_logistic|test_torch_fuse.*::test_losses"
+)
+
+# Tests of which one case takes more than about 1 s: most open a browser.
+TWICE = re.compile(
+    r"/test_page|test_explain_browser|test_report.*::test_in_a_browser|test_the_page_fits|test_chunks_of_a_linear_layer"
+    r"|test_working_memory_stays_within_the_plan|test_rows_in_blocks_and_parts|TestWithoutFloat64::test_bounds"
+    r"|test_torch_linear_compile.*::test_one_graph|test_torch_linear_derivatives|test_one_step_has_the_gradients"
+)
+
+# Tests, or cases, that take more than about 5 s each, and those beside a quicker case of the same.
+SLOW = re.compile(
+    r"test_gpu_script|test_tutorial|test_other_cpus|test_no_tangent_is_lost.dual|test_transforms_within_compiled_code"
+    r"|test_fifty_steps_are_those_of_the_unfused_model|test_generation_gives_the_same_tokens.(?!OPT)"
+    r"|test_torch_fuse_models.*::test_(tied|bfloat16|peak|accumulated|gradient_check|trainer|compiled_model)"
+    r"|test_fifty_steps_of_a_classifier|test_processes_that_compile_at_once|test_cuda_front.*::test_second_derivatives"
+    r"|test_torch_devices.*::test_second_derivatives.linear|test_every_option_compiles_for_a_device"
+    r"|test_kernels_are_cached_on_disk|test_without_a_cache_folder|test_the_process_stays_within_the_plan"
+    r"|test_importing_and_training_do_not_load|test_bfloat16_without_its_package|test_temperatures_beyond_float32"
+    r"|test_backends_agree|test_one_pass_and_its_memory|test_many_classes.triton.*1000000|test_inductor"
+    r"|test_parts_touch_no_memory_beyond|test_ctrl_c_keeps_what_was_reached|test_the_same_bits_in_a_forked_process"
+    r"|test_autocast_changes_nothing|test_torch_autograd.*::test_second_derivatives.soft-all"
+    r"|test_scratch_is_held_to_the_end|test_half_types_are_rounded_once.bfloat16|test_half_types_have_all.*(16|dtype1)"
+    r"|test_ordinary_rows_are_not_left_to_the_scalar_kernels.b?float(16|64)|test_masks_and_temperatures.float64"
+    r"|test_kernel_soft_targets.*::test_types_that_differ|test_spread_targets_at_temperatures_beyond_float32"
+    r"|test_in_a_process_of_its_own|test_torch_compile.*::test_(dynamic_shapes|types.*16)|test_compiled_models_are_right"
+    r"|test_the_function_is_there_whatever_was_imported|test_the_figure_is_the_same_bytes_each_time"
+    r"|test_02_masked_out_whole.*compiled-b?float(16|64)|test_15_smoothing_with_minus_inf.*compiled-b?float(16|64)"
+    r"|test_page.*::test_(numbers_of_every_room|training_lowers|large_scores|the_address_brings_the|examples)"
+    r"|test_every_room_fits.*(dark|1600)|test_text_can_be_read.*light|test_cli_explain.*::test_figures.*(svg|pdf)"
+    r"|test_transforms_end_the_graph|test_torch_linear_compile.*::test_dynamic|test_torch_sparse.*::test_memory"
+    r"|test_calibrated_classifiers_raise_no_alarm|test_the_optimum_is_the_same_in_a_third|test_a_full_disk"
+    r"|test_finds_the_minimum.triton|test_float32_stays_float32|test_too_few_iterations_give_a_warning"
+    r"|test_needs_neither_numba_nor_scipy|test_torch_tokens.*::test_derivatives"
+)
+
+
+def mark_slow(items, slow):
+    """Mark the tests that the default run leaves out."""
+    of_function = defaultdict(list)
+    for item in items:
+        of_function[item.nodeid.split("[")[0]].append(item)
+    for name, cases in of_function.items():
+        taken = set(map(id, taken_by_default(name, cases)))
+        for item in cases:
+            if id(item) not in taken or SLOW.search(item.nodeid):
+                item.add_marker(slow)
+
+
+def taken_by_default(name, cases):
+    """Return those of a test's cases that the default run takes."""
+    parameters = cases[0].callspec.params if hasattr(cases[0], "callspec") else {}
+    few = FEW if SAMPLED.search(name) else 2 if TWICE.search(name) else 0
+    if few:
+        return covering(cases, min(2, len(parameters)))[:few]
+    return covering(cases, 2) if len(parameters) > 2 else cases
+
+
+def covering(cases, strength):
+    """Return cases in which each combination of values of so many parameters occurs, the most different first."""
+
+    def combined(case):
+        return set(combinations(sorted((name, repr(value)) for name, value in case.callspec.params.items()), strength))
+
+    if len(cases) == 1:
+        return cases
+    left = [(case, combined(case)) for case in cases]
+    missing = set().union(*(each for _, each in left))
+    found = []
+    while missing:
+        best = max(left, key=lambda each: len(each[1] & missing))
+        left.remove(best)
+        missing -= best[1]
+        found.append(best[0])
+    return found
