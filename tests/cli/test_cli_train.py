@@ -181,14 +181,15 @@ def test_hostile_class_names_stay_text(call, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as on Unix")
 def test_ctrl_c_keeps_what_was_reached(tmp_path):
     rng = np.random.default_rng(0)
-    # Random labels and next to no penalty: a fit that goes on for thousands of iterations.
-    np.savez(tmp_path / "long.npz", X=rng.normal(size=(3000, 300)), y=rng.integers(0, 8, 3000))
+    # Random labels, rows of very different lengths, next to no penalty: a fit that goes on for thousands of iterations.
+    rows = rng.normal(size=(3000, 300)) * rng.lognormal(0, 3, size=(3000, 1))
+    np.savez(tmp_path / "long.npz", X=rows, y=rng.integers(0, 8, 3000))
     command = [*COMMAND, "train", str(tmp_path / "long.npz"), "--out", str(tmp_path / "out")]
     command += ["--C", "1e9", "--tol", "1e-13", "--max-iter", "1000000"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN)
     try:
         while not (line := running.stderr.readline()).startswith("iteration"):
-            assert line
+            assert line, "the fit ended before it could be interrupted"
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=120)
     finally:
