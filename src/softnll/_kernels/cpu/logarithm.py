@@ -33,13 +33,8 @@ Value = Any  # inside Numba, whose types are its own
 
 
 @register_jitable
-def log1p(x: Value) -> Value:
-    """Return log(1 + x) of 8 float64 ≥ 0, within 1 ulp."""
-    u, lost = two_sum(splat(1.0), x)
-    f, e = logarithm_parts(u)
-    small = equal(e, splat(0.0))  # 1 + x < √2: x itself is f, unrounded
-    f = select(small, x, f)
-    correction = select(small, splat(0.0), lost / u)
+def _less(f: Value, e: Value, correction: Value) -> Value:
+    """Return what f and e·_LN2_HIGH have more than log((1 + f)·2ᵉ) + correction."""
     half = f * f * 0.5
     s = f / (f + 2.0)
     z = s * s
@@ -49,8 +44,17 @@ def log1p(x: Value) -> Value:
     p = mul_add(p, z, splat(_L3))
     p = mul_add(p, z, splat(_L2))
     p = mul_add(p, z, splat(_L1))
-    tail = mul_add(s, half + z * p, mul_add(e, _LN2_LOW, correction))
-    return mul_add(e, _LN2_HIGH, f - (half - tail))
+    return half - mul_add(s, half + z * p, mul_add(e, _LN2_LOW, correction))
+
+
+@register_jitable
+def log1p(x: Value) -> Value:
+    """Return log(1 + x) of 8 float64 ≥ 0, within 1 ulp."""
+    u, lost = two_sum(splat(1.0), x)
+    f, e = logarithm_parts(u)
+    small = equal(e, splat(0.0))  # 1 + x < √2: x itself is f, unrounded
+    f = select(small, x, f)
+    return mul_add(e, _LN2_HIGH, f - _less(f, e, select(small, splat(0.0), lost / u)))
 
 
 @register_jitable
@@ -91,20 +95,10 @@ def _normaliser_float64(m: Value, rest: Value, c: Value, magic: Value, element: 
     f, e = logarithm_parts(u)
     small = equal(e, splat(0.0))
     f = select(small, r, f)
-    correction = (r_low + select(small, splat(0.0), lost)) / u
-    half = f * f * 0.5
-    s = f / (f + 2.0)
-    z = s * s
-    p = mul_add(z, _L7, splat(_L6))
-    p = mul_add(p, z, splat(_L5))
-    p = mul_add(p, z, splat(_L4))
-    p = mul_add(p, z, splat(_L3))
-    p = mul_add(p, z, splat(_L2))
-    p = mul_add(p, z, splat(_L1))
-    tail = mul_add(s, half + z * p, mul_add(e, _LN2_LOW, correction))
+    less = _less(f, e, (r_low + select(small, splat(0.0), lost)) / u)
     total, more = two_sum(m, e * _LN2_HIGH)
     total, most = two_sum(total, f)
-    return total + ((more + most) - (half - tail))
+    return total + ((more + most) - less)
 
 
 @overload(normaliser)
