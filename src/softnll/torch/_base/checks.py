@@ -16,7 +16,7 @@ from softnll.torch._base.arguments import LinearInputs, LossInputs
 from softnll.torch._base.inputs import FLOATS
 from softnll.torch._base.sparse import densify, flat_sparse
 
-__all__ = ["capturing", "has_values", "loss_problem", "near_one", "wide_type"]
+__all__ = ["capturing", "denominator", "has_values", "loss_problem", "near_one", "wide_type"]
 
 
 def wide_type(x: Tensor) -> torch.dtype:
@@ -65,7 +65,7 @@ def loss_problem(
     if objective.reduction == "mean":
         s = near_one(s, ignored)
         w = w if y is None else near_one(w)  # class weights are not in the denominator of soft targets
-        divisor = _denominator(y, w, s, ignored, layout)
+        divisor = denominator(y, w, s, ignored, layout.n_rows)
         if isinstance(divisor, Tensor) and not check:  # of weights of any sign: kernels divide by positive numbers only
             sign = torch.where(divisor < 0, -1.0, 1.0)
             s, w = (s * sign, w) if s is not None else (s, w if w is None or y is None else w * sign)
@@ -164,11 +164,11 @@ def near_one(weights: Tensor | None, ignored: Tensor | None = None) -> Tensor | 
     return weights * torch.exp2(-half) * torch.exp2(half - exponent)
 
 
-def _denominator(y: Tensor | None, w: Tensor | None, s: Tensor | None, ignored: Tensor | None, layout: Layout) -> Any:
+def denominator(y: Tensor | None, w: Tensor | None, s: Tensor | None, ignored: Tensor | None, n_rows: int) -> Any:
     """Return D, the mean's denominator: a tensor on the device, or a number if it depends on no tensor."""
     like = next((each for each in (w, s, ignored) if each is not None), None)
     if like is None:
-        return float(layout.n_rows)
+        return float(n_rows)
     wide = wide_type(like)
     counted = counted_weights(torch, y, None if w is None else w.to(wide), None if s is None else s.to(wide), ignored)
-    return float(layout.n_rows) if counted is None else counted.sum(dtype=wide)
+    return float(n_rows) if counted is None else counted.sum(dtype=wide)

@@ -59,8 +59,7 @@ def reduced(rows: Tensor, inputs: LinearInputs, settings: LinearSettings) -> Ten
         return rows
     value = rows.to(wide_type(rows)).reshape(len(rows), -1).sum(1)
     if reduction == "mean":
-        D = _denominator(inputs, settings)
-        value = torch.where(D != 0, value / D, torch.nan)
+        value = formulas.mean(value, _denominator(inputs, settings))
     return value.to(rows.dtype)
 
 
@@ -71,8 +70,7 @@ def upstream_of_rows(upstream: Tensor, inputs: LinearInputs, settings: LinearSet
         return upstream
     upstream = upstream.to(wide_type(upstream))
     if reduction == "mean":
-        D = _denominator(inputs, settings)
-        upstream = torch.where(D != 0, upstream / torch.where(D != 0, D, 1.0), 0.0)
+        upstream = formulas.share(upstream, _denominator(inputs, settings))
     return upstream.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
 
 

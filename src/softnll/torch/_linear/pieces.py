@@ -73,9 +73,8 @@ class Pieces:
         self.without_part = rows_without_part(torch, hard, inputs.weight, self.s, None, smoothing).unsqueeze(1)
         self.settings = LossSettings(unreduced(objective), 1, check=False)
         self.reduction = objective.reduction
-        # The mean of no rows is NaN, and all its derivatives are 0.
-        mean = torch.where(D != 0, 1.0 / torch.where(D != 0, D, 1.0), 0.0)
-        self.factor = mean if self.reduction == "mean" else torch.ones_like(D)
+        one = torch.ones_like(D)
+        self.factor = formulas.share(one, D) if self.reduction == "mean" else one
         legacy = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001 - is_grads_batched=True
         self.in_place = not records() and not any(each is not None and legacy(each) for each in (*tensors, *inputs))
         self._plan(settings)

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll._core.arithmetic import WITHOUT_FLOAT64
-from softnll._core.targets import counted_weights
-from softnll.torch._base.checks import near_one
+from softnll.torch._base.checks import denominator, near_one, wide_type
 from softnll.torch._base.errors import InputTypeError, InputValueError
 from softnll.torch._base.inputs import check_tensor, class_indices
 from softnll.torch._base.sparse import SparseTargets
+from softnll.torch._losses.formulas import mean
 
 __all__ = ["over_positions"]
 
@@ -72,12 +71,9 @@ def over_positions(
     total = torch.stack(losses).sum()
     if reduction != "mean":
         return total
-    wide = torch.float32 if input.device.type in WITHOUT_FLOAT64 else torch.float64
-    y = None if soft else target
-    w, s = (None if each is None else each.to(wide) for each in (keywords["weight"], given["sample_weight"]))
-    counted = counted_weights(torch, y, w, s, ignored)
-    D = total.new_full((), float(input.shape[0] * n), dtype=wide) if counted is None else counted.sum(dtype=wide)
-    return torch.where(D != 0, total / D, torch.nan).to(total.dtype)
+    y, rows = None if soft else target, input.shape[0] * n
+    D = denominator(y, keywords["weight"], given["sample_weight"], ignored, rows)
+    return mean(total, torch.as_tensor(D, dtype=wide_type(total), device=total.device)).to(total.dtype)
 
 
 def _check(input: Any, linear_weight: Tensor, target: Any, keywords: dict[str, Any]) -> bool:  # noqa: A002

@@ -134,7 +134,7 @@ class _Statistics:
         z = torch.where(takes_part, z, 0.0) if objective.z_loss else torch.zeros_like(z)
         if objective.reduction != "none":
             z = z.sum()
-            z = torch.where(D != 0, z / D, torch.nan) if objective.reduction == "mean" else z
+            z = formulas.mean(z, D) if objective.reduction == "mean" else z
         accuracy = (correct.sum() / takes_part.sum()).to(torch.float32)
         return LossStats(loss, z.to(loss.dtype), accuracy, argmax, lse.to(inputs.loss_type))
 

@@ -75,7 +75,7 @@ def _reduced(rows: Tensor, inputs: LossInputs, settings: LossSettings) -> Tensor
     value = rows.sum(tuple(range(1, rows.dim())), dtype=wide) if rows.dim() > 1 else rows.to(wide)
     if reduction == "mean":
         _, D = formulas.row_weights(inputs, settings.for_each_row(), 1)
-        value = torch.where(D != 0, value / D, torch.nan)
+        value = formulas.mean(value, D)
     return value.to(rows.dtype)
 
 
@@ -271,7 +271,7 @@ class LossGradient(Rule):
             upstream = upstream.to(wide_type(upstream))
             if reduction == "mean":
                 _, D = formulas.row_weights(given.loss, settings.for_each_row(), 1)
-                upstream = torch.where(D != 0, upstream / D, 0.0)
+                upstream = formulas.share(upstream, D)
             upstream = upstream.reshape(-1, *[1] * (given.m.dim() - 1)).expand(given.m.shape)
         return LossGradient.apply(*given._replace(upstream=upstream), settings.for_each_row()), 0
 
@@ -287,7 +287,7 @@ def nll_gradient(upstream: Tensor, inputs: LossInputs, settings: LossSettings) -
     at = torch.where(valid, target, 0)
     factor = s if inputs.weight is None else s * picked(inputs.weight.to(s.dtype), at)
     if settings.objective.reduction == "mean":
-        factor = torch.where(D != 0, factor / D, 0.0)
+        factor = formulas.share(factor, D)
     entries = torch.where(valid, -factor * upstream, 0.0).to(x.dtype)
     return torch.zeros_like(x).scatter(dim, at.unsqueeze(dim), entries.unsqueeze(dim))
 

@@ -115,9 +115,17 @@ def loss(inputs: LossInputs, settings: LossSettings, normalisers: Normalisers = 
     rows = torch.where(valid, torch.where(without_part, 0.0, s * rows), torch.nan)
     if objective.reduction == "none":
         return rows
-    if objective.reduction == "sum":
-        return rows.sum()
-    return torch.where(D != 0, rows.sum() / torch.where(D != 0, D, 1.0), torch.nan)
+    return mean(rows.sum(), D) if objective.reduction == "mean" else rows.sum()
+
+
+def mean(total: Tensor, D: Tensor) -> Tensor:
+    """Return total/D; the mean of no rows is NaN, and all its derivatives are 0."""
+    return torch.where(D != 0, share(total, D), torch.nan)
+
+
+def share(value: Tensor, D: Tensor) -> Tensor:
+    """Return value/D, as derivatives of the mean have it: 0 where there are no rows."""
+    return torch.where(D != 0, value / torch.where(D != 0, D, 1.0), 0.0)
 
 
 def _measure(q: Tensor, weight: Tensor | None, objective: CrossEntropy, shape: list[int], n_classes: int) -> Tensor:
