@@ -25,15 +25,21 @@ def decompose(library: Any, expression: Function) -> None:
     _expressions[library] = expression
 
 
+def _exports() -> bool:
+    """Whether torch.export is at work; True before torch 2.7, which does not tell."""
+    told = getattr(torch.compiler, "is_exporting", None)
+    return told is None or bool(told())
+
+
 def fake(library: Any, function: Function) -> None:
     """Register a function that returns empty tensors with the shapes and the types of an operator's results.
 
-    The function is called before a graph is decomposed. Only then are the expressions put into torch's table, whose
-    import takes half a second.
+    The function is called before a graph is decomposed. Only when one is exported are the expressions put into torch's
+    table: its import takes half a second, and where the variable CI is set, Inductor refuses what is in it.
     """
 
     def empty(*arguments: Any) -> Any:
-        while _expressions:
+        while _expressions and _exports():
             from torch._decomp import register_decomposition  # noqa: PLC0415 - see above
 
             of, expression = _expressions.popitem()
