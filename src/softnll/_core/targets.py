@@ -15,6 +15,7 @@ from softnll._core.layout import Layout, as_real, is_floating, native
 __all__ = [
     "SparseRows",
     "TargetIndexError",
+    "all_inside",
     "as_int64",
     "as_targets",
     "as_weights",
@@ -76,21 +77,24 @@ def picked(w: Any, y: Any) -> Any:
     return w[y.reshape(-1)].reshape(y.shape)
 
 
-def _class_weights(xp: Any, y: Any, w: Any) -> Any:
+def _class_weights(xp: Any, y: Any, w: Any, inside: bool = False) -> Any:
     """Return the class weight of each row's hard target; 1 for a target out of range."""
-    inside = (y >= 0) & (y < w.shape[0])
-    return xp.where(inside, picked(w, xp.where(inside, y, 0)), 1.0)
+    if inside:
+        return picked(w, y)
+    valid = (y >= 0) & (y < w.shape[0])
+    return xp.where(valid, picked(w, xp.where(valid, y, 0)), 1.0)
 
 
-def counted_weights(xp: Any, y: Any, w: Any, s: Any, ignored: Any) -> Any:
+def counted_weights(xp: Any, y: Any, w: Any, s: Any, ignored: Any, *, inside: bool = False) -> Any:
     """Return the weight of each row in the mean's denominator; None if all are 1.
 
     ``s·w_y`` for hard targets, ``s`` for soft ones, 0 where a row is ignored. ``xp`` is NumPy or torch, the library of
-    the arrays; y, w, s and ignored may be None.
+    the arrays; y, w, s and ignored may be None. ``inside`` says that all targets are known to be in range.
     """
     weight = s
     if y is not None and w is not None:
-        weight = _class_weights(xp, y, w) if s is None else s * _class_weights(xp, y, w)
+        of_class = _class_weights(xp, y, w, inside)
+        weight = of_class if s is None else s * of_class
     if ignored is None:
         return weight
     return xp.where(ignored, 0.0, 1.0 if weight is None else weight)
@@ -199,7 +203,7 @@ def hard_rows(
     C = layout.n_classes
     if y.dtype not in (_INT64, _UINT64):
         y = y.astype(_INT64)
-    inside = _all_inside(y, C)
+    inside = all_inside(y, C)
     ignored = None
     if not inside or 0 <= ignore_index < C:  # else no row is ignored
         ignored = y == ignore_index
@@ -212,7 +216,7 @@ def as_int64(y: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
     return y if y.dtype == _INT64 else np.minimum(y, np.uint64(n_classes)).view(_INT64)
 
 
-def _all_inside(y: NDArray[Any], C: int) -> bool:
+def all_inside(y: NDArray[Any], C: int) -> bool:
     """Return whether all targets, int64 or uint64, are in [0, C)."""
     if y.size == 1:
         return bool(0 <= y.item() < C)

@@ -15,7 +15,7 @@ from softnll.torch._base.autograd_base import apply
 from softnll.torch._base.errors import InputTypeError, InputValueError, raise_as_torch
 from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, tracked
 from softnll.torch._base.scripting import scriptable
-from softnll.torch._losses import autograd, compute, normalise, ops
+from softnll.torch._losses import autograd, compute, direct, normalise, ops
 from softnll.torch._losses.inputs import class_dim, loss_input, loss_without_classes, row_temperatures
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
@@ -347,6 +347,10 @@ def cross_entropy(
             temperature=temperature,
             check=check,
         )
+    scalars = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
+    usual = sample_weight is None and size_average is None and reduce is None and not isinstance(temperature, Tensor)
+    if usual and direct.serves(input, target, weight):
+        return _loss(direct.cross_entropy, LossInputs(input, target, weight), scalars, 1, check)
     x, target, dim = loss_input(tensors[:4], size_average, reduce)
     if isinstance(ignore_index, int) and ignore_index >= 0 and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: >= 0 only with hard targets")
@@ -355,18 +359,21 @@ def cross_entropy(
     tau = None
     if isinstance(temperature, Tensor):
         tau, temperature = row_temperatures(temperature, x, dim), 1.0
+        scalars = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
     inputs = LossInputs(x, target, weight, sample_weight, tau)
-    scalars = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
     if compiling():
         loss, _, _ = ops.cross_entropy(inputs, (*scalars, dim, check))
         return loss
+    return _loss(autograd.cross_entropy if tracked(*inputs) else compute.losses, inputs, scalars, dim, check)
+
+
+def _loss(function: Any, inputs: LossInputs, scalars: tuple[Any, ...], dim: int, check: bool | None) -> Tensor:
+    """Return a function's loss of inputs and settings, after checking the latter."""
     try:
-        settings = LossSettings.of(*scalars, dim, check)
-        if tracked(*inputs):
-            return autograd.cross_entropy(inputs, settings)
-        return compute.losses(inputs, settings)
+        value: Tensor = function(inputs, LossSettings.of(*scalars, dim, check))
     except (TypeError, ValueError) as error:
         raise_as_torch(error)
+    return value
 
 
 def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> Tensor:  # noqa: A002

@@ -95,19 +95,19 @@ class CpuBackend(NumpyBackend):
         """Return whether the forward computes the gradient and keeps it; rows of a half type would be rounded twice."""
         return settings.objective.reduction != "none" or inputs.input.dtype in (torch.float32, torch.float64)
 
-    def rescaled(self, kept: Tensor, upstream: Tensor, like: Tensor, layout: Layout, *_: Any) -> Tensor | None:
+    def rescaled(self, kept: Tensor, upstream: Tensor, layout: Layout, *_: Any) -> Tensor | None:
         """Return a kept gradient times an upstream gradient, in place; None where the product would lose digits.
 
         Digits are lost where a subnormal number grows, and in half types, where a product is rounded a second time.
         """
         if upstream.dim():
-            return _rows_rescaled(kept, upstream, upstream.unsqueeze(layout.axes[0]))
+            return _rows_rescaled(kept, upstream, layout.axes[0])
         factor = upstream.item()
         if factor == 1:
             return kept
-        if not 0 < abs(factor) < 1 or like.dtype is torch.float16:
+        if not 0 < abs(factor) < 1 or kept.dtype is torch.float16:
             return None
-        if like.dtype is torch.bfloat16 and abs(math.frexp(factor)[0]) != 0.5:
+        if kept.dtype is torch.bfloat16 and abs(math.frexp(factor)[0]) != 0.5:
             return None
         return kept.mul_(factor)
 
@@ -141,14 +141,22 @@ class CpuBackend(NumpyBackend):
             torch.mm(left, right, out=result)
 
 
-def _rows_rescaled(kept: Tensor, upstream: Tensor, factors: Tensor) -> Tensor | None:
+def _rows_rescaled(kept: Tensor, upstream: Tensor, dim: int) -> Tensor | None:
     """Return a kept gradient times one factor a row, in place; None if one is above 1."""
-    if not bool((upstream.abs() <= 1).all()):
-        return None
-    if bool((upstream == 1).all()):
+    factors = as_array(upstream)
+    if factors.size == 0:
         return kept
-    kept.mul_(factors)
-    return kept if bool(upstream.all()) else kept.masked_fill_(factors == 0, 0.0)  # a row's gradient may be NaN
+    if not any(factors.strides):  # one number for all rows, as the gradient of a sum is
+        least = largest = factors.item(0)
+    else:
+        least, largest = factors.item(factors.argmin()), factors.item(factors.argmax())
+    if least == largest == 1:
+        return kept
+    if not (least >= -1 and largest <= 1):
+        return None
+    by_row = upstream.unsqueeze(dim)
+    kept.mul_(by_row)
+    return kept.masked_fill_(by_row == 0, 0.0) if (factors == 0).any() else kept  # a row's gradient may be NaN
 
 
 def _checks(target: Tensor, settings: LossSettings) -> bool:

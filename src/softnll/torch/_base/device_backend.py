@@ -118,14 +118,17 @@ class DeviceBackend:
         """Return whether the forward computes the gradient and keeps it: that of a reduced loss."""
         return settings.objective.reduction != "none"
 
-    def rescaled(self, kept: Tensor, upstream: Tensor, like: Tensor, layout: Layout, inputs: Any) -> Tensor:
+    def rescaled(self, kept: Tensor, upstream: Tensor, layout: Layout, again: Any) -> Tensor | None:
         """Return the gradient for an upstream gradient, in the memory of the kept one, which is that for 1.
 
         The device reads the number, and computes nothing if it is 1. Else the gradient is computed again from the
-        logits: it keeps all its digits, and a product would read and write as many bytes. ``inputs()`` returns the
-        problem, m and r.
+        logits: it keeps all its digits, and a product would read and write as many bytes. ``again()`` returns the
+        logits, the problem, m and r, or None if they are lost: so does this method.
         """
-        problem, m, r = inputs()
+        found = again()
+        if found is None:
+            return None
+        like, problem, m, r = found
         self.kernels.backward(problem, m, r, kept, self.upstream(upstream, problem), filled=True)
         return self.restore(kept, layout, like)
 

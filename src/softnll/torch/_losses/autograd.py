@@ -28,7 +28,7 @@ from softnll.torch._base.checks import wide_type
 from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._losses import compute, expressions, formulas
 
-__all__ = ["CrossEntropyFunction", "LossGradient", "NLLFunction", "cross_entropy", "nll_gradient"]
+__all__ = ["CrossEntropyFunction", "LossGradient", "NLLFunction", "cross_entropy", "loss_gradients", "nll_gradient"]
 
 
 class LossGradientInputs(NamedTuple):
@@ -91,6 +91,37 @@ def _loss_push(inputs: LossInputs, settings: LossSettings, tangents: LossInputs)
     return formulas.push(along, at, tuple(moved.values())).to(inputs.loss_type)
 
 
+def _unwritten(ctx: Any) -> LossInputs | None:
+    """Return the inputs of a loss, or None if they have been written to in place since the forward, or freed."""
+    try:
+        return LossInputs(*ctx.saved_tensors)
+    except RuntimeError:
+        return None
+
+
+def loss_gradients(
+    ctx: Any, upstream: Tensor | None, for_input: bool, for_target: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients by logits and soft targets that are asked for, from what ``EagerCrossEntropy`` has saved."""
+    if upstream is None:
+        return None, None
+    each_of_batch = torch._C._functorch.is_legacy_batchedtensor(upstream)  # noqa: SLF001 - is_grads_batched=True
+    if ctx.gradient is not None and not (for_target or each_of_batch or records()):
+        gradient, ctx.gradient = ctx.gradient, None  # returned to the caller: a second backward computes anew
+        return compute.rescaled(gradient, upstream, lambda: _unwritten(ctx), ctx.kept), None
+    inputs, to_input, to_target = LossInputs(*ctx.saved_tensors), None, None
+    if for_input and each_of_batch:
+        to_input = formulas.gradient(upstream, inputs, ctx.settings).to(inputs.input.dtype)
+    elif for_input and records():
+        m, r = ctx.kept.tensors(inputs.input)
+        to_input = LossGradient.apply(upstream, m, r, *inputs, ctx.settings)
+    elif for_input:
+        to_input = compute.gradient(upstream, inputs, ctx.kept)
+    if for_target:
+        to_target = formulas.target_gradient(upstream, inputs, ctx.settings)
+    return to_input, to_target
+
+
 class EagerCrossEntropy(Function):
     """The loss of ``(*LossInputs, LossSettings)`` outside transforms of torch.func.
 
@@ -102,48 +133,27 @@ class EagerCrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         """Return the loss."""
-        *tensors, ctx.settings = arguments
-        inputs, needed = LossInputs(*tensors), take(LossInputs, ctx.needs_input_grad)
-        refuse_constants(needed)
+        *tensors, settings = arguments
+        inputs, needed = LossInputs(*tensors), ctx.needs_input_grad
+        if any(needed[2:]):
+            refuse_constants(take(LossInputs, needed))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*tensors)
         if forward_ad._current_level >= 0:  # noqa: SLF001
-            ctx.save_for_forward(*inputs)
-        ctx.gradient = None
-        if needed.input and immediate() and compute.keeps_gradient(inputs, ctx.settings):
-            value, ctx.kept, ctx.gradient = compute.with_gradient(inputs, ctx.settings)
+            ctx.save_for_forward(*tensors)
+        ctx.settings = settings
+        if needed[0] and immediate() and compute.keeps_gradient(inputs, settings):
+            value, ctx.kept, ctx.gradient = compute.with_gradient(inputs, settings)
         else:
-            value, ctx.kept = compute.forward(inputs, ctx.settings)
+            value, ctx.kept = compute.forward(inputs, settings)
+            ctx.gradient = None
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients with respect to the logits and to soft targets."""
-        if upstream is None:
-            return gradients(LossInputs)
-        needed = take(LossInputs, ctx.needs_input_grad)
-        try:
-            inputs = LossInputs(*ctx.saved_tensors)
-        except RuntimeError:  # written to in place since the forward, or freed by another backward
-            if ctx.gradient is None or needed.target or records():
-                raise
-            gradient, ctx.gradient = ctx.gradient, None
-            return gradients(LossInputs, input=compute.multiplied(gradient, upstream, ctx.kept))
-        to_input = to_target = None
-        if needed.input:
-            if torch._C._functorch.is_legacy_batchedtensor(upstream):  # noqa: SLF001 - is_grads_batched=True
-                to_input = formulas.gradient(upstream, inputs, ctx.settings).to(inputs.input.dtype)
-            elif records():
-                m, r = ctx.kept.tensors(inputs.input)
-                to_input = LossGradient.apply(upstream, m, r, *inputs, ctx.settings)
-            elif ctx.gradient is None:
-                to_input = compute.gradient(upstream, inputs, ctx.kept)
-            else:
-                gradient, ctx.gradient = ctx.gradient, None  # returned to the caller: a second backward computes anew
-                to_input = compute.rescaled(gradient, upstream, inputs, ctx.kept)
-        if needed.target:
-            to_target = formulas.target_gradient(upstream, inputs, ctx.settings)
-        return gradients(LossInputs, input=to_input, target=to_target)
+        to_input, to_target = loss_gradients(ctx, upstream, *ctx.needs_input_grad[:2])
+        return to_input, to_target, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -122,13 +123,22 @@ def gradient(upstream: Tensor, inputs: LossInputs, kept: Kept) -> Tensor:
 
 
 @uncompiled
-def rescaled(kept_gradient: Tensor, upstream: Tensor, inputs: LossInputs, kept: Kept) -> Tensor:
-    """Return the gradient that the forward has computed, times the upstream gradient; its memory may be overwritten."""
-    backend = backend_of(inputs.input)
-    value = backend.rescaled(
-        kept_gradient, upstream, inputs.input, kept.layout, lambda: (_with_rows(kept, inputs), kept.m, kept.r)
-    )
-    return gradient(upstream, inputs, kept) if value is None else value
+def rescaled(kept_gradient: Tensor, upstream: Tensor, saved: Callable[[], LossInputs | None], kept: Kept) -> Tensor:
+    """Return the gradient that the forward has computed, times the upstream gradient; its memory may be overwritten.
+
+    ``saved()`` returns the inputs of the loss, or None if they have been written to since the forward: then a product
+    has no more digits than the kept gradient.
+    """
+
+    def again() -> tuple[Tensor, Problem, Any, Any] | None:
+        inputs = saved()
+        return None if inputs is None else (inputs.input, _with_rows(kept, inputs), kept.m, kept.r)
+
+    value: Tensor | None = backend_of(kept_gradient).rescaled(kept_gradient, upstream, kept.layout, again)
+    if value is not None:
+        return value
+    inputs = saved()
+    return multiplied(kept_gradient, upstream, kept) if inputs is None else gradient(upstream, inputs, kept)
 
 
 def keeps_gradient(inputs: LossInputs, settings: LossSettings) -> bool:
