@@ -347,19 +347,16 @@ def cross_entropy(
             temperature=temperature,
             check=check,
         )
-    scalars = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
-    usual = sample_weight is None and size_average is None and reduce is None and not isinstance(temperature, Tensor)
-    if usual and direct.serves(input, target, weight):
+    by_row = isinstance(temperature, Tensor)
+    scalars = (label_smoothing, z_loss, softcap, 1.0 if by_row else temperature, ignore_index, reduction)
+    if direct.serves(input, target, weight, temperature, sample_weight, size_average, reduce):
         return _loss(direct.cross_entropy, LossInputs(input, target, weight), scalars, 1, check)
     x, target, dim = loss_input(tensors[:4], size_average, reduce)
     if isinstance(ignore_index, int) and ignore_index >= 0 and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: >= 0 only with hard targets")
     if lacks_classes(x, dim):
         return loss_without_classes(x, target, dim, ignore_index, reduction)
-    tau = None
-    if isinstance(temperature, Tensor):
-        tau, temperature = row_temperatures(temperature, x, dim), 1.0
-        scalars = (label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
+    tau = row_temperatures(temperature, x, dim) if isinstance(temperature, Tensor) else None
     inputs = LossInputs(x, target, weight, sample_weight, tau)
     if compiling():
         loss, _, _ = ops.cross_entropy(inputs, (*scalars, dim, check))
@@ -370,10 +367,9 @@ def cross_entropy(
 def _loss(function: Any, inputs: LossInputs, scalars: tuple[Any, ...], dim: int, check: bool | None) -> Tensor:
     """Return a function's loss of inputs and settings, after checking the latter."""
     try:
-        value: Tensor = function(inputs, LossSettings.of(*scalars, dim, check))
+        return function(inputs, LossSettings.of(*scalars, dim, check))
     except (TypeError, ValueError) as error:
         raise_as_torch(error)
-    return value
 
 
 def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> Tensor:  # noqa: A002

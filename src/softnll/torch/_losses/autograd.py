@@ -100,7 +100,7 @@ def _unwritten(ctx: Any) -> LossInputs | None:
 
 
 def loss_gradients(
-    ctx: Any, upstream: Tensor | None, for_input: bool, for_target: bool
+    ctx: Any, upstream: Tensor | None, *, for_input: bool, for_target: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients by logits and soft targets that are asked for, from what ``EagerCrossEntropy`` has saved."""
     if upstream is None:
@@ -134,15 +134,15 @@ class EagerCrossEntropy(Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         """Return the loss."""
         *tensors, settings = arguments
-        inputs, needed = LossInputs(*tensors), ctx.needs_input_grad
-        if any(needed[2:]):
-            refuse_constants(take(LossInputs, needed))
+        inputs, (for_input, _, *for_constants) = LossInputs(*tensors), ctx.needs_input_grad
+        if any(for_constants):
+            refuse_constants(take(LossInputs, ctx.needs_input_grad))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         if forward_ad._current_level >= 0:  # noqa: SLF001
             ctx.save_for_forward(*tensors)
         ctx.settings = settings
-        if needed[0] and immediate() and compute.keeps_gradient(inputs, settings):
+        if for_input and immediate() and compute.keeps_gradient(inputs, settings):
             value, ctx.kept, ctx.gradient = compute.with_gradient(inputs, settings)
         else:
             value, ctx.kept = compute.forward(inputs, settings)
@@ -152,7 +152,8 @@ class EagerCrossEntropy(Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients with respect to the logits and to soft targets."""
-        to_input, to_target = loss_gradients(ctx, upstream, *ctx.needs_input_grad[:2])
+        for_input, for_target, *_ = ctx.needs_input_grad
+        to_input, to_target = loss_gradients(ctx, upstream, for_input=for_input, for_target=for_target)
         return to_input, to_target, None, None, None, None
 
     @staticmethod

@@ -29,10 +29,12 @@ __all__ = ["cross_entropy", "serves"]
 _TYPES = (torch.float32, torch.float64)
 
 
-def serves(x: Any, target: Any, weight: Any) -> bool:
-    """Return whether the arguments are plain and nothing records or transforms the call but autograd."""
+def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, *others: Any) -> bool:
+    """Return whether the arguments are plain, the others None, and only autograd records the call."""
     return (
-        not torch.compiler.is_compiling()
+        not isinstance(temperature, Tensor)
+        and all(each is None for each in others)
+        and not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None  # noqa: SLF001
         and _plain(x)
         and _plain(target)
@@ -105,5 +107,5 @@ class DirectCrossEntropy(Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
         """Return the gradient with respect to the logits."""
-        to_input, _ = loss_gradients(ctx, upstream, ctx.needs_input_grad[0], False)
+        to_input, _ = loss_gradients(ctx, upstream, for_input=True, for_target=False)
         return to_input, None, None, None

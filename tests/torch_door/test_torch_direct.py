@@ -1,0 +1,157 @@
+"""The direct path of the loss of plain CPU tensors: the bits of the general path, and only plain tensors."""
+
+import pytest
+import torch
+
+import softnll.torch as snt
+from softnll.torch._losses import direct
+
+OPTIONS = [
+    {},
+    {"weight": torch.tensor([0.5, 2.0, 0.0, 1.0])},
+    {"reduction": "none"},
+    {"reduction": "sum", "label_smoothing": 0.1},
+    {"z_loss": 1e-2, "softcap": 20.0},
+    {"temperature": 2, "ignore_index": 3},
+    {"check": True, "weight": torch.tensor([1.0, 2.0, 3.0, 4.0]), "reduction": "none"},
+]
+
+
+def plain(dtype=torch.float32, n=9):
+    torch.manual_seed(0)
+    x = (3 * torch.randn(n, 4)).to(dtype)
+    x[0] = torch.tensor([40.0, 0.0, 0.0, 1.0])
+    y = torch.randint(0, 4, (n,))
+    y[0], y[1], y[2] = 0, 3, -100
+    return x, y
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda each: "-".join(each) or "none")
+@pytest.mark.parametrize("factor", [1.0, 0.3, 7.0, 0.0, float("inf")])
+def test_the_same_bits_as_the_general_path(monkeypatch, dtype, options, factor):
+    x, y = plain(dtype)
+    if options.get("ignore_index") == 3:
+        y[2] = 1
+    options = {k: v.to(dtype) if k == "weight" else v for k, v in options.items()}
+
+    def run():
+        leaf = x.clone().requires_grad_()
+        loss = snt.cross_entropy(leaf, y, **options)
+        loss.backward(torch.full_like(loss, factor))
+        with torch.no_grad():
+            again = snt.cross_entropy(leaf, y, **options)
+        return loss.detach(), again, leaf.grad
+
+    calls = []
+    of = direct.cross_entropy
+    monkeypatch.setattr(direct, "cross_entropy", lambda *given: calls.append(1) or of(*given))
+    taken = run()
+    assert len(calls) == 2
+    monkeypatch.setattr(direct, "serves", lambda *_: False)
+    for one, other in zip(taken, run(), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one.nan_to_num(7.0), other.nan_to_num(7.0))
+
+
+def test_rows_have_upstream_gradients_of_their_own():
+    x, y = plain()
+    for factors in (torch.linspace(-1, 1, 9), torch.linspace(-3, 3, 9), torch.ones(9)):
+        leaf, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+        snt.cross_entropy(leaf, y, reduction="none").backward(factors)
+        snt.cross_entropy(wide, y, reduction="none").backward(factors.double())
+        torch.testing.assert_close(leaf.grad.double(), wide.grad, rtol=3e-7, atol=0)
+
+
+def test_further_derivatives_and_backwards():
+    x, y = plain(torch.float64)
+    leaf = x.clone().requires_grad_()
+    loss = snt.cross_entropy(leaf, y)
+    (first,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), leaf)
+    general = x.clone().requires_grad_()
+    (one,) = torch.autograd.grad(snt.cross_entropy(general.view(9, 4, 1), y[:, None]), general, create_graph=True)
+    (two,) = torch.autograd.grad(one.square().sum(), general)
+    torch.testing.assert_close(first, one, rtol=1e-15, atol=0)
+    torch.testing.assert_close(second, two, rtol=1e-14, atol=1e-18)
+    again = snt.cross_entropy(leaf, y)
+    kept = torch.autograd.grad(again, leaf, retain_graph=True)[0]
+    assert torch.equal(kept, torch.autograd.grad(again, leaf)[0])
+
+
+def test_logits_that_are_written_to_after_the_loss():
+    x, y = plain()
+    for factor in (1.0, 0.5, 3.0):
+        leaf = x.clone().requires_grad_()
+        hidden = leaf * 1
+        loss = snt.cross_entropy(hidden, y)
+        with torch.no_grad():
+            hidden.zero_()
+        (factor * loss).backward()
+        kept = x.clone().requires_grad_()
+        (factor * snt.cross_entropy(kept, y)).backward()
+        torch.testing.assert_close(leaf.grad, kept.grad, rtol=2e-7, atol=0)
+
+
+def test_errors_are_those_of_the_general_path(monkeypatch):
+    x, y = plain()
+    bad = torch.full_like(y, 4)
+    cases = [((x, bad), {}), ((x, y), {"label_smoothing": 2.0}), ((x, y), {"check": True, "weight": -torch.ones(4)})]
+    told = []
+    for serves in (direct.serves, lambda *_: False):
+        monkeypatch.setattr(direct, "serves", serves)
+        for given, options in cases:
+            with pytest.raises((ValueError, IndexError, RuntimeError)) as raised:
+                snt.cross_entropy(*given, **options)
+            told.append((raised.type, str(raised.value)))
+    assert told[:3] == told[3:]
+
+
+class Own(torch.Tensor):
+    pass
+
+
+def not_plain():
+    x, y = plain()
+    yield "bfloat16", (x.bfloat16(), y, None)
+    yield "int32 targets", (x, y.int(), None)
+    yield "soft targets", (x, x.softmax(1), None)
+    yield "transposed", (x.t().contiguous().t(), y, None)
+    yield "more dimensions", (x.view(9, 4, 1), y.view(9, 1), None)
+    yield "one row", (x[0], y[0], None)
+    yield "another number of targets", (x, y[:5], None)
+    yield "no classes", (x[:, :0], y, None)
+    yield "a subclass", (x.as_subclass(Own), y, None)
+    yield "meta", (x.to("meta"), y.to("meta"), None)
+    yield "sparse", (x.to_sparse(), y, None)
+    yield "nested", (torch.nested.nested_tensor([x, x], layout=torch.jagged), y, None)
+    yield "negated", (torch._neg_view(x), y, None)
+    yield "weights with a gradient", (x, y, torch.ones(4, requires_grad=True))
+    yield "weights of another type", (x, y, torch.ones(4, dtype=torch.float64))
+    yield "weights of another shape", (x, y, torch.ones(3))
+    yield "no tensor", (x.numpy(), y, None)
+
+
+@pytest.mark.filterwarnings("ignore:.*prototype")
+@pytest.mark.parametrize("given", [pytest.param(each, id=name) for name, each in not_plain()])
+def test_what_is_not_plain(given):
+    assert not direct.serves(*given)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.trace.* is deprecated:DeprecationWarning")
+def test_what_surrounds_a_call():
+    x, y = plain()
+    assert direct.serves(x, y, None)
+    assert direct.serves(x, y, torch.ones(4), 2, None)
+    assert not direct.serves(x, y, None, torch.tensor(2.0))
+    assert not direct.serves(x, y, None, 1.0, None, torch.ones(9))
+    with torch._subclasses.FakeTensorMode():
+        assert not direct.serves(x, y, None)
+    with torch.autograd.forward_ad.dual_level():
+        assert not direct.serves(x, y, None)
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: each, lambda each: each):
+        assert not direct.serves(x, y, None)
+    seen = []
+    torch.func.vmap(lambda x: seen.append(direct.serves(x, y, None)) or x)(x[None])
+    torch.jit.trace(lambda x: (seen.append(direct.serves(x, y, None)), x * 1)[1], x, check_trace=False)
+    assert seen == [False, False]
