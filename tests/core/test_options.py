@@ -148,8 +148,13 @@ def test_classes_on_any_axis(axis, dtype):
         loss, grad = sn.cross_entropy_and_grad(logits, here, axis=axis, reduction="none")
         flat_loss, flat = sn.cross_entropy_and_grad(moved.copy(), there, reduction="none")
         assert loss.shape == moved.shape[:-1]
-        assert (loss == flat_loss).all()
-        assert (np.moveaxis(grad, axis, -1) == flat).all()
+        if here is y:
+            assert (loss == flat_loss).all()
+            assert (np.moveaxis(grad, axis, -1) == flat).all()
+        else:  # a sum over classes of planes has its own order: equal but for the rounding of the largest term
+            eps = np.finfo(loss.dtype).eps
+            np.testing.assert_allclose(loss, flat_loss, rtol=2 * eps)
+            np.testing.assert_allclose(np.moveaxis(grad, axis, -1), flat, rtol=0, atol=eps)
     assert (np.moveaxis(sn.softmax(logits, axis=axis), axis, -1) == sn.softmax(moved)).all()
 
 

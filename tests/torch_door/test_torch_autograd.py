@@ -341,6 +341,19 @@ def test_an_upstream_gradient_that_lifts_subnormal_gradients():
     torch.testing.assert_close(x.grad.double(), truth.grad, rtol=5e-7, atol=0)
 
 
+@pytest.mark.parametrize("lowest", [-3.0, -90.0])
+def test_upstream_gradients_of_rows_above_one(lowest):
+    x = float64(2, 3, 4, 4).float()
+    x[0, 1, 0, 0] = lowest - 6
+    x.requires_grad_()
+    y, upstream = torch.arange(32).reshape(2, 4, 4) % 3, 2.0 ** torch.arange(-8.0, 24.0).reshape(2, 4, 4).flip(0)
+    y[0, 0, 0] = 0
+    snt.cross_entropy(x, y, reduction="none").backward(upstream)
+    truth = x.detach().double().requires_grad_()
+    snt.cross_entropy(truth, y, reduction="none").backward(upstream.double())
+    torch.testing.assert_close(x.grad.double(), truth.grad, rtol=1e-6, atol=0)
+
+
 def test_gradients_are_not_kept_where_saved_tensors_go_elsewhere():
     x, y = torch.randn(4, 3, requires_grad=True), torch.tensor([0, 1, 2, 0])
     assert snt.cross_entropy(x, y).grad_fn.gradient is not None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from softnll._core.layout import Axis, Layout, as_floating, as_real, layout_of
 from softnll._core.options import DEFAULT, CrossEntropy, split
+from softnll._core.planes import planes_of
 from softnll._core.targets import (
     SparseRows,
     all_inside,
@@ -24,7 +25,7 @@ from softnll._core.targets import (
     hard_rows,
 )
 
-__all__ = ["Problem", "as_temperatures", "loss_problem", "prepare", "prepare_loss", "prepare_targets"]
+__all__ = ["Problem", "as_temperatures", "logit_rows", "loss_problem", "prepare", "prepare_loss", "prepare_targets"]
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 _NARROW = (np.dtype(np.float32), np.dtype(np.float16))
@@ -39,7 +40,7 @@ class Problem:
     Attributes
     ----------
     x
-        ``(N, C)`` logits: float16, bfloat16, float32 or float64, any strides.
+        ``(N, C)`` logits: float16, bfloat16, float32 or float64, any strides; or ``Planes`` of them.
     objective
         The scalar options.
     y
@@ -155,8 +156,11 @@ def prepare(
     *,
     empty: bool = False,
     name: str = "logits",
+    planes: bool = False,
 ) -> tuple[Problem, Layout]:
     """Return the Problem, without targets, and the layout of logits, mask and per-row temperatures after checking them.
+
+    With ``planes``, the logits are Planes where their strides and the options allow that.
 
     Raises
     ------
@@ -171,8 +175,17 @@ def prepare(
         raise ValueError(f"{name} of shape {layout.shape} has no classes on axis {axis}; allowed: at least one")
     where = None if where is None else _as_where(where, layout)
     tau = None if temperature is None else as_temperatures(temperature, layout.row_shape)
-    x = array if layout.is_rows else layout.rows(array)
+    x = array if layout.is_rows else logit_rows(array, layout, objective, tau, planes=planes and where is None)
     return Problem(x, objective, None, None, None, None, where, tau), layout
+
+
+def logit_rows(array: NDArray[Any], layout: Layout, objective: CrossEntropy, tau: Any, *, planes: bool) -> Any:
+    """Return logits as rows: with ``planes``, as Planes where their strides and the options allow that."""
+    if planes and tau is None and objective.softcap is None and objective.temperature == 1:
+        found = planes_of(array, layout)
+        if found is not None:
+            return found
+    return layout.rows(array)
 
 
 def prepare_targets(
@@ -202,7 +215,7 @@ def prepare_targets(
         negative, NaN or infinite. ``check=False`` leaves out the checks of the targets' values.
     """
     check = check is None or check
-    y, q = as_targets(targets, layout)
+    y, q = as_targets(targets, layout, problem.x)
     if class_weight is None and sample_weight is None and temperatures is None:
         every = _all_rows(problem, layout, y)  # the most frequent case, in a third of the time
         if every is not None:
@@ -274,13 +287,18 @@ def prepare_loss(
     sample_weight: Any = None,
     where: Any = None,
     check: bool | None = None,
+    planes: bool = False,
 ) -> tuple[Problem, Layout]:
-    """Return the Problem and the layout of a loss with checked options, after checking its arrays."""
-    problem, layout = prepare(logits, axis, objective, None, where, several=True)
+    """Return the Problem and the layout of a loss with checked options, after checking its arrays.
+
+    ``planes`` is that of ``prepare``.
+    """
+    planes = planes and temperatures is None
+    problem, layout = prepare(logits, axis, objective, None, where, several=True, planes=planes)
     return prepare_targets(problem, layout, targets, class_weight, sample_weight, check, temperatures), layout
 
 
-def loss_problem(logits: Any, targets: Any, **options: Any) -> tuple[Problem, Layout]:
+def loss_problem(logits: Any, targets: Any, *, planes: bool = False, **options: Any) -> tuple[Problem, Layout]:
     """Return the Problem and the layout of a loss with the keywords of ``LossOptions``, after checking all of them."""
     objective, temperatures, arrays = split(options)
-    return prepare_loss(logits, targets, objective, temperatures, **arrays)
+    return prepare_loss(logits, targets, objective, temperatures, **arrays, planes=planes)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll._core.layout import Layout, as_real, is_floating, native
+from softnll._core.planes import rows_as
 
 __all__ = [
     "SparseRows",
@@ -157,8 +158,8 @@ def as_weights(
     return array
 
 
-def as_targets(targets: Any, layout: Layout) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Return ``(y, None)``, hard targets ``(N,)``, or ``(None, q)``, soft ones ``(N, C)``; type and shape decide."""
+def as_targets(targets: Any, layout: Layout, x: Any) -> tuple[NDArray[Any] | None, Any]:
+    """Return ``(y, None)``, hard targets ``(N,)``, or ``(None, q)``, soft ones in the form of x; the type decides."""
     if type(targets) is np.ndarray:
         if targets.dtype == _INT64 and targets.ndim == 1 and targets.shape == layout.row_shape:
             return targets, None  # the most frequent case
@@ -175,7 +176,7 @@ def as_targets(targets: Any, layout: Layout) -> tuple[NDArray[Any] | None, NDArr
     if not hard and not soft:
         raise TypeError(f"targets has dtype {array.dtype}; allowed: integers (hard) or {_SOFT} (soft)")
     if soft and array.shape == layout.shape and layout.shape:
-        return None, layout.rows(native(array))
+        return None, rows_as(x, native(array), layout)
     if soft and array.shape == layout.row_shape:
         raise TypeError(f"hard targets have dtype {array.dtype}; allowed: integers")
     raise ValueError(
@@ -263,9 +264,7 @@ def mass_tolerance(dtype_name: str, C: int) -> float:
     return half + max(1e-6, 2.0**-22 * math.sqrt(C), 2.0**-28 * C)
 
 
-def check_soft(
-    q: NDArray[Any], layout: Layout, weight: NDArray[np.float64] | None, where: NDArray[np.bool_] | None
-) -> None:
+def check_soft(q: Any, layout: Layout, weight: NDArray[np.float64] | None, where: NDArray[np.bool_] | None) -> None:
     """Raise unless each row of soft targets that takes part is a distribution over the allowed classes."""
     tolerance = mass_tolerance(q.dtype.name, layout.n_classes)
     for rows in blocks(q.shape):

@@ -10,7 +10,7 @@ from typing import Any
 
 from softnll._kernels.cpu.forks import guard, loading
 
-__all__ = ["kernels"]
+__all__ = ["kernels", "take_planes"]
 
 
 @cache
@@ -27,6 +27,11 @@ def kernels() -> Any:
         stacklevel=_frames_of_package(),
     )
     return import_module("softnll._kernels.reference")
+
+
+def take_planes(module: Any) -> bool:
+    """Return whether logits may be given to a kernels module as Planes; the compiled kernels only take them."""
+    return getattr(module, "TAKES_PLANES", False) is True
 
 
 def _frames_of_package() -> int:

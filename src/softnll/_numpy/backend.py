@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll._core.layout import Layout
+from softnll._core.planes import Planes
 from softnll._core.problem import Problem
 from softnll._core.targets import rows_without_part
 from softnll._kernels.cpu.memory import scratch_bytes
@@ -103,9 +104,9 @@ class NumpyBackend:
         """Return the sums over the rows in float64."""
         return matrix.sum(0, dtype=np.float64)  # type: ignore[no-any-return]
 
-    def empty(self, shape: Any, dtype: Any, like: Any) -> NDArray[Any]:  # noqa: ARG002
-        """Return an uninitialised array."""
-        return np.empty(shape, dtype)
+    def empty(self, shape: Any, dtype: Any, like: Any) -> Any:
+        """Return an uninitialised array, or Planes like others."""
+        return like.empty_like() if isinstance(like, Planes) else np.empty(shape, dtype)
 
     def zeros(self, shape: Any, dtype: Any, like: Any) -> NDArray[Any]:  # noqa: ARG002
         """Return zeros."""

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from softnll._core.layout import Axis, Layout, as_floating, as_real
 from softnll._core.options import LossOptions, Reduction, checked, checked_temperature, split
+from softnll._core.planes import memory_of
 from softnll._core.problem import Problem, loss_problem, prepare, prepare_loss, prepare_targets
-from softnll._kernels.select import kernels
+from softnll._kernels.select import kernels, take_planes
 from softnll._numpy.output import narrowed, reduce, write
 from softnll._numpy.signed_sum import signed_logsumexp
 
@@ -21,7 +22,7 @@ __all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "logsumexp"
 def _softmax_problem(logits: Any, axis: Axis, temperature: Any, where: Any) -> tuple[Problem, Layout]:
     """Check the arguments of softmax or log_softmax and return their Problem and layout."""
     objective, per_row = checked_temperature(temperature)
-    return prepare(logits, axis, objective, per_row, where, True)
+    return prepare(logits, axis, objective, per_row, where, True, planes=take_planes(kernels()))
 
 
 def softmax(
@@ -160,7 +161,8 @@ def logsumexp(
     """
     if b is not None:
         logits, b = _broadcast(as_floating(logits, "logits"), as_real(b, "b"))
-    problem, layout = prepare(logits, axis=axis, several=True, where=where, empty=True)
+    planes = b is None and take_planes(kernels())
+    problem, layout = prepare(logits, axis=axis, several=True, where=where, empty=True, planes=planes)
     shape = layout.kept_shape if keepdims else layout.row_shape
     if b is None:
         lse = narrowed(kernels().logsumexp(problem), problem.x.dtype).reshape(shape)
@@ -226,7 +228,8 @@ def nll_loss(
     0.356675
     """
     objective, _, _ = split({"ignore_index": ignore_index, "reduction": reduction})
-    problem, layout = prepare(log_probs, axis=axis, objective=objective, several=True, name="log_probs")
+    planes = take_planes(kernels())
+    problem, layout = prepare(log_probs, axis=axis, objective=objective, several=True, name="log_probs", planes=planes)
     problem = prepare_targets(problem, layout, targets, class_weight, sample_weight, check)
     return reduce(problem, layout, kernels().pick(problem), again=kernels().pick)
 
@@ -311,7 +314,8 @@ def cross_entropy(
     """
     objective, per_row = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
     # Positional arguments, as keywords take 0.2 µs more.
-    problem, layout = prepare_loss(logits, targets, objective, per_row, axis, class_weight, sample_weight, where, check)
+    arrays = (axis, class_weight, sample_weight, where, check, take_planes(kernels()))
+    problem, layout = prepare_loss(logits, targets, objective, per_row, *arrays)
     return reduce(problem, layout, kernels().losses(problem), again=kernels().losses)
 
 
@@ -351,8 +355,8 @@ def cross_entropy_and_grad(
     >>> grad.round(6)
     array([[-0.294615,  0.259496,  0.035119]])
     """
-    problem, layout = loss_problem(logits, targets, **options)
+    problem, layout = loss_problem(logits, targets, planes=take_planes(kernels()), **options)
     grad, losses = write(problem, layout, out, kernels().forward_backward)
-    overwritten = out is not None and np.may_share_memory(grad, problem.x)
+    overwritten = out is not None and np.may_share_memory(grad, memory_of(problem.x))
     again = None if overwritten else kernels().losses
     return reduce(problem, layout, losses, again=again), grad

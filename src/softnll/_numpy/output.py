@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll._core.layout import Layout, loss_dtype
+from softnll._core.planes import empty_like, memory_of, restored, rows_as
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.select import kernels
@@ -34,9 +35,9 @@ def write(
     """
     dtype = problem.x.dtype
     if out is None:
-        fresh = np.empty(problem.x.shape, dtype)
+        fresh = empty_like(problem.x)
         result = fill(problem, fresh)
-        return (fresh if layout.is_rows else layout.restore(fresh)[()]), result  # of a scalar, a scalar
+        return (fresh if layout.is_rows else restored(fresh, layout)[()]), result  # of a scalar, a scalar
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is a {type(out).__name__}; allowed: a NumPy array")
     if out.shape != layout.shape:
@@ -45,22 +46,23 @@ def write(
         raise TypeError(f"out has dtype {out.dtype}; allowed: {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only; allowed: an array that can be written to")
-    rows = layout.rows(out)
-    direct = out.dtype.isnative and (rows is out or np.may_share_memory(rows, out)) and not _overlaps(rows, problem)
-    target = rows if direct else np.empty(problem.x.shape, dtype)
+    rows = rows_as(problem.x, out, layout)
+    shared = rows is out or np.may_share_memory(memory_of(rows), out)
+    direct = out.dtype.isnative and shared and not _overlaps(memory_of(rows), problem)
+    target = rows if direct else empty_like(problem.x)
     result = fill(problem, target)
     if not direct:
-        out[...] = layout.restore(target)
+        out[...] = restored(target, layout)
     return out, result
 
 
 def _overlaps(rows: NDArray[Any], problem: Problem) -> bool:
     """Return whether writing these rows one after another could change an input that is read later."""
-    x = problem.x
+    x = memory_of(problem.x)
     if rows is not x and np.may_share_memory(rows, x) and not _same(rows, x):
         return True
     others = (problem.y, problem.q, problem.w, problem.s, problem.where, problem.tau)
-    return any(other is not None and np.may_share_memory(rows, other) for other in others)
+    return any(other is not None and np.may_share_memory(rows, memory_of(other)) for other in others)
 
 
 def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:

@@ -31,6 +31,7 @@ from numba.extending import overload, register_jitable
 from softnll._kernels.cpu.exact import two_sum
 from softnll._kernels.cpu.simd import (
     FLOATS,
+    equal,
     fused_multiply_subtract,
     less,
     maximum,
@@ -50,6 +51,7 @@ __all__ = [
     "power",
     "reference",
     "references",
+    "with_complement",
     "within_reach",
 ]
 
@@ -70,12 +72,14 @@ _Q2_4, _Q3_4, _Q4_4, _Q5_4, _Q6_4 = (
     )
 )
 _ONE_4, _ZERO_4 = _f4(1.0), _f4(0.0)
+_CUT_4, _DOWN_4 = _f4(-132.0), _f4(2.0**-64)  # below the cut exp is 0; the scale is taken back
 
 _LOG2E_8, _LN2_8 = 1.4426950408889634, 0.6931471805599453
 _HIGH_8, _LOW_8 = -0.693145751953125, -1.42860682030941723212e-6
 _ROUND_8 = 6755399441055744.0  # 1.5·2⁵²
 _BASE_8 = 1023.0 + 200.0
 _LIMIT_8 = 1700.0
+_CUT_8, _DOWN_8 = -847.0, 2.0**-200
 _Q2_8, _Q3_8, _Q4_8, _Q5_8, _Q6_8, _Q7_8, _Q8_8, _Q9_8, _Q10_8, _Q11_8 = (
     0.5000000000000011,
     0.16666666666666413,
@@ -98,6 +102,31 @@ def of_floats(vec: Any) -> bool:
 
 
 @register_jitable
+def _quotient_float32(r: Value) -> Value:
+    """Return (exp(r) − 1)/r."""
+    q = mul_add(r, _Q6_4, _Q5_4)
+    q = mul_add(q, r, _Q4_4)
+    q = mul_add(q, r, _Q3_4)
+    q = mul_add(q, r, _Q2_4)
+    return mul_add(q, r, _ONE_4)
+
+
+@register_jitable
+def _quotient_float64(r: Value) -> Value:
+    """Return (exp(r) − 1)/r."""
+    q = mul_add(r, _Q11_8, _Q10_8)
+    q = mul_add(q, r, _Q9_8)
+    q = mul_add(q, r, _Q8_8)
+    q = mul_add(q, r, _Q7_8)
+    q = mul_add(q, r, _Q6_8)
+    q = mul_add(q, r, _Q5_8)
+    q = mul_add(q, r, _Q4_8)
+    q = mul_add(q, r, _Q3_8)
+    q = mul_add(q, r, _Q2_8)
+    return mul_add(q, r, 1.0)
+
+
+@register_jitable
 def _exp_float32(v: Value, lo: Value, magic: Value) -> Value:
     """Return exp(v + lo) times the scale in magic, for 16 float32."""
     t = mul_add(v, _LOG2E_4, magic)
@@ -105,11 +134,7 @@ def _exp_float32(v: Value, lo: Value, magic: Value) -> Value:
     r = mul_add(n, _LOW_4, mul_add(n, _HIGH_4, v))
     if lo is not None:
         r = r + lo
-    q = mul_add(r, _Q6_4, _Q5_4)
-    q = mul_add(q, r, _Q4_4)
-    q = mul_add(q, r, _Q3_4)
-    q = mul_add(q, r, _Q2_4)
-    q = mul_add(q, r, _ONE_4)
+    q = _quotient_float32(r)
     scale = power_of_two(t)
     return mul_add(q, r * scale, scale)
 
@@ -122,16 +147,7 @@ def _exp_float64(v: Value, lo: Value, magic: Value) -> Value:
     r = mul_add(n, _LOW_8, mul_add(n, _HIGH_8, v))
     if lo is not None:
         r = r + lo
-    q = mul_add(r, _Q11_8, _Q10_8)
-    q = mul_add(q, r, _Q9_8)
-    q = mul_add(q, r, _Q8_8)
-    q = mul_add(q, r, _Q7_8)
-    q = mul_add(q, r, _Q6_8)
-    q = mul_add(q, r, _Q5_8)
-    q = mul_add(q, r, _Q4_8)
-    q = mul_add(q, r, _Q3_8)
-    q = mul_add(q, r, _Q2_8)
-    q = mul_add(q, r, 1.0)
+    q = _quotient_float64(r)
     scale = power_of_two(t)
     return mul_add(q, r * scale, scale)
 
@@ -147,22 +163,47 @@ def _exponential(v: Value, lo: Value, magic: Value) -> Value:
 
 
 @register_jitable
+def _complement_float32(v: Value) -> Value:
+    v = maximum(splat(_CUT_4), v)
+    t = mul_add(v, _LOG2E_4, splat(_ROUND_4 + _BASE_4))
+    n = t - (_ROUND_4 + _BASE_4)
+    r = mul_add(n, _LOW_4, mul_add(n, _HIGH_4, v))
+    q = _quotient_float32(r)
+    scale = power_of_two(t)
+    p = mul_add(q, r * scale, scale) * _DOWN_4
+    return p, select(equal(n, splat(_ZERO_4)), _ZERO_4 - q * r, _ONE_4 - p)
+
+
+@register_jitable
+def _complement_float64(v: Value) -> Value:
+    v = maximum(splat(_CUT_8), v)
+    t = mul_add(v, _LOG2E_8, splat(_ROUND_8 + _BASE_8))
+    n = t - (_ROUND_8 + _BASE_8)
+    r = mul_add(n, _LOW_8, mul_add(n, _HIGH_8, v))
+    q = _quotient_float64(r)
+    scale = power_of_two(t)
+    p = mul_add(q, r * scale, scale) * _DOWN_8
+    return p, select(equal(n, splat(0.0)), 0.0 - q * r, 1.0 - p)
+
+
+def with_complement(v: Value) -> Value:
+    """Return p = exp(v) of a vector ≤ 0, and 1 − p to its own last places: it is not 0 where p rounds to 1."""
+    raise NotImplementedError
+
+
+@overload(with_complement)
+def _with_complement(v: Value) -> Value:
+    return _complement_float32 if of_floats(v) else _complement_float64
+
+
+@register_jitable
 def exponential_in_two(v: Value, magic: Value) -> Value:
     """Return exp(v) times the power of two in magic of 8 float64, as an unevaluated sum: within 0.2 units."""
     t = mul_add(v, _LOG2E_8, magic)
     n = t - magic
     coarse = mul_add(n, _HIGH_8, v)
     r = mul_add(n, _LOW_8, coarse)
-    q = mul_add(r, _Q11_8, _Q10_8)
-    q = mul_add(q, r, _Q9_8)
-    q = mul_add(q, r, _Q8_8)
-    q = mul_add(q, r, _Q7_8)
-    q = mul_add(q, r, _Q6_8)
-    q = mul_add(q, r, _Q5_8)
-    q = mul_add(q, r, _Q4_8)
-    q = mul_add(q, r, _Q3_8)
-    q = mul_add(q, r, _Q2_8)
-    q = mul_add(q, r, 1.0)
+    q = _quotient_float64(r)
     change = q * r
     big, low = two_sum(splat(1.0), change)
     low = low + fused_multiply_subtract(q, r, change) + mul_add(n, _LOW_8, coarse - r) * big

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu.jit import fuses
-from softnll._kernels.cpu.memory import BLOCK, CAPPED_BLOCK, FEW, LEFT_BLOCK
+from softnll._kernels.cpu.memory import BLOCK, CAPPED_BLOCK, FEW, LEFT_BLOCK, STREAMED
 from softnll._kernels.cpu.threads import for_rows
 
 __all__ = [
@@ -33,7 +33,7 @@ Vector = NDArray[np.float64]
 Values = tuple[Vector | None, Vector | None, Vector | None]  # RowValues, or a plain tuple of the same
 
 _FEW = FEW
-_STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
+_STREAMED = STREAMED
 _TINY = 1 << 14  # entries of logits below which `run_few` calls the kernel directly
 _SMALL = 1e-15  # weights and shares so small that float32 might lose a product of them
 _LEAST_CAP = 1e-300  # 1/softcap is finite

@@ -17,8 +17,9 @@ from numba import types
 from numpy.typing import NDArray
 
 from softnll._core.options import CrossEntropy
+from softnll._core.planes import Planes
 from softnll._core.problem import Problem
-from softnll._kernels.cpu import by_row, by_tile, scalar_interface, soft_targets, softcap
+from softnll._kernels.cpu import by_row, by_tile, scalar_interface, soft_targets, softcap, strided
 from softnll._kernels.cpu import total as sums
 from softnll._kernels.cpu.execute import (
     NO_VALUES,
@@ -35,9 +36,24 @@ from softnll._kernels.cpu.execute import (
 )
 from softnll._kernels.cpu.jit import array, compiled, output
 from softnll._kernels.cpu.parameters import entries_of, logsumexp_types, loss_types, normalise_types
+from softnll._kernels.cpu.products import product
 from softnll._kernels.cpu.threads import for_rows
 
-__all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "losses", "pick", "softmax", "total"]
+__all__ = [
+    "TAKES_PLANES",
+    "backward",
+    "forward",
+    "forward_backward",
+    "log_softmax",
+    "logsumexp",
+    "losses",
+    "pick",
+    "product",
+    "softmax",
+    "total",
+]
+
+TAKES_PLANES = True  # the logits of a Problem may be Planes
 
 Vector = NDArray[np.float64]
 DType = np.dtype[Any]
@@ -83,17 +99,21 @@ def _normalise(dtype: DType, log: bool, options: Options | None) -> Computation:
     return Computation(call, scalar)
 
 
-def softmax(problem: Problem, out: NDArray[Any]) -> None:
+def softmax(problem: Problem, out: Any) -> None:
     """Write p."""
-    if few(problem):
+    if isinstance(problem.x, Planes):
+        strided.normalise(problem, out, log=False)
+    elif few(problem):
         run_few(_normalise(problem.x.dtype, False, None), problem, out, NO_VALUES)
     else:
         run(_normalise(problem.x.dtype, False, _options(problem)), problem, out, NO_VALUES)
 
 
-def log_softmax(problem: Problem, out: NDArray[Any]) -> None:
+def log_softmax(problem: Problem, out: Any) -> None:
     """Write log p."""
-    if few(problem):
+    if isinstance(problem.x, Planes):
+        strided.normalise(problem, out, log=True)
+    elif few(problem):
         run_few(_normalise(problem.x.dtype, True, None), problem, out, NO_VALUES)
     else:
         run(_normalise(problem.x.dtype, True, _options(problem)), problem, out, NO_VALUES)
@@ -120,6 +140,8 @@ def _logsumexp(dtype: DType, by_tiles: bool, masked: bool) -> Computation:
 
 def logsumexp(problem: Problem) -> Vector:
     """Return lse of each row."""
+    if isinstance(problem.x, Planes):
+        return strided.logsumexp(problem)
     n_rows, n_columns = problem.x.shape
     if n_columns == 0:
         return np.full(n_rows, -np.inf)
@@ -265,6 +287,8 @@ def _caps_in_vectors(problem: Problem) -> bool:
 
 def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vector | None) -> Vector:
     """Return each row's loss; write m and r and, with ``out``, the gradient."""
+    if isinstance(problem.x, Planes):
+        return strided.losses(problem, out, m, r)  # type: ignore[arg-type]
     loss = np.empty(problem.x.shape[0])
     if _caps_in_vectors(problem):
         uncapped = _uncapped(problem)
@@ -300,6 +324,9 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
+    if isinstance(problem.x, Planes):
+        strided.losses(problem, out, None, None)  # type: ignore[arg-type]
+        return
     if _caps_in_vectors(problem):
         uncapped = _uncapped(problem)
         computation = _of_targets(uncapped, True, True, reads=True)
@@ -314,6 +341,8 @@ def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
 
 def pick(problem: Problem) -> Vector:
     """Return −s·⟨t, x⟩ of each row: the loss of log-probabilities."""
+    if isinstance(problem.x, Planes) and problem.q is None:
+        return strided.pick(problem)
     n_rows, n_columns = problem.x.shape
     loss = np.empty(n_rows)
 

@@ -8,12 +8,13 @@ from softnll._core.problem import Problem
 from softnll._core.targets import SparseRows
 from softnll._kernels.cpu.threads import threads_of
 
-__all__ = ["BLOCK", "CAPPED_BLOCK", "FEW", "LEFT_BLOCK", "scratch_bytes"]
+__all__ = ["BLOCK", "CAPPED_BLOCK", "FEW", "LEFT_BLOCK", "STREAMED", "scratch_bytes"]
 
 FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
 BLOCK = 1 << 16  # logits of a block, where rows are copied or go to the scalar kernels
 CAPPED_BLOCK = 1 << 15  # logits of a block whose capped values are in scratch
 LEFT_BLOCK = 1 << 14  # logits of a block of the rows that vector kernels leave
+STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
 
 
 def scratch_bytes(problem: Problem, n_rows: int, n_columns: int, itemsize: int) -> int:

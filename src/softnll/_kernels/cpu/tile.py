@@ -87,10 +87,10 @@ def turn(p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: i
 
 
 @register_jitable
-def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: int, step: int, out: Any) -> None:
+def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: Any, step: int, out: Any) -> None:
     """Store m, largest exponential and rest of each row of a tile; write the exponentials to es, unless it is None.
 
-    Prefetch what is read next (``soon``) and where results are written (``out``), every ``step`` bytes.
+    Prefetch what is read next (``soon``) and where results are written (``out``), every ``step`` bytes, unless None.
     """
     align_stack()
     c, magic, cut = references(m)
@@ -103,8 +103,9 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: i
     while k + GROUP <= n:
         rest = nothing
         for j in range(0, GROUP, 2):  # in pairs: a sum of eight then rounds five times, not eight
-            prefetch(soon + step * (k + j))
-            prefetch(soon + step * (k + j + 1))
+            if soon is not None:
+                prefetch(soon + step * (k + j))
+                prefetch(soon + step * (k + j + 1))
             if out is not None:
                 prefetch(out + step * (k + j))
                 prefetch(out + step * (k + j + 1))
@@ -176,14 +177,21 @@ def note_factor(notes: int, h: int, value: Any, big: Any, rest: Any, lost: Any) 
 
 
 @register_jitable
-def scale_columns(es: int, n: int, work: Any, notes: int) -> None:
-    """Multiply a tile's exponentials by its rows' factors."""
+def factors(notes: int, work: Any) -> Any:
+    """Return the factors of a tile's rows in two parts, as vectors of the compute type."""
     high, low = load_doubles(notes + FACTOR, work), load_doubles(notes + LOW, work)
     if lanes_of(work) == 16:  # the low part is what float32 cannot hold
         store_doubles(notes + RESULT, high)
         for h in (0, 64):
             store(notes + RESULT + h, load(notes + FACTOR + h, _f8) - load(notes + RESULT + h, _f8), _f8)
         low = load_doubles(notes + RESULT, work)
+    return high, low
+
+
+@register_jitable
+def scale_columns(es: int, n: int, work: Any, notes: int) -> None:
+    """Multiply a tile's exponentials by its rows' factors."""
+    high, low = factors(notes, work)
     for k in range(n):
         store(es + 64 * k, product(load(es + 64 * k, work), high, low), work)
 

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softnll._core.layout import Layout
-from softnll._core.problem import Problem, prepare, prepare_targets
+from softnll._core.layout import Layout, layout_of
+from softnll._core.planes import memory_of, planes_of, restored, rows_as
+from softnll._core.problem import Problem, logit_rows, prepare, prepare_targets
 from softnll._core.targets import SparseRows, TargetIndexError, as_weights, check_soft, first_bad
+from softnll._kernels.select import take_planes
 from softnll._numpy.backend import NumpyBackend
 from softnll._numpy.output import narrowed, reduce, write
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInputs, LossSettings
@@ -28,6 +30,16 @@ def _or_none(tensor: Tensor | None) -> NDArray[Any] | None:
     return None if tensor is None else as_array(tensor)
 
 
+def _in_pieces(array: NDArray[Any], layout: Layout) -> Any:
+    """Return an array as Planes or as rows that lie in one piece each, without a copy; None if it is neither."""
+    planes = planes_of(array, layout)
+    if planes is not None:
+        return planes
+    rows = layout.rows(array)
+    fitting = rows.strides[1] == rows.itemsize and rows.flags.aligned and np.may_share_memory(rows, array)
+    return rows if fitting else None
+
+
 class CpuBackend(NumpyBackend):
     """The NumPy backend on CPU tensors; ``array`` and ``tensor`` return views of the same memory."""
 
@@ -37,18 +49,42 @@ class CpuBackend(NumpyBackend):
 
     def normalise(self, x: Tensor, dim: int, fill: Any) -> Tensor:
         """Return softmax or log_softmax of logits, which ``fill(problem, out)`` computes."""
-        problem, layout = prepare(as_array(x), dim, name="input")
+        problem, layout = prepare(as_array(x), dim, name="input", planes=take_planes(self.kernels()))
         return laid_out_like(x, write(problem, layout, None, fill)[0])
+
+    def product(self, saved: Tensor, v: Tensor, dim: int, *, log: bool, logits: bool) -> Tensor | None:
+        """Return the product of softmax's or log_softmax's Jacobian and v, as ``products.product`` computes it.
+
+        None if there is no kernel for it. ``saved`` has the results or, with ``logits``, the logits.
+        """
+        compute = getattr(self.kernels(), "product", None)
+        if compute is None or v.dtype != saved.dtype or saved.numel() == 0:
+            return None
+        out = torch.empty_like(saved)
+        if out.stride() != saved.stride():
+            return None
+        if v.stride() != saved.stride():
+            v = torch.empty_like(saved).copy_(v)
+        layout = layout_of(tuple(saved.shape), dim)
+        rows = [_in_pieces(as_array(each), layout) for each in (saved, v, out)]
+        if any(each is None for each in rows):
+            rows = [np.ascontiguousarray(layout.rows(as_array(each))) for each in (saved, v)]
+            rows.append(np.empty_like(rows[0]))
+            compute(*rows, log=log, logits=logits)
+            return laid_out_like(saved, layout.restore(rows[2]))
+        compute(*rows, log=log, logits=logits)
+        return out
 
     def lse(self, x: Tensor, dim: int) -> Tensor:
         """Return logsumexp over a dimension, in the shape without it."""
-        problem, layout = prepare(as_array(x), dim, empty=True, name="input")
+        problem, layout = prepare(as_array(x), dim, empty=True, name="input", planes=take_planes(self.kernels()))
         values = narrowed(self.logsumexp(problem), problem.x.dtype)
         return as_tensor(values.reshape(layout.row_shape))
 
     def loss_problem(self, inputs: LossInputs, settings: LossSettings) -> tuple[Problem, Layout]:
         """Return the Problem and the layout of a loss, after checking its inputs."""
-        problem, layout = prepare(as_array(inputs.input), settings.dim, settings.objective, name="input")
+        planes = take_planes(self.kernels()) and inputs.temperatures is None
+        problem, layout = prepare(as_array(inputs.input), settings.dim, settings.objective, name="input", planes=planes)
         return prepare_targets(
             problem,
             layout,
@@ -69,13 +105,15 @@ class CpuBackend(NumpyBackend):
             return prepare_targets(problem, layout, as_array(inputs.target), w, s, check, tau, signed=signed)
         return _sparse_problem(problem, layout, inputs, check)
 
-    def restore(self, rows: NDArray[Any], layout: Layout, like: Tensor) -> Tensor:
+    def restore(self, rows: Any, layout: Layout, like: Tensor) -> Tensor:
         """Return ``(N, C)`` rows as a tensor with the shape and the strides of ``torch.empty_like(like)``."""
-        return laid_out_like(like, layout.restore(rows))
+        return laid_out_like(like, restored(rows, layout))
 
-    def rows_of(self, x: Tensor, layout: Layout) -> NDArray[Any]:
-        """Return a tensor as ``(N, C)`` rows."""
-        return layout.rows(as_array(x))
+    def with_rows(self, problem: Problem, layout: Layout, x: Tensor, target: Tensor | None) -> Problem:
+        """Return a Problem with logits and, unless ``target`` is None, soft targets."""
+        planes = take_planes(self.kernels()) and not layout.is_rows
+        rows = logit_rows(as_array(x), layout, problem.objective, problem.tau, planes=planes)
+        return problem.with_rows(rows, None if target is None else rows_as(rows, as_array(target), layout))
 
     def reduce(self, problem: Problem, layout: Layout, losses: Any, dtype: Any = None) -> Tensor:
         """Return the reduced loss, or the losses with ``reduction="none"``."""
@@ -95,13 +133,13 @@ class CpuBackend(NumpyBackend):
         """Return whether the forward computes the gradient and keeps it; rows of a half type would be rounded twice."""
         return settings.objective.reduction != "none" or inputs.input.dtype in (torch.float32, torch.float64)
 
-    def rescaled(self, kept: Tensor, upstream: Tensor, layout: Layout, *_: Any) -> Tensor | None:
+    def rescaled(self, kept: Tensor, upstream: Tensor, layout: Layout, again: Any) -> Tensor | None:
         """Return a kept gradient times an upstream gradient, in place; None where the product would lose digits.
 
         Digits are lost where a subnormal number grows, and in half types, where a product is rounded a second time.
         """
         if upstream.dim():
-            return _rows_rescaled(kept, upstream, layout.axes[0])
+            return _rows_rescaled(kept, upstream, layout.axes[0], again)
         factor = upstream.item()
         if factor == 1:
             return kept
@@ -141,8 +179,30 @@ class CpuBackend(NumpyBackend):
             torch.mm(left, right, out=result)
 
 
-def _rows_rescaled(kept: Tensor, upstream: Tensor, dim: int) -> Tensor | None:
-    """Return a kept gradient times one factor a row, in place; None if one is above 1."""
+def _normal(found: tuple[Tensor, Problem, NDArray[np.float64], NDArray[np.float64]]) -> bool:
+    """Return whether it is certain that no entry of a gradient of hard targets is subnormal, or 0 by underflow.
+
+    p of every class is at least exp(min x − max lse), and the entry at the target is at least as large as another one.
+    """
+    _, problem, m, r = found
+    o, s = problem.objective, problem.s
+    plain = problem.y is not None and problem.w is None and problem.tau is None and problem.where is None
+    if not plain or o.label_smoothing or o.z_loss or o.softcap is not None or o.temperature != 1:
+        return False
+    if len(m) == 0 or (s is not None and not ((s == 0) | (s == 1)).all()):
+        return False
+    with np.errstate(divide="ignore", invalid="ignore"):
+        top = float((m + np.log1p(r)).max())
+    logits = as_tensor(memory_of(problem.x))
+    least = math.log(torch.finfo(logits.dtype).tiny) + 2  # the rounding of all this is less than 2
+    return float(logits.amin()) - top > least
+
+
+def _rows_rescaled(kept: Tensor, upstream: Tensor, dim: int, again: Any) -> Tensor | None:
+    """Return a kept gradient times one factor a row, in place; None where a factor is above 1 and digits may be lost.
+
+    ``again`` is that of ``DeviceBackend.rescaled``.
+    """
     factors = as_array(upstream)
     if factors.size == 0:
         return kept
@@ -153,7 +213,9 @@ def _rows_rescaled(kept: Tensor, upstream: Tensor, dim: int) -> Tensor | None:
     if least == largest == 1:
         return kept
     if not (least >= -1 and largest <= 1):
-        return None
+        found = again() if math.isfinite(least) and math.isfinite(largest) else None
+        if found is None or not _normal(found):
+            return None
     by_row = upstream.unsqueeze(dim)
     kept.mul_(by_row)
     return kept.masked_fill_(by_row == 0, 0.0) if (factors == 0).any() else kept  # a row's gradient may be NaN

@@ -61,6 +61,9 @@ class DeviceBackend:
         fill(Problem(rows), out)
         return self.restore(out, layout, x)
 
+    def product(self, *_: Any, **__: Any) -> None:
+        """Return None: there is no kernel for the products of Jacobians."""
+
     def lse(self, x: Tensor, dim: int) -> Tensor:
         """Return logsumexp over a dimension, in the shape without it."""
         layout = layout_of(tuple(x.shape), dim)
@@ -85,6 +88,10 @@ class DeviceBackend:
     def rows_of(self, x: Tensor, layout: Layout) -> Tensor:
         """Return a tensor as ``(N, C)`` rows."""
         return layout.rows(x.detach())
+
+    def with_rows(self, problem: Problem, layout: Layout, x: Tensor, target: Tensor | None) -> Problem:
+        """Return a Problem with logits and, unless ``target`` is None, soft targets."""
+        return problem.with_rows(self.rows_of(x, layout), None if target is None else self.rows_of(target, layout))
 
     def reduce(self, problem: Problem, layout: Layout, losses: Tensor, dtype: Any = None) -> Tensor:
         """Return the reduced loss, or the losses with ``reduction="none"``, in float32 or wider."""

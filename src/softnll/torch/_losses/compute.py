@@ -25,6 +25,7 @@ __all__ = [
     "losses",
     "multiplied",
     "pick",
+    "product",
     "rescaled",
     "softmax",
     "with_gradient",
@@ -70,6 +71,16 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
 
 
 @uncompiled
+def product(saved: Tensor, v: Tensor, dim: int, *, log: bool, logits: bool) -> Tensor | None:
+    """Return the product of the Jacobian of softmax or, with ``log``, of log_softmax and v; None without a kernel.
+
+    ``saved`` has the results or, with ``logits``, the logits.
+    """
+    value: Tensor | None = backend_of(saved).product(saved, v, dim, log=log, logits=logits)
+    return value
+
+
+@uncompiled
 def logsumexp(x: Tensor, dim: int) -> Tensor:
     """Return logsumexp over a dimension, in the shape without it."""
     return backend_of(x).lse(x, dim)
@@ -106,9 +117,9 @@ def with_gradient(inputs: LossInputs, settings: LossSettings) -> tuple[Tensor, K
 
 def _with_rows(kept: Kept, inputs: LossInputs) -> Problem:
     """Return the kept Problem with its logits and soft targets."""
-    backend = backend_of(inputs.input)
-    q = backend.rows_of(inputs.target, kept.layout) if kept.problem.y is None else None
-    return kept.problem.with_rows(backend.rows_of(inputs.input, kept.layout), q)
+    target = inputs.target if kept.problem.y is None else None
+    problem: Problem = backend_of(inputs.input).with_rows(kept.problem, kept.layout, inputs.input, target)
+    return problem
 
 
 @uncompiled

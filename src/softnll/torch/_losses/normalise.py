@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll.torch._base.autograd_base import Rule
+from softnll.torch._base.autograd_base import Rule, records
 from softnll.torch._losses import compute
 
 __all__ = ["LogSoftmax", "LogSumExp", "Softmax", "log_softmax_product", "softmax_product", "wide"]
@@ -63,6 +63,14 @@ class _Normalised(_AlongDim):
         (saved,) = ctx.saved_tensors
         return cls.apply(wide(saved), ctx.dim) if ctx.narrow else saved, saved.dtype
 
+    @staticmethod
+    def _computed(ctx: Any, grad: Tensor, *, log: bool) -> Tensor | None:
+        """Return the backward's product by a kernel; None without one, or if autograd or a transform records it."""
+        if records() or torch._C._functorch.is_legacy_batchedtensor(grad):  # noqa: SLF001 - is_grads_batched=True
+            return None
+        (saved,) = ctx.saved_tensors
+        return compute.product(saved, grad, ctx.dim, log=log, logits=ctx.narrow)
+
 
 class Softmax(_Normalised):
     """Probabilities, of logits and a class dimension."""
@@ -80,7 +88,8 @@ class Softmax(_Normalised):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the product of the Jacobian, which is symmetric, and the upstream gradient."""
-        return Softmax._product(ctx, grad), None
+        found = Softmax._computed(ctx, grad, log=False)
+        return Softmax._product(ctx, grad) if found is None else found, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
@@ -99,6 +108,9 @@ class LogSoftmax(_Normalised):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the product of the upstream gradient and the Jacobian 1[i = j] − p_j."""
+        found = LogSoftmax._computed(ctx, grad, log=True)
+        if found is not None:
+            return found, None
         log_p, dtype = LogSoftmax._result(ctx)
         return log_softmax_product(log_p, wide(grad), ctx.dim).to(dtype), None
 

@@ -1,0 +1,219 @@
+"""Targets and row weights of a batch of planes' rows, and what becomes of rows that take no part.
+
+The notes are those of ``tile.py``. A row that takes no part is computed as one of weight 1 whose target is its largest
+entry, so that the batch stays in vectors; its results are replaced afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.extending import overload, register_jitable
+
+from softnll._kernels.cpu.plane import write
+from softnll._kernels.cpu.row_memory import absent, address_of, lanes_of
+from softnll._kernels.cpu.row_options import weight_of
+from softnll._kernels.cpu.simd import (
+    copy,
+    less,
+    load,
+    load_scalar,
+    rounded,
+    select,
+    size_of,
+    splat,
+    store,
+    store_scalar,
+    zero,
+)
+from softnll._kernels.cpu.sweep import MOST
+from softnll._kernels.cpu.tile import BIG, E_Y, FACTOR, LOW, NOTES, RESULT, WEIGHT, X_Y, M, R, column_bytes
+
+__all__ = [
+    "COLUMNS",
+    "FAR",
+    "FAR_LOST",
+    "MASS",
+    "MASS_LOST",
+    "PART",
+    "clear_factors",
+    "dtype_if",
+    "idle",
+    "note_hard",
+    "note_weights",
+    "put_all_results",
+    "put_results",
+    "put_targets",
+    "write_idle",
+]
+
+Array = Any  # inside Numba, whose types are its own
+_f8 = np.float64
+PART, MASS, MASS_LOST, FAR, FAR_LOST = (NOTES + 512 * each for each in range(5))
+COLUMNS = NOTES + 512 * 5  # of the tiles, after the notes
+
+
+def dtype_if(array: Any, kind: Any) -> Any:
+    """Return an array's dtype; ``kind`` if it is None."""
+    raise NotImplementedError
+
+
+def _kind(array: Any, kind: Any) -> Any:
+    return kind
+
+
+def _dtype(array: Any, kind: Any) -> Any:
+    return array.dtype
+
+
+@overload(dtype_if)
+def _dtype_if(array: Any, kind: Any) -> Any:
+    return _kind if absent(array) else _dtype
+
+
+@register_jitable
+def idle(s: Array, start: int, count: int) -> bool:
+    """Return whether no row of a batch takes part."""
+    i = start
+    while i < start + count and s.shape[0] > 0 and s[i] == 0.0:
+        i += 1
+    return i == start + count
+
+
+@register_jitable
+def write_idle(
+    start: int, count: int, n: int, loss: Array, ms: Array, rs: Array, out: int, step: int, element: Any, graded: bool
+) -> None:
+    """Write the results of rows that take no part: loss 0, m = −∞, r = −1, gradient 0."""
+    for i in range(start, start + count):
+        loss[i], ms[i], rs[i] = 0.0, -np.inf, -1.0
+    if graded:
+        lanes, size = lanes_of(element), size_of(element)
+        nothing = splat(zero(element))
+        for k in range(n):
+            for i in range(0, count, lanes):
+                write(out + k * step + i * size, count - i, nothing, element)
+
+
+@register_jitable
+def note_rest(count: int, full: int, notes: int) -> None:
+    """Fill the notes of lanes without a row."""
+    for i in range(count, full):
+        store_scalar(notes + PART + 8 * i, 1.0, _f8)
+        store_scalar(notes + WEIGHT + 8 * i, 1.0, _f8)
+        store_scalar(notes + X_Y + 8 * i, load_scalar(notes + M + 8 * i, _f8), _f8)
+        store_scalar(notes + E_Y + 8 * i, load_scalar(notes + BIG + 8 * i, _f8), _f8)
+
+
+@register_jitable
+def note_hard(
+    y: Array,
+    w: Array,
+    s: Array,
+    start: int,
+    count: int,
+    full: int,
+    p: int,
+    stride: int,
+    n: int,
+    element: Any,
+    es: Any,
+    work: Any,
+    notes: int,
+) -> Any:
+    """Store weight, logit and, unless ``es`` is None, exponential of each row's target.
+
+    Return whether all rows that take part have a target and a weight in range, and whether all take part.
+    """
+    lanes, size, wide = lanes_of(work), size_of(element), size_of(work)
+    usual = whole = True
+    for h in range(0, 8 * full, 64):
+        store(notes + WEIGHT + h, splat(1.0), _f8)
+        store(notes + PART + h, splat(1.0), _f8)
+    for i in range(count):
+        c = y[start + i]
+        weight = weight_of(s, start + i)
+        if weight == 0.0:
+            whole = False
+            store_scalar(notes + PART + 8 * i, 0.0, _f8)
+            store_scalar(notes + X_Y + 8 * i, load_scalar(notes + M + 8 * i, _f8), _f8)
+            store_scalar(notes + E_Y + 8 * i, load_scalar(notes + BIG + 8 * i, _f8), _f8)
+            continue
+        if c < 0 or c >= n:
+            usual = False
+            store_scalar(notes + WEIGHT + 8 * i, np.nan, _f8)
+            store_scalar(notes + X_Y + 8 * i, 0.0, _f8)
+            continue
+        if w.shape[0] > 0:
+            weight *= w[c]
+        if weight != 1.0:
+            usual = usual and 0.0 < abs(weight) < MOST
+            store_scalar(notes + WEIGHT + 8 * i, np.nan if weight == 0.0 else weight, _f8)
+        store_scalar(notes + X_Y + 8 * i, _f8(load_scalar(p + i * size + c * stride, element)), _f8)
+        if es is not None:
+            place = es + i // lanes * column_bytes(n) + 64 * c + wide * (i % lanes)
+            store_scalar(notes + E_Y + 8 * i, _f8(load_scalar(place, work)), _f8)
+    note_rest(count, full, notes)
+    return usual, whole
+
+
+@register_jitable
+def note_weights(y: Array, s: Array, start: int, count: int, full: int, n: int, notes: int) -> bool:
+    """Store each row's weight, NaN if its hard target is no class; return whether all rows take part."""
+    whole = True
+    for i in range(count):
+        weight = weight_of(s, start + i)
+        part = weight != 0.0
+        whole = whole and part
+        store_scalar(notes + PART + 8 * i, 1.0 if part else 0.0, _f8)
+        known = y.shape[0] == 0 or 0 <= y[start + i] < n
+        store_scalar(notes + WEIGHT + 8 * i, 1.0 if not part else weight if known else np.nan, _f8)
+    note_rest(count, full, notes)
+    return whole
+
+
+@register_jitable
+def clear_factors(full: int, notes: int) -> None:
+    """Set the factors of rows that take no part to 0."""
+    nothing = splat(0.0)
+    for h in range(0, 8 * full, 64):
+        part = less(nothing, load(notes + PART + h, _f8))
+        store(notes + FACTOR + h, select(part, load(notes + FACTOR + h, _f8), nothing), _f8)
+        store(notes + LOW + h, select(part, load(notes + LOW + h, _f8), nothing), _f8)
+
+
+@register_jitable
+def put_targets(y: Array, start: int, count: int, n: int, es: int, work: Any, notes: int) -> None:
+    """Write the gradient's entry at each row's target, which is in the notes, among the exponentials."""
+    lanes = lanes_of(work)
+    for i in range(count):
+        c = y[start + i]
+        if 0 <= c < n and load_scalar(notes + PART + 8 * i, _f8) > 0.0:
+            place = es + i // lanes * column_bytes(n) + 64 * c + size_of(work) * (i % lanes)
+            store_scalar(place, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
+
+
+@register_jitable
+def put_results(start: int, i: int, result: int, notes: int, loss: Array, ms: Array, rs: Array) -> None:
+    """Write loss, m and r of the i-th row of a batch; ``result`` is the address of the batch's losses."""
+    if load_scalar(notes + PART + 8 * i, _f8) == 0.0:
+        loss[start + i], ms[start + i], rs[start + i] = 0.0, -np.inf, -1.0
+        return
+    loss[start + i] = load_scalar(result + 8 * i, _f8)
+    ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
+    rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
+
+
+@register_jitable
+def put_all_results(
+    start: int, count: int, whole: bool, result: int, notes: int, loss: Array, ms: Array, rs: Array
+) -> None:
+    """Write loss, m and r of a batch."""
+    if whole:
+        copy(address_of(loss) + 8 * start, result, 8 * count)
+        copy(address_of(ms) + 8 * start, notes + M, 8 * count)
+        copy(address_of(rs) + 8 * start, notes + R, 8 * count)
+        return
+    for i in range(count):
+        put_results(start, i, result, notes, loss, ms, rs)
