@@ -5,7 +5,7 @@ python parallel_worker.py PROGRAM RANK WORLD FOLDER
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import sys
 from pathlib import Path
@@ -13,13 +13,15 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import softnll.torch as snt
+from softnll.torch import parallel
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 
 def table(rank, world):
     """Return the outcomes of all cases, each twice."""
-    import softnll.torch.parallel as parallel
-    from parallel_cases import CASES, outcome, sizes_of
+    from parallel_cases import CASES, outcome, sizes_of  # noqa: PLC0415 - its tensors take time
 
     found = {}
     for name, case in CASES.items():
@@ -31,10 +33,8 @@ def table(rank, world):
     return found
 
 
-def collectives(rank, world):
+def collectives(rank, world):  # noqa: ARG001 - as the other programs
     """Return the collectives and bytes of calls, forward and backward."""
-    import softnll.torch.parallel as parallel
-
     counted = []
     gather, reduce = dist.all_gather, dist.all_reduce
 
@@ -67,8 +67,6 @@ def collectives(rank, world):
 
 def errors(rank, world):
     """Return the message of each bad call on this rank."""
-    import softnll.torch.parallel as parallel
-
     last, y, x = rank == world - 1, torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4)
     head = torch.zeros(4, 2)
     calls = {
@@ -103,10 +101,66 @@ def errors(rank, world):
     return found
 
 
+def sharded(rank, world):
+    """Return losses and gradients of DTensors, each beside that of the whole."""
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
+    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor  # noqa: PLC0415
+
+    mesh = init_device_mesh("cpu", (world,))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(7, 9, dtype=torch.float64, generator=generator)
+    y = torch.tensor([0, 8, 3, -100, 4, 5, 2])
+    weight = torch.rand(9, dtype=torch.float64, generator=generator)
+    samples = torch.rand(7, dtype=torch.float64, generator=generator)
+    features = torch.randn(7, 3, dtype=torch.float64, generator=generator)
+    head = torch.randn(9, 3, dtype=torch.float64, generator=generator)
+    found = {}
+
+    def compare(name, function, tensor, placement, *rest, **options):
+        whole = tensor.clone().requires_grad_()
+        expected = function(whole, *rest, **options)
+        upstream = torch.linspace(1, 2, max(expected.numel(), 1)).double().reshape(expected.shape)
+        expected.backward(upstream)
+        mine = distribute_tensor(tensor, mesh, [placement]).requires_grad_()
+        loss = function(mine, *rest, **options)
+        size = -(-7 // world)
+        if loss.shape != expected.shape:  # of this rank's rows
+            expected, upstream = (each[rank * size : rank * size + size] for each in (expected, upstream))
+        loss.backward(upstream)
+        found[name] = [(loss.detach(), expected.detach()), (mine.grad.full_tensor(), whole.grad)]
+
+    for reduction in ("mean", "sum", "none"):
+        options = {"reduction": reduction, "z_loss": 0.1, "weight": weight, "sample_weight": samples}
+        for at in (0, 1):
+            compare(f"shard {at} {reduction}", snt.cross_entropy, x, Shard(at), y, **options)
+        compare(f"replicate {reduction}", snt.cross_entropy, x, Replicate(), y, **options)
+        compare(
+            f"weight {reduction}",
+            lambda W, **o: snt.linear_cross_entropy(features, W, y, **o),
+            head,
+            Shard(0),
+            **options,
+        )
+    compare("soft", snt.cross_entropy, x, Shard(1), x.softmax(1), label_smoothing=0.1)
+    compare("soft rows", snt.cross_entropy, x, Shard(0), x.softmax(1), label_smoothing=0.1)
+    targets = distribute_tensor(y, mesh, [Replicate()])
+    loss = snt.cross_entropy(distribute_tensor(x, mesh, [Shard(1)]), targets)
+    found["targets"] = [(loss, snt.cross_entropy(x, y))]
+    inputs = distribute_tensor(features, mesh, [Replicate()]).requires_grad_()
+    plain = features.clone().requires_grad_()
+    snt.linear_cross_entropy(inputs, distribute_tensor(head, mesh, [Shard(0)]), y).backward()
+    snt.linear_cross_entropy(plain, head, y).backward()
+    found["features"] = [(inputs.grad.full_tensor(), plain.grad)]
+    try:
+        snt.linear_cross_entropy(features, distribute_tensor(head, mesh, [Shard(1)]), y)
+    except NotImplementedError as error:
+        found["refused"] = str(error)
+    assert isinstance(inputs, DTensor)
+    return found
+
+
 def killed(rank, world):
     """End the last rank in the middle; the others must get an error."""
-    import softnll.torch.parallel as parallel
-
     x, y = torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64)
     parallel.cross_entropy(x, y)
     if rank == world - 1:
@@ -122,7 +176,7 @@ def main():
     program, rank, world, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=datetime.timedelta(seconds=20))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=dt.timedelta(seconds=20))
     found = {name: globals()[name](rank, world) for name in program.split(",")}
     torch.save(found, folder / f"{rank}.pt")
     if program != "killed":

@@ -1,4 +1,4 @@
-"""softnll.torch.parallel in real processes: every case equals the whole computed in one process, bit-equal on all ranks."""
+"""softnll.torch.parallel in real processes: every case equals that of one process, with one result on all ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORLDS = [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pyte
 @pytest.fixture(scope="module", params=WORLDS)
 def ranks(request, tmp_path_factory):
     """Return what the ranks found, started once for each number of ranks."""
-    return spawn("table,collectives,errors", request.param, tmp_path_factory.mktemp("ranks"))
+    return spawn("table,collectives,errors,sharded", request.param, tmp_path_factory.mktemp("ranks"))
 
 
 def bits(tensors):
@@ -102,6 +102,16 @@ def test_slices_in_another_order(ranks):
     x = torch.arange(world - 1, -1, -1).repeat_interleave(4).float().expand(3, -1)
     whole = torch.nn.functional.cross_entropy(x, torch.zeros(3, dtype=torch.int64))
     assert {each["errors"]["reversed"] for each in ranks} == {("value", f"{whole.item():.5f}")}
+
+
+def test_sharded_tensors(ranks):
+    """The ordinary losses of DTensors, sharded over classes or rows, are those of the whole tensors."""
+    for each in ranks:
+        found = dict(each["sharded"])
+        assert "Shard(0), its rows" in found.pop("refused")
+        for name, pairs in found.items():
+            for got, wanted in pairs:
+                torch.testing.assert_close(got, wanted, rtol=1e-13, atol=1e-14, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.slow

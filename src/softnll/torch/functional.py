@@ -13,10 +13,11 @@ from softnll._core.options import split, with_defaults
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import apply
 from softnll.torch._base.errors import InputTypeError, InputValueError, raise_as_torch
-from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, tracked
+from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, refuse_deprecated, tracked
 from softnll.torch._base.scripting import scriptable
 from softnll.torch._losses import autograd, compute, normalise, ops
 from softnll.torch._losses.inputs import class_dim, loss_input, loss_without_classes, row_temperatures
+from softnll.torch._parallel import door
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
@@ -329,24 +330,19 @@ def cross_entropy(
     Smoothing: Szegedy et al. (2016). z-loss: Chowdhery et al. (2022), PaLM. Soft cap: Gemma Team (2024).
     """
     tensors = (input, target, weight, sample_weight, temperature)
-    if has_torch_function(tensors):
-        return handle_torch_function(
-            cross_entropy,
-            tensors,
-            input,
-            target,
-            weight,
-            size_average,
-            ignore_index,
-            reduce,
-            reduction,
-            label_smoothing,
-            sample_weight=sample_weight,
-            z_loss=z_loss,
-            softcap=softcap,
-            temperature=temperature,
-            check=check,
-        )
+    if has_torch_function(tensors) or door.is_sharded(input):
+        given = (input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        keywords: dict[str, Any] = {
+            "sample_weight": sample_weight,
+            "z_loss": z_loss,
+            "softcap": softcap,
+            "temperature": temperature,
+            "check": check,
+        }
+        if not has_torch_function(tensors):
+            refuse_deprecated(size_average, reduce)
+            return door.cross_entropy(cross_entropy, *given[:3], ignore_index, reduction, label_smoothing, **keywords)
+        return handle_torch_function(cross_entropy, tensors, *given, **keywords)
     x, target, dim = loss_input(tensors[:4], size_average, reduce)
     if isinstance(ignore_index, int) and ignore_index >= 0 and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: >= 0 only with hard targets")

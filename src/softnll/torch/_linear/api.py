@@ -20,6 +20,7 @@ from softnll.torch._linear import autograd, compute, ops
 from softnll.torch._linear.inputs import prepare
 from softnll.torch._linear.positions import over_positions
 from softnll.torch._losses.inputs import loss_without_classes
+from softnll.torch._parallel import door
 
 __all__ = ["linear_cross_entropy", "plan"]
 
@@ -131,6 +132,8 @@ def linear_cross_entropy(
     }
     if has_torch_function(tensors):
         return handle_torch_function(linear_cross_entropy, tensors, input, linear_weight, target, **keywords)
+    if door.is_sharded(linear_weight) or door.is_sharded(input):
+        return door.linear_cross_entropy(linear_cross_entropy, input, linear_weight, target, **keywords)
     if isinstance(linear_weight, Tensor) and linear_weight.dim() > 2:
         return over_positions(linear_cross_entropy, input, linear_weight, target, **keywords)
     inputs, values = prepare(input, linear_weight, target, **keywords)

@@ -112,11 +112,7 @@ def _target_gradient(sliced: Sliced, inputs: LinearInputs, settings: LinearSetti
             piece = torch.empty(part.x.shape, dtype=target.dtype, device=target.device)
             sliced.target_gradient(part, rows, sliced.backend.array(piece), upstream)
             found[_index(rows)] = piece
-    if tuple(target.shape) == sliced.layout.shape:
-        return found.reshape(target.shape)
-    whole = torch.zeros_like(target)
-    whole[..., sliced.start : sliced.start + sliced.layout.n_classes] = found.reshape(sliced.layout.shape)
-    return whole
+    return sliced.of_target(found.reshape(sliced.layout.shape), target)
 
 
 def loss(inputs: LinearInputs, settings: LinearSettings, sliced: Sliced) -> Tensor:

@@ -41,12 +41,14 @@ class _Loss(torch.autograd.Function):
         for i, (wanted, like, write) in enumerate(
             ((to_x, x, sliced.gradient), (to_target, target, sliced.target_gradient))
         ):
-            if wanted and like.numel() == 0:
+            if wanted and x.numel() == 0:
                 found[i] = torch.zeros_like(like)
             elif wanted:
                 out = backend.empty(problem.x.shape, backend.array(like).dtype, problem.x)
                 write(problem, rows, out, upstream)
                 found[i] = backend.restore(out, sliced.layout, x).to(like.dtype)
+        if found[1] is not None:
+            found[1] = sliced.of_target(found[1], target)
         return found[0], found[1], None
 
 

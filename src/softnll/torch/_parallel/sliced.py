@@ -198,6 +198,14 @@ class Sliced:
         rows = self.problem.objective.reduction == "none"
         return lambda at: up[at] if rows else up
 
+    def of_target(self, found: Tensor, target: Tensor) -> Tensor:
+        """Return the gradient of the slice's soft targets in the shape of the target, which may have all classes."""
+        if target.shape == found.shape:
+            return found
+        whole = torch.zeros_like(target)
+        whole.narrow(self.layout.axes[0], self.start, self.layout.n_classes).copy_(found)
+        return whole
+
     def narrow(self, value: Any, out: Any) -> Any:
         """Return values in the type of an array."""
         return value.to(out.dtype) if isinstance(value, Tensor) else value.astype(out.dtype)
