@@ -159,6 +159,13 @@ def sharded(rank, world):
     return found
 
 
+def training(rank, world):
+    """Return the loss curves of models under wrappers."""
+    from sharded_training import curves  # noqa: PLC0415 - it imports the wrappers
+
+    return curves(rank, world)
+
+
 def killed(rank, world):
     """End the last rank in the middle; the others must get an error."""
     x, y = torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64)
