@@ -15,9 +15,9 @@ from softnll.torch._base.autograd_base import apply
 from softnll.torch._base.errors import InputTypeError, InputValueError, raise_as_torch
 from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, refuse_deprecated, tracked
 from softnll.torch._base.scripting import scriptable
+from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._losses import autograd, compute, normalise, ops
 from softnll.torch._losses.inputs import class_dim, loss_input, loss_without_classes, row_temperatures
-from softnll.torch._parallel import door
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
@@ -330,7 +330,7 @@ def cross_entropy(
     Smoothing: Szegedy et al. (2016). z-loss: Chowdhery et al. (2022), PaLM. Soft cap: Gemma Team (2024).
     """
     tensors = (input, target, weight, sample_weight, temperature)
-    if has_torch_function(tensors) or door.is_sharded(input):
+    if has_torch_function(tensors) or is_sharded(input):
         given = (input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         keywords: dict[str, Any] = {
             "sample_weight": sample_weight,
@@ -341,7 +341,8 @@ def cross_entropy(
         }
         if not has_torch_function(tensors):
             refuse_deprecated(size_average, reduce)
-            return door.cross_entropy(cross_entropy, *given[:3], ignore_index, reduction, label_smoothing, **keywords)
+            keywords |= {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+            return SERVES["cross_entropy"](cross_entropy, input, target, weight, **keywords)
         return handle_torch_function(cross_entropy, tensors, *given, **keywords)
     x, target, dim = loss_input(tensors[:4], size_average, reduce)
     if isinstance(ignore_index, int) and ignore_index >= 0 and target.is_floating_point():

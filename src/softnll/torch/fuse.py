@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch._jit_internal import is_scripting
 
 from softnll.torch._base.inputs import FLOATS, autocasts, tracing, transformed
+from softnll.torch._base.sharded import is_sharded
 from softnll.torch._lazy.head_call import HeadCall
 from softnll.torch._lazy.tensor import LazyLogits
-from softnll.torch._parallel.door import is_sharded
 
 __all__ = ["FusedLinear", "fuse", "unfuse"]
 

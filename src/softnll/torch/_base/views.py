@@ -36,12 +36,12 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
     if tensor.requires_grad:
         tensor = tensor.detach()
     if parameter and tensor.dtype in _OF_DLPACK:
-        return np.from_dlpack(tensor)  # type: ignore[arg-type]
+        return np.from_dlpack(tensor)
     if tensor.is_neg():  # a lazily negated view, which NumPy does not have
         tensor = tensor.resolve_neg()
     if tensor.dtype is torch.bfloat16:
         bits = tensor.view(torch.int16)
-        return (np.from_dlpack(bits) if parameter else bits.numpy()).view(_bfloat16())  # type: ignore[arg-type]
+        return (np.from_dlpack(bits) if parameter else bits.numpy()).view(_bfloat16())
     return tensor.numpy()
 
 

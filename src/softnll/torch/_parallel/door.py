@@ -6,45 +6,31 @@ sharded over a dimension of rows have the loss of the rank's rows; ``"mean"`` an
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from softnll.torch._base.arguments import LossInputs, LossSettings
+from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._losses import formulas
+from softnll.torch._parallel import api as parallel
+from softnll.torch._parallel.exchange import Exchange
 
-__all__ = ["cross_entropy", "is_sharded", "linear_cross_entropy"]
-
-
-def is_sharded(tensor: Any) -> bool:
-    """Return whether this is a DTensor; torch.distributed is not imported for the answer."""
-    return type(tensor).__name__ == "DTensor"
+__all__ = ["cross_entropy", "linear_cross_entropy"]
 
 
-def cross_entropy(
-    function: Any,
-    input: Any,  # noqa: A002
-    target: Any,
-    weight: Any,
-    ignore_index: Any,
-    reduction: Any,
-    label_smoothing: Any,
-    **options: Any,
-) -> Tensor:
+def cross_entropy(function: Any, input: Any, target: Any, weight: Any, **options: Any) -> Tensor:  # noqa: A002
     """Return the loss of logits in a DTensor; ``function`` is the ordinary cross_entropy."""
-    options |= {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
     class_dim = 1 if input.dim() > 1 else 0
     at = _sharded_dim("input", input)
     mesh_dim, dim = at if at is not None else (0, None)
     x = input.to_local()
     if dim is None:
         tensors = {name: _local(each) for name, each in options.items()}
-        return function(x, _local(target), _local(weight), **tensors)  # type: ignore[no-any-return]
+        return function(x, _local(target), _local(weight), **tensors)
     group = input.device_mesh.get_group(mesh_dim)
     if dim == class_dim:
-        parallel = import_module("softnll.torch.parallel")
         tensors = {name: _local(each) for name, each in options.items()}
         loss: Tensor = parallel.cross_entropy(x, _local(target), _local(weight), group=group, **tensors)
         return loss
@@ -56,7 +42,7 @@ def cross_entropy(
         if not isinstance(each, Tensor) or each.dim() == 0:
             return each
         if is_sharded(each):
-            return each.to_local()
+            return _local(each)
         return each.narrow(along, start, size) if each.shape[along] == full else each
 
     soft = target.is_floating_point()
@@ -69,7 +55,7 @@ def _of_all_rows(
     function: Any, group: Any, x: Tensor, y: Tensor, weight: Any, class_dim: int, options: dict[str, Any]
 ) -> Tensor:
     """Return the loss of the rows of all ranks, with the gradient of this rank's; ``"none"``: of this rank's rows."""
-    exchange = import_module("softnll.torch._parallel.exchange").Exchange(group, x.device)
+    exchange = Exchange(group, x.device)
     reduction, error = options.get("reduction", "mean"), None
     try:
         local = function(x, y, weight, **(options | {"reduction": "none" if reduction == "none" else "sum"}))
@@ -80,7 +66,7 @@ def _of_all_rows(
         error, numbers = raised, torch.zeros(1, 2, dtype=torch.float64, device=x.device)
     parts = exchange.gather(numbers, error)
     if reduction == "none":
-        return local  # type: ignore[no-any-return]
+        return local
     total, D = parts[:, 0].sum(0)
     D = D if reduction == "mean" else torch.ones_like(D)
     own = torch.where(D != 0, (local - local.detach()) / torch.where(D != 0, D, 1.0), 0.0)
@@ -98,7 +84,7 @@ def linear_cross_entropy(function: Any, input: Any, linear_weight: Any, target: 
     head, x = linear_weight.to_local(), _local(input)
     given = {name: _local(each) for name, each in options.items()}
     if at is None:
-        return function(x, head, _local(target), **given)  # type: ignore[no-any-return]
+        return function(x, head, _local(target), **given)
     mesh_dim, dim = at
     if dim != 0:
         _refuse("linear_weight", linear_weight, "Shard(0), its rows, or Replicate()")
@@ -106,7 +92,6 @@ def linear_cross_entropy(function: Any, input: Any, linear_weight: Any, target: 
     bias = given.get("linear_bias")
     if bias is not None and len(bias) != size:
         given["linear_bias"] = bias.narrow(0, start, size)
-    parallel = import_module("softnll.torch.parallel")
     group = linear_weight.device_mesh.get_group(mesh_dim)
     loss: Tensor = parallel.linear_cross_entropy(x, head, _local(target), group=group, **given)
     return loss
@@ -140,3 +125,7 @@ def _place(tensor: Any, mesh_dim: int, dim: int) -> tuple[int, int]:
 def _refuse(name: str, tensor: Any, allowed: str) -> NoReturn:
     """Raise for a placement that is not served."""
     raise NotImplementedError(f"{name} is a DTensor with placements {tensor.placements}; allowed: {allowed}")
+
+
+SERVES["cross_entropy"] = cross_entropy
+SERVES["linear_cross_entropy"] = linear_cross_entropy

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from softnll._core.chunked import LinearLoss, Outputs
 from softnll._core.plan import NO_GRADIENTS, Wanted
-from softnll.torch._base.arguments import LinearInputs, LinearSettings
+from softnll.torch._base.arguments import LinearInputs, LinearSettings, take
 from softnll.torch._linear.compute import forward_bytes
 from softnll.torch._parallel.sliced import Sliced
 
@@ -73,7 +73,7 @@ def _index(rows: Any) -> Any:
     return rows if isinstance(rows, slice | Tensor) else torch.from_numpy(rows)
 
 
-class _Loss(torch.autograd.Function):
+class _SlicedLinearLoss(torch.autograd.Function):
     """The reduced loss of a sliced layer, whose rows are merged already."""
 
     @staticmethod
@@ -84,18 +84,21 @@ class _Loss(torch.autograd.Function):
         return sliced.loss()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
         """Return the gradients with respect to features, weight, bias and soft targets."""
         sliced, inputs = ctx.sliced, LinearInputs(*ctx.saved_tensors)
-        to_x, to_weight, to_bias, to_target, *_ = ctx.needs_input_grad[2:]
+        _, _, *flags = ctx.needs_input_grad
+        needed = take(LinearInputs, flags)
 
         def differentiate(rows: Any, part: Any) -> None:
             sliced.gradient(part, rows, part.x, upstream)
 
-        found = backward(sliced, inputs, ctx.settings, Wanted(to_x, to_weight, to_bias), differentiate)
+        found = backward(
+            sliced, inputs, ctx.settings, Wanted(needed.input, needed.linear_weight, needed.linear_bias), differentiate
+        )
         d_target = None
-        if to_target:
+        if needed.target:
             d_target = _target_gradient(sliced, inputs, ctx.settings, upstream)
         return None, None, *found, d_target, None, None, None, None
 
@@ -118,5 +121,5 @@ def _target_gradient(sliced: Sliced, inputs: LinearInputs, settings: LinearSetti
 def loss(inputs: LinearInputs, settings: LinearSettings, sliced: Sliced) -> Tensor:
     """Return the loss of a sliced layer."""
     forward(sliced, inputs, settings)
-    value: Tensor = _Loss.apply(sliced, settings, *inputs)
+    value: Tensor = _SlicedLinearLoss.apply(sliced, settings, *inputs)
     return value

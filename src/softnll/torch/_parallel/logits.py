@@ -20,7 +20,7 @@ def _problem(sliced: Sliced, x: Tensor) -> Problem:
     return problem.with_rows(sliced.backend.rows_of(x, sliced.layout), problem.q)
 
 
-class _Loss(torch.autograd.Function):
+class _SlicedLoss(torch.autograd.Function):
     """The reduced loss of a slice's logits and soft targets, which are merged already."""
 
     @staticmethod
@@ -31,13 +31,14 @@ class _Loss(torch.autograd.Function):
         return sliced.loss()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
         """Return the gradients with respect to the slice's logits and soft targets."""
         sliced, (x, target) = ctx.sliced, ctx.saved_tensors
         to_x, to_target, _ = ctx.needs_input_grad
         problem, backend = _problem(sliced, x), sliced.backend
-        rows, found = slice(0, sliced.layout.n_rows), [None, None]
+        rows = slice(0, sliced.layout.n_rows)
+        found: list[Any] = [None, None]
         for i, (wanted, like, write) in enumerate(
             ((to_x, x, sliced.gradient), (to_target, target, sliced.target_gradient))
         ):
@@ -55,5 +56,5 @@ class _Loss(torch.autograd.Function):
 def loss(x: Tensor, target: Tensor, sliced: Sliced) -> Tensor:
     """Return the loss of a slice's logits."""
     sliced.merge(sliced.blank() if x.numel() == 0 else sliced.summarise(_problem(sliced, x)))
-    value: Tensor = _Loss.apply(x, target, sliced)
+    value: Tensor = _SlicedLoss.apply(x, target, sliced)
     return value

@@ -16,7 +16,7 @@ from softnll.torch._parallel.sliced import Sliced
 __all__ = ["normalised"]
 
 
-class _Normalised(torch.autograd.Function):
+class _SlicedNormalised(torch.autograd.Function):
     """softmax, log_softmax or logsumexp of a slice, whose rows are merged already."""
 
     @staticmethod
@@ -34,7 +34,7 @@ class _Normalised(torch.autograd.Function):
         return _each(sliced, x, lambda rows, _: compute(rows))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
         """Return the gradient; softmax and log_softmax sum one number a row over the ranks, in rank order."""
         (x,), sliced, name = ctx.saved_tensors, ctx.sliced, ctx.name
@@ -91,5 +91,5 @@ def normalised(x: Tensor, sliced: Sliced, name: str) -> Tensor:
     """Return softmax, log_softmax or logsumexp, whichever ``name`` is, of a slice's logits."""
     problem = sliced.problem.with_rows(sliced.backend.rows_of(x, sliced.layout), None)
     sliced.merge(sliced.blank() if x.numel() == 0 else sliced.summarise(problem))
-    value: Tensor = _Normalised.apply(x, sliced, name)
+    value: Tensor = _SlicedNormalised.apply(x, sliced, name)
     return value

@@ -38,8 +38,13 @@ def exchange_for(group: Any, tensor: Any) -> tuple[Exchange, Exception | None]:
     return Exchange(group, device), None
 
 
-def prepare(function: str, group: Any, start: int | None, tensor: Any, given: Given) -> Sliced:
-    """Return the slice of a call; raise on every rank if one rank's arguments are invalid or ranks disagree."""
+def prepare(
+    function: str, group: Any, start: int | None, tensor: Any, given: Given
+) -> tuple[LinearInputs, LinearSettings, Sliced]:
+    """Return the checked arguments and the slice of a call.
+
+    If one rank's arguments are invalid, or ranks disagree, every rank raises an error.
+    """
     exchange, error = exchange_for(group, tensor)
     facts: dict[str, Any] = {}
     if error is None:
@@ -58,7 +63,7 @@ def prepare(function: str, group: Any, start: int | None, tensor: Any, given: Gi
         tokens=function == "token_stats",
     )
     try:
-        return Sliced.of(inputs, settings, layout, n_classes, first, exchange, names)
+        return inputs, settings, Sliced.of(inputs, settings, layout, n_classes, first, exchange, names)
     except _CAUGHT as raised:
         numbers = torch.zeros(layout.n_rows, len(names), dtype=wide_type(inputs.input), device=exchange.device)
         exchange.gather(numbers, raised)

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from softnll._core import slices
 from softnll._core.arithmetic import arithmetic_of
 from softnll._core.plan import Wanted
-from softnll.torch._base.arguments import LinearInputs, LinearSettings
+from softnll.torch._base.arguments import LinearInputs, LinearSettings, take
 from softnll.torch._parallel import linear
 from softnll.torch._parallel.sliced import Sliced
 from softnll.torch._tokens.compute import TokenStats
@@ -42,7 +42,7 @@ class _Stats(torch.autograd.Function):
         return result(-whole.nll, 0.0, kind), result(whole.entropy, 0.0, kind), argmax, result(whole.lse, 0.0, kind)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, to_log_prob: Tensor, to_entropy: Tensor, _: Any, to_lse: Tensor) -> tuple[Any, ...]:
         """Return the gradients with respect to features, weight and bias."""
         sliced, inputs = ctx.sliced, LinearInputs(*ctx.saved_tensors)
@@ -59,7 +59,9 @@ class _Stats(torch.autograd.Function):
                 ),
             )
 
-        wanted = Wanted(*ctx.needs_input_grad[2:5])
+        _, _, *flags = ctx.needs_input_grad
+        needed = take(LinearInputs, flags)
+        wanted = Wanted(needed.input, needed.linear_weight, needed.linear_bias)
         found = linear.backward(sliced, inputs, ctx.settings, wanted, differentiate)
         return None, None, *found, None, None, None, None, None
 
