@@ -89,10 +89,10 @@ def ways(x, y, mesh):
 
 def counted(call):
     """Return the collectives of a call and the bytes that a rank sends into them."""
-    profile = torch.profiler.profile(record_shapes=True)
+    profile = torch.autograd.profiler.profile(record_shapes=True, use_kineto=False)
     with profile:
         call()
-    found = [each for each in profile.events() if each.name.startswith("gloo:")]
+    found = [each for each in profile.function_events if each.name.startswith("gloo:")]
     sizes = [math.prod(each.input_shapes[0] or [1]) for each in found if each.input_shapes]
     return len(found), sum(sizes)
 

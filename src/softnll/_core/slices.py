@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softnll._core import equation
+from softnll._core.arithmetic import arithmetic_of
 from softnll._core.equation import Normalised
 from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
@@ -29,6 +30,8 @@ __all__ = [
     "merge",
     "rows_of",
     "summarise",
+    "summarise_targets",
+    "target_column",
     "target_gradient",
     "token_gradient",
 ]
@@ -108,6 +111,39 @@ def summarise(problem: Problem, n_classes: int, start: int, names: tuple[str, ..
         found["spread"] = arithmetic.row_sums(xp.where(rows.e == 0, 0.0, -rows.e * (rows.hi + rows.lo)))
         found["argmax"] = arithmetic.wide(start + xp.argmax(problem.x, axis=1, keepdims=True))
     return xp.concat([found[name] for name in names], axis=1)
+
+
+@np.errstate(all="ignore")
+def summarise_targets(problem: Problem, m: Any, r: Any, names: tuple[str, ...]) -> Any:
+    """Return what ``summarise`` does for hard targets without smoothing, from m and r: only their logits are read."""
+    column, t = _targets_alone(problem, None)
+    rows = equation.normalise(column, m, r)
+    xp = rows.arithmetic.xp
+    gap = xp.where(t == 0, 0.0, -t * (rows.hi + rows.lo))
+    found = {"m": m[:, None], "r": r[:, None], "mass": t}
+    found["gap"] = gap if "mass" in names else xp.where(t == 0, _ELSEWHERE, gap)
+    return xp.concat([found[name] for name in names], axis=1)
+
+
+def _targets_alone(problem: Problem, mass: Any) -> tuple[Problem, Any]:
+    """Return the Problem of the column of the targets (the first class where a target lies elsewhere), and its t."""
+    arithmetic = arithmetic_of(problem.x)
+    xp, here = arithmetic.xp, problem.y >= 0
+    at = xp.where(here, problem.y, 0)
+    if mass is None:
+        mass = xp.ones_like(at, dtype=arithmetic.dtype) if problem.w is None else problem.w[at]
+    t = xp.where(here, mass, 0.0)[:, None]
+    return replace(problem, x=xp.take_along_axis(problem.x, at[:, None], axis=1), y=None, q=t, w=None), t
+
+
+@np.errstate(all="ignore")
+def target_column(problem: Problem, whole: Whole) -> tuple[Any, Any]:
+    """Return the classes of ``summarise_targets``' column and the gradient there, of hard targets without smoothing."""
+    column, _ = _targets_alone(problem, whole.mass)
+    rows = replace(equation.normalise(column, whole.m, whole.r), lifted=None)
+    value = equation.gradient(column, rows, whole.mass[:, None])
+    xp = rows.arithmetic.xp
+    return xp.where(problem.y >= 0, problem.y, 0), _settled(xp, problem, whole, value)[:, 0]
 
 
 def merge(xp: Any, m: Any, r: Any, tau: Any) -> tuple[Any, Any]:

@@ -123,11 +123,15 @@ class Sliced:
 
     def summarise(self, part: Problem) -> Tensor:
         """Return the numbers of some rows, ``(n, k)``."""
-        found = [
+        if self._compiled(part):
+            _, m, r = self.backend.forward(replace(part, y=np.zeros_like(part.y), w=None, s=None))
+            found: Tensor = self.backend.tensor(slices.summarise_targets(part, m, r, self.names))
+            return found
+        parts = [
             self.backend.tensor(slices.summarise(piece, self.n_classes, self.start, self.names))
             for _, piece in self.pieces(part)
         ]
-        return torch.cat(found) if found else self.blank()[:0]
+        return torch.cat(parts) if parts else self.blank()[:0]
 
     def merge(self, numbers: Tensor) -> None:
         """Exchange the numbers of the rows and keep the rows over all slices."""
@@ -168,12 +172,33 @@ class Sliced:
     def gradient(self, part: Problem, rows: Any, out: Any, upstream: Tensor) -> None:
         """Write the gradient with respect to some rows of the slice's logits, times the upstream gradient."""
         factors = self._factors(upstream)
+        if self._compiled(part):
+            self._kernel_gradient(self._weighted(part, factors(rows)), rows, out)
+            return
         self.write(
             part,
             rows,
             out,
             lambda piece, whole, at: slices.gradient(self._weighted(piece, factors(at)), self.n_classes, whole),
         )
+
+    def _compiled(self, part: Problem) -> bool:
+        """Return whether the compiled kernels serve: on a CPU, for hard targets, without smoothing and statistics."""
+        served = part.y is not None and part.objective.label_smoothing == 0 and "spread" not in self.names
+        return served and isinstance(part.x, np.ndarray)
+
+    def _kernel_gradient(self, part: Problem, rows: Any, out: Any) -> None:
+        """Write the gradient by the kernels, which take each target for the slice's, and then that of the targets.
+
+        The kernels' row weight is s·T, and every class but the target's has the gradient s·T·(1 + 2ζ·lse)·p.
+        """
+        whole = Whole(*(None if each is None else each[rows] for each in self.whole))
+        at, column = slices.target_column(part, whole)
+        mass = np.where(part.s == 0, 0.0, part.s * whole.mass)
+        m, r = (np.ascontiguousarray(each) for each in (whole.m, whole.r))
+        self.backend.backward(replace(part, y=at, w=None, s=mass), m, r, out)
+        out[np.arange(len(at)), at] = column
+        out[np.isnan(column)] = np.nan  # a target out of range, or NaN among the logits
 
     def target_gradient(self, part: Problem, rows: Any, out: Any, upstream: Tensor) -> None:
         """Write the gradient with respect to some rows of the slice's soft targets, times the upstream gradient."""
