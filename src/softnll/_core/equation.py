@@ -46,6 +46,7 @@ __all__ = [
     "normalisers",
     "picked",
     "probabilities",
+    "slope",
     "softmax_product",
 ]
 
@@ -204,8 +205,11 @@ def _masked(rows: Normalised, value: Any, fill: float) -> Any:
     return value if rows.allowed is None else rows.arithmetic.xp.where(rows.allowed, value, fill)
 
 
-def measure(problem: Problem) -> tuple[Any, Any]:
-    """Return the target measure t, ``(N, C)``, and its mass T, ``(N, 1)``: t = w·[(1 − ε)·q + ε/C over the allowed]."""
+def measure(problem: Problem, n_classes: int | None = None) -> tuple[Any, Any]:
+    """Return the target measure t, ``(N, C)``, and its mass T, ``(N, 1)``: t = w·[(1 − ε)·q + ε/C over the allowed].
+
+    ``n_classes`` is the C of ε/C where the Problem has a part of the classes.
+    """
     arithmetic = arithmetic_of(problem.x)
     C = problem.x.shape[1]
     if problem.q is not None:
@@ -215,7 +219,7 @@ def measure(problem: Problem) -> tuple[Any, Any]:
     epsilon = problem.objective.label_smoothing
     if epsilon > 0:
         if problem.where is None:
-            share: Any = epsilon / max(C, 1)
+            share: Any = epsilon / max(C if n_classes is None else n_classes, 1)
         else:
             allowed = arithmetic.wide(problem.where)
             count = arithmetic.xp.sum(allowed, axis=1, keepdims=True)
@@ -288,13 +292,18 @@ def picked(problem: Problem) -> Any:
 
 
 @_without_warnings
-def gradient(problem: Problem, rows: Normalised) -> Any:
-    """Return the gradient of the reduced loss with respect to the logits, ``(N, C)``."""
+def gradient(problem: Problem, rows: Normalised, mass: Any = None) -> Any:
+    """Return the gradient of the reduced loss with respect to the logits, ``(N, C)``.
+
+    ``mass``, ``(N, 1)``, is T over all classes where the Problem has a part of them; then rows that take no part are
+    the caller's.
+    """
     arithmetic = rows.arithmetic
     xp, limits = arithmetic.xp, arithmetic.limits
-    t, mass = measure(problem)
+    t, own = measure(problem)
+    part, mass = mass is not None, own if mass is None else mass
     extra: Any = 2.0 * problem.objective.z_loss * normalisers(rows) if problem.objective.z_loss > 0 else 0.0
-    factor = _slope(problem, arithmetic, _row_scale(problem, arithmetic) / rows.tau)
+    factor = slope(problem, arithmetic, _row_scale(problem, arithmetic) / rows.tau)
     p = rows.e / (1.0 + rows.r)
     untargeted = mass * (1.0 + extra) * factor * p
     small = rows.e < limits.small
@@ -313,7 +322,7 @@ def gradient(problem: Problem, rows: Normalised) -> Any:
     extreme = ~((size > 1 / limits.most) & (size < limits.most) & (more < limits.most)) & xp.isfinite(rows.m)
     if not arithmetic.known_false(extreme):
         dx = xp.where(extreme, extreme_gradient(problem, rows, complements(rows), normalisers(rows), t), dx)
-    return _masked(rows, _special_rows(problem, xp, t, rows.empty, dx), 0.0)
+    return dx if part else _masked(rows, _special_rows(problem, xp, t, rows.empty, dx), 0.0)
 
 
 def _row_scale(problem: Problem, arithmetic: Arithmetic) -> Any:
@@ -326,7 +335,7 @@ def _row_scale(problem: Problem, arithmetic: Arithmetic) -> Any:
     return arithmetic.xp.where(divisor > 0, s / divisor, 0.0)
 
 
-def _slope(problem: Problem, arithmetic: Arithmetic, factor: Any) -> Any:
+def slope(problem: Problem, arithmetic: Arithmetic, factor: Any) -> Any:
     """Return a factor times the derivative of the soft cap."""
     cap = problem.objective.softcap
     if cap is None:
@@ -346,15 +355,15 @@ def hessian_product(problem: Problem, rows: Normalised, v: Any) -> Any:
     t, mass = measure(problem)
     zeta, cap = problem.objective.z_loss, problem.objective.softcap
     extra: Any = 2.0 * zeta * normalisers(rows) if zeta > 0 else 0.0
-    slope = _slope(problem, arithmetic, 1.0 / rows.tau)
+    factor = slope(problem, arithmetic, 1.0 / rows.tau)
     p = probabilities(rows)
     # Where p is 0 (a masked class, a logit of −∞), v may be inf or NaN, which must not enter the product.
-    a = xp.where(p == 0, 0.0, slope * v)
-    product = slope * mass * (1.0 + extra) * softmax_product(xp, rows, p, a)
+    a = xp.where(p == 0, 0.0, factor * v)
+    product = factor * mass * (1.0 + extra) * softmax_product(xp, rows, p, a)
     if zeta > 0:
-        product = product + slope * 2.0 * zeta * mass * p * arithmetic.row_sums(p * a)
+        product = product + factor * 2.0 * zeta * mass * p * arithmetic.row_sums(p * a)
     if cap is not None:
-        bend = -2.0 * xp.tanh(arithmetic.wide(problem.x) / cap) * slope / cap
+        bend = -2.0 * xp.tanh(arithmetic.wide(problem.x) / cap) * factor / cap
         du = (mass - t) * p - t * complements(rows) + mass * extra * p
         product = product + xp.where(bend == 0, 0.0, bend * v * du)
     product = product * _row_scale(problem, arithmetic)

@@ -13,8 +13,9 @@ from softnll._core.options import split, with_defaults
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import apply
 from softnll.torch._base.errors import InputTypeError, InputValueError, raise_as_torch
-from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, tracked
+from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, refuse_deprecated, tracked
 from softnll.torch._base.scripting import scriptable
+from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._losses import autograd, compute, direct, normalise, ops
 from softnll.torch._losses.inputs import class_dim, loss_input, loss_without_classes, row_temperatures
 
@@ -329,24 +330,20 @@ def cross_entropy(
     Smoothing: Szegedy et al. (2016). z-loss: Chowdhery et al. (2022), PaLM. Soft cap: Gemma Team (2024).
     """
     tensors = (input, target, weight, sample_weight, temperature)
-    if has_torch_function(tensors):
-        return handle_torch_function(
-            cross_entropy,
-            tensors,
-            input,
-            target,
-            weight,
-            size_average,
-            ignore_index,
-            reduce,
-            reduction,
-            label_smoothing,
-            sample_weight=sample_weight,
-            z_loss=z_loss,
-            softcap=softcap,
-            temperature=temperature,
-            check=check,
-        )
+    if has_torch_function(tensors) or is_sharded(input):
+        given = (input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        keywords: dict[str, Any] = {
+            "sample_weight": sample_weight,
+            "z_loss": z_loss,
+            "softcap": softcap,
+            "temperature": temperature,
+            "check": check,
+        }
+        if not has_torch_function(tensors):
+            refuse_deprecated(size_average, reduce)
+            keywords |= {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+            return SERVES["cross_entropy"](cross_entropy, input, target, weight, **keywords)
+        return handle_torch_function(cross_entropy, tensors, *given, **keywords)
     by_row = isinstance(temperature, Tensor)
     scalars = (label_smoothing, z_loss, softcap, 1.0 if by_row else temperature, ignore_index, reduction)
     if direct.serves(input, target, weight, temperature, sample_weight, size_average, reduce):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._jit_internal import is_scripting
 
 from softnll.torch._base.inputs import FLOATS, autocasts, tracing, transformed
+from softnll.torch._base.sharded import is_sharded
 from softnll.torch._lazy.head_call import HeadCall
 from softnll.torch._lazy.tensor import LazyLogits
 
@@ -107,7 +108,8 @@ def fuse(model: Model, head: str | nn.Module = "lm_head") -> Model:
     _follow_replacements()
     if isinstance(layer, FusedLinear):
         return model
-    if reason := _unsupported_layer(layer):
+    gathered = type(layer) is nn.Linear and is_sharded(layer.weight)  # FSDP has the whole weight during the forward
+    if not gathered and (reason := _unsupported_layer(layer)):
         warnings.warn(f"softnll.torch.fuse: {reason}, so {head!r} keeps computing ordinary logits", stacklevel=2)
     else:
         layer.__class__ = FusedLinear

@@ -12,6 +12,8 @@ from torch import Tensor
 
 __all__ = ["as_array", "as_tensor", "laid_out_like", "strided_like"]
 
+_OF_DLPACK = (torch.float32, torch.float64, torch.float16)
+
 
 @cache
 def _bfloat16() -> np.dtype[Any]:
@@ -25,13 +27,21 @@ def _bfloat16() -> np.dtype[Any]:
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
-    """Return an array that shares a tensor's memory."""
+    """Return an array that shares a tensor's memory.
+
+    ``Tensor.numpy`` makes the memory one that cannot be resized; FSDP frees that of a parameter by resizing it, so that
+    parameters take DLPack's way, which takes 5 µs more.
+    """
+    parameter = isinstance(tensor, torch.nn.Parameter)
     if tensor.requires_grad:
         tensor = tensor.detach()
+    if parameter and tensor.dtype in _OF_DLPACK:
+        return np.from_dlpack(tensor)
     if tensor.is_neg():  # a lazily negated view, which NumPy does not have
         tensor = tensor.resolve_neg()
     if tensor.dtype is torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(_bfloat16())
+        bits = tensor.view(torch.int16)
+        return (np.from_dlpack(bits) if parameter else bits.numpy()).view(_bfloat16())
     return tensor.numpy()
 
 

@@ -14,6 +14,7 @@ from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearVa
 from softnll.torch._base.errors import LINEAR_NAMES, InputValueError, raise_as_torch
 from softnll.torch._base.inputs import compiling, lacks_classes, tracked
 from softnll.torch._base.scripting import scriptable
+from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._base.signatures import signature_of
 from softnll.torch._base.sparse import SparseTargets
 from softnll.torch._linear import autograd, compute, ops
@@ -131,6 +132,8 @@ def linear_cross_entropy(
     }
     if has_torch_function(tensors):
         return handle_torch_function(linear_cross_entropy, tensors, input, linear_weight, target, **keywords)
+    if is_sharded(linear_weight) or is_sharded(input):
+        return SERVES["linear_cross_entropy"](linear_cross_entropy, input, linear_weight, target, **keywords)
     if isinstance(linear_weight, Tensor) and linear_weight.dim() > 2:
         return over_positions(linear_cross_entropy, input, linear_weight, target, **keywords)
     inputs, values = prepare(input, linear_weight, target, **keywords)

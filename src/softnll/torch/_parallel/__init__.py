@@ -1,0 +1,1 @@
+"""Losses of logits whose classes are divided among the ranks of a process group."""

@@ -1,0 +1,36 @@
+"""Start the ranks of a test as processes and return what they have saved."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+WORKER = Path(__file__).with_name("parallel_worker.py")
+
+
+def spawn(programs, world, folder, seconds=90):
+    """Return what each rank's programs returned, in rank order; None for a rank that saved nothing."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), programs, str(rank), str(world), str(folder)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(world)
+    ]
+    try:
+        texts = [each.communicate(timeout=seconds)[0].decode() for each in ranks]
+    finally:
+        for each in ranks:
+            each.kill()
+    files = [folder / f"{rank}.pt" for rank in range(world)]
+    found = [torch.load(each, weights_only=False) if each.exists() else None for each in files]
+    if "killed" not in programs:
+        assert all(each is not None for each in found), "\n".join(texts)
+    return found
