@@ -12,12 +12,13 @@ from softnll._core.options import CrossEntropy
 from softnll._kernels import reference as fallback
 from softnll._numpy.backend import NUMPY
 
-NAMES = ("compiled", "equation", "strict", "reference", "torch", "triton")
+NAMES = ("compiled", "equation", "strict", "reference", "torch", "triton", "jax", "jax-jit")
 LACKS = {  # what the mark `needs` names, and the backends that do not have it, as torch's signatures do not
     "masks": {"torch", "triton"},
     "temperatures of softmax": {"torch"},
     "soft targets of nll_loss": {"torch", "triton"},
-    "the whole range of float64": {"torch", "triton"},
+    "the whole range of float64": {"torch", "triton", "jax", "jax-jit"},
+    "subnormal numbers": {"jax", "jax-jit"},  # XLA flushes them to 0
 }
 USERS = ("_numpy.functional", "_numpy.output", "_inspection.calibration")  # the modules that select kernels
 
@@ -53,6 +54,8 @@ def get(name):
         return importlib.import_module("torch_backend").TorchKernels()
     if name == "triton":
         return importlib.import_module("triton_backend").TritonKernels()
+    if name in ("jax", "jax-jit"):
+        return importlib.import_module("jax_backend").JaxKernels(jitted=name == "jax-jit")
     return fallback if name == "equation" else StrictKernels()
 
 

@@ -30,6 +30,7 @@ def worst(got, exact, dtype):
     return max(oracle.ulps(g, t, dtype, bound(dtype)) for g, t in pairs)
 
 
+@pytest.mark.needs("subnormal numbers")
 @pytest.mark.usefixtures("backend")
 class TestHardRows:
     def test_softmax(self, dtype):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Arithmetic", "Limits", "arithmetic_of", "is_tensor", "namespace", "two_sum"]
+__all__ = ["LIBRARIES", "Arithmetic", "Limits", "arithmetic_of", "is_tensor", "namespace", "two_sum"]
 
 WITHOUT_FLOAT64 = frozenset({"mps", "hpu"})  # device types, as torch names them
 
@@ -178,11 +178,13 @@ def arithmetic_of(x: Any) -> Arithmetic:
         return _NUMPY
     xp = namespace(x)
     tensor = is_tensor(x)
+    kind = LIBRARIES.get(xp.__name__, Arithmetic)
     double = _tensors_have_float64(xp, x) if tensor else _has_float64(xp)
     device = x.device if tensor else None
-    return Arithmetic(xp, xp.float64, _FLOAT64, device) if double else Arithmetic(xp, xp.float32, _FLOAT32, device)
+    return kind(xp, xp.float64, _FLOAT64, device) if double else kind(xp, xp.float32, _FLOAT32, device)
 
 
+LIBRARIES: dict[str, type[Arithmetic]] = {}  # of libraries whose front door has an Arithmetic of its own, by name
 _NUMPY = Arithmetic(np, np.float64, _FLOAT64, None)
 
 

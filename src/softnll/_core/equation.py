@@ -35,6 +35,7 @@ from softnll._core.problem import Problem
 
 __all__ = [
     "Normalised",
+    "centred",
     "complements",
     "effective_logits",
     "gradient",
@@ -48,6 +49,7 @@ __all__ = [
     "probabilities",
     "slope",
     "softmax_product",
+    "special_rows",
 ]
 
 _without_warnings = np.errstate(all="ignore")  # infinities and NaN are regular results
@@ -116,17 +118,17 @@ def normalise(problem: Problem, m: Any = None, r: Any = None) -> Normalised:
         zero = arithmetic.row_sums(u)[:, 0]
         m, r = zero - xp.inf, zero - 1.0
     if m is None:
-        first = arithmetic.range(u.shape[1])[None, :] == xp.argmax(u, axis=1, keepdims=True)
-        undefined = xp.any(xp.isnan(u) | ((u == xp.inf) & ~first), axis=1, keepdims=True)
-        m = xp.where(undefined, xp.nan, xp.max(u, axis=1, keepdims=True))
+        m = xp.max(u, axis=1, keepdims=True)  # NaN if an entry is
+        ties = xp.sum(arithmetic.wide(u == m), axis=1, keepdims=True)
+        m = xp.where((m == xp.inf) & (ties > 1), xp.nan, m)
     else:
         m = arithmetic.wide(xp.asarray(m))[:, None]
     hi, lo = _differences(arithmetic, u, m, tau)
     e = xp.exp(hi)
     e = e + e * lo
     nothing = m == -xp.inf
-    rest = (
-        arithmetic.row_sums(xp.where(first, 0.0, e), exact=True)
+    rest = (  # each largest entry is exactly 1, and one of them is left out
+        arithmetic.row_sums(xp.where(u == m, 0.0, e), exact=True) + (ties - 1.0)
         if r is None
         else arithmetic.wide(xp.asarray(r))[:, None]
     )
@@ -229,15 +231,18 @@ def measure(problem: Problem, n_classes: int | None = None) -> tuple[Any, Any]:
         weighted = t * problem.w[None, :]
         # The other classes of a hard target are not looked at: their weights may be NaN.
         t = arithmetic.xp.where(t == 0, 0.0, weighted) if problem.q is None else weighted
+    elif problem.q is None and epsilon == 0:
+        return t, arithmetic.wide((problem.y >= 0) & (problem.y < C))[:, None]
     return t, arithmetic.row_sums(t)
 
 
-def _special_rows(problem: Problem, xp: Any, t: Any, empty: Any, value: Any) -> Any:
+def special_rows(problem: Problem, xp: Any, t: Any, mass: Any, empty: Any, value: Any) -> Any:
     """Return values ``(N, ...)`` with NaN in rows whose hard target is out of range, and 0 in rows that take no part.
 
     A row takes no part, whatever its logits, if its weight is 0, its target measure is 0, or all classes are masked.
     """
-    without_part = ~xp.any(t != 0, axis=1, keepdims=True)
+    hard = problem.q is None and problem.objective.label_smoothing == 0  # of one class, whose measure is the mass
+    without_part = mass == 0 if hard else ~xp.any(t != 0, axis=1, keepdims=True)
     if empty is not None:
         without_part = without_part | empty
     if problem.y is not None:
@@ -272,7 +277,7 @@ def losses(problem: Problem, rows: Normalised) -> Any:
     if not arithmetic.known_false(overflows):
         u, _ = effective_logits(problem, arithmetic)
         loss = xp.where(overflows, extreme_losses(problem, rows, _masked(rows, u, -xp.inf), normalisers(rows), t), loss)
-    return _special_rows(problem, xp, t, rows.empty, loss)[:, 0]
+    return special_rows(problem, xp, t, mass, rows.empty, loss)[:, 0]
 
 
 @_without_warnings
@@ -280,7 +285,7 @@ def picked(problem: Problem) -> Any:
     """Return the loss of each row of log-probabilities, ``(N,)``: −s·⟨t, x⟩ over t ≠ 0."""
     arithmetic = arithmetic_of(problem.x)
     xp = arithmetic.xp
-    t, _ = measure(problem)
+    t, mass = measure(problem)
     loss = arithmetic.row_sums(xp.where(t == 0, 0.0, -t * arithmetic.wide(problem.x)))
     loss = loss if problem.s is None else loss * problem.s[:, None]
     overflows = ~xp.isfinite(loss)
@@ -288,7 +293,7 @@ def picked(problem: Problem) -> Any:
         s: Any = 1.0 if problem.s is None else problem.s[:, None]
         terms = arithmetic.product(-1.0, arithmetic.wide(problem.x), t, s)
         loss = xp.where(overflows, arithmetic.row_sums(xp.where(t == 0, 0.0, terms)), loss)
-    return _special_rows(problem, xp, t, None, loss)[:, 0]
+    return special_rows(problem, xp, t, mass, None, loss)[:, 0]
 
 
 @_without_warnings
@@ -322,7 +327,7 @@ def gradient(problem: Problem, rows: Normalised, mass: Any = None) -> Any:
     extreme = ~((size > 1 / limits.most) & (size < limits.most) & (more < limits.most)) & xp.isfinite(rows.m)
     if not arithmetic.known_false(extreme):
         dx = xp.where(extreme, extreme_gradient(problem, rows, complements(rows), normalisers(rows), t), dx)
-    return dx if part else _masked(rows, _special_rows(problem, xp, t, rows.empty, dx), 0.0)
+    return dx if part else _masked(rows, special_rows(problem, xp, t, mass, rows.empty, dx), 0.0)
 
 
 def _row_scale(problem: Problem, arithmetic: Arithmetic) -> Any:
@@ -367,16 +372,21 @@ def hessian_product(problem: Problem, rows: Normalised, v: Any) -> Any:
         du = (mass - t) * p - t * complements(rows) + mass * extra * p
         product = product + xp.where(bend == 0, 0.0, bend * v * du)
     product = product * _row_scale(problem, arithmetic)
-    return _masked(rows, _special_rows(problem, xp, t, rows.empty, product), 0.0)
+    return _masked(rows, special_rows(problem, xp, t, mass, rows.empty, product), 0.0)
 
 
 def softmax_product(xp: Any, rows: Normalised, p: Any, v: Any) -> Any:
-    """Return (diag p − p pᵀ)·v = p⊙(v − ⟨p, v⟩) of each row, without cancellation where one probability is near 1.
+    """Return (diag p − p pᵀ)·v = p⊙(v − ⟨p, v⟩) of each row, without cancellation where one probability is near 1."""
+    return xp.where(p == 0, 0.0, p * centred(rows, p, v))  # v may be inf or NaN where p is 0
 
-    ``v − ⟨p, v⟩`` is computed as ``(v − v_a) − Σ_{j≠a} p_j·(v_j − v_a)``, where a is the class of the largest p. Where
-    p_a is near 1, the results are of the size of 1 − p_a; a term of the size of v_a would round them to 0.
+
+def centred(rows: Normalised, p: Any, v: Any) -> Any:
+    """Return v − ⟨p, v⟩ of each row, without cancellation where one probability is near 1.
+
+    It is computed as ``(v − v_a) − Σ_{j≠a} p_j·(v_j − v_a)``, where a is the class of the largest p. Where p_a is near
+    1, the results are of the size of 1 − p_a; a term of the size of v_a would round them to 0.
     """
+    xp = rows.arithmetic.xp
     largest = rows.arithmetic.range(v.shape[1])[None, :] == xp.argmax(rows.e, axis=1, keepdims=True)
     apart = v - xp.sum(xp.where(largest, v, 0.0), axis=1, keepdims=True)
-    shift = rows.arithmetic.row_sums(xp.where(p == 0, 0.0, p * apart))
-    return xp.where(p == 0, 0.0, p * (apart - shift))  # v may be inf or NaN where p is 0
+    return apart - rows.arithmetic.row_sums(xp.where(p == 0, 0.0, p * apart))

@@ -1,0 +1,214 @@
+"""Values of rows and their derivatives: the equation, with the exact gradients as coefficients of the tangents.
+
+Each tangent is linear in the tangents of the inputs, so that JAX transposes it for reverse mode. Coefficients are
+functions with tangents of their own, so that derivatives have any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from softnll._core import equation
+from softnll._core.arithmetic import LIBRARIES, arithmetic_of
+from softnll._core.options import DEFAULT, CrossEntropy
+from softnll._core.problem import Problem
+from softnll.jax._arithmetic import JaxArithmetic
+
+__all__ = ["gradients", "log_probabilities", "losses", "moves", "normalisers", "picked", "probabilities", "pushed"]
+
+LIBRARIES["jax.numpy"] = JaxArithmetic
+_with_tangents = partial(jax.custom_jvp, nondiff_argnums=(0,))
+
+
+def _normalised(objective: CrossEntropy, x: Any, tau: Any, where: Any) -> equation.Normalised:
+    return equation.normalise(Problem(x, objective, tau=tau, where=where))
+
+
+@_with_tangents
+def probabilities(objective: CrossEntropy, x: Any, tau: Any, where: Any) -> Any:
+    """Return softmax(x/τ), ``(N, C)``, in the widest type."""
+    return equation.probabilities(_normalised(objective, x, tau, where))
+
+
+@_with_tangents
+def log_probabilities(objective: CrossEntropy, x: Any, tau: Any, where: Any) -> Any:
+    """Return log softmax(x/τ), ``(N, C)``, in the widest type."""
+    return equation.log_probabilities(_normalised(objective, x, tau, where))
+
+
+@_with_tangents
+def normalisers(objective: CrossEntropy, x: Any, tau: Any, where: Any) -> Any:
+    """Return logsumexp(x/τ), ``(N, 1)``, in the widest type."""
+    return equation.normalisers(_normalised(objective, x, tau, where))
+
+
+def _directions(
+    objective: CrossEntropy, primals: Any, tangents: Any, *, centre: bool
+) -> tuple[equation.Normalised, Any, Any]:
+    """Return the rows, their probabilities, and the tangent of x/τ, or of (x − m)/τ, where a class is allowed."""
+    x, tau, where = primals
+    rows = _normalised(objective, *(None if each is None else lax.stop_gradient(each) for each in primals))
+    wide = rows.arithmetic.wide
+    p = probabilities(objective, x, tau, where)
+    temperature: Any = objective.temperature if tau is None else wide(tau)[:, None]
+    a = jnp.zeros_like(p)
+    if not isinstance(tangents[0], SymbolicZero):
+        a = a + wide(tangents[0]) / temperature
+    if tau is not None and not isinstance(tangents[1], SymbolicZero):
+        u = wide(x) - rows.m if centre else wide(x)
+        a = a - jnp.where(jnp.isfinite(u), u, 0.0) / temperature**2 * wide(tangents[1])[:, None]
+    return rows, p, a if where is None else jnp.where(where, a, 0.0)
+
+
+@partial(probabilities.defjvp, symbolic_zeros=True)
+def _probabilities_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    rows, p, a = _directions(objective, primals, tangents, centre=True)
+    return p, equation.softmax_product(jnp, rows, p, a)
+
+
+@partial(log_probabilities.defjvp, symbolic_zeros=True)
+def _log_probabilities_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    rows, p, a = _directions(objective, primals, tangents, centre=True)
+    tangent = equation.centred(rows, p, a)
+    where = primals[2]
+    return log_probabilities(objective, *primals), tangent if where is None else jnp.where(where, tangent, 0.0)
+
+
+@partial(normalisers.defjvp, symbolic_zeros=True)
+def _normalisers_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    _, p, a = _directions(objective, primals, tangents, centre=False)
+    return normalisers(objective, *primals), jnp.sum(p * a, axis=1, keepdims=True)
+
+
+Arrays = tuple[Any, Any, Any, Any, Any, Any, Any]  # x, y, q, w, s, tau, where, as in a Problem
+
+
+def _problem(objective: CrossEntropy, arrays: Arrays) -> Problem:
+    x, y, q, w, s, tau, where = arrays
+    return Problem(x, objective, y, q, w, s, where, tau)
+
+
+@_with_tangents
+def losses(objective: CrossEntropy, *arrays: Any) -> Any:
+    """Return the loss of each row, ``(N,)``, in the widest type."""
+    problem = _problem(objective, arrays)
+    column = _targets_alone(problem)
+    if column is None:
+        return equation.losses(problem, equation.normalise(problem))
+    rows = equation.normalise(problem)
+    return equation.losses(column, equation.normalise(column, rows.m[:, 0], rows.r[:, 0]))
+
+
+def _targets_alone(problem: Problem) -> Problem | None:
+    """Return the Problem of the targets' logits, ``(N, 1)``, if no other class has a part of the target measure."""
+    if problem.y is None or problem.where is not None or problem.objective.label_smoothing > 0:
+        return None
+    C = problem.x.shape[1]
+    inside, chosen = (problem.y >= 0) & (problem.y < C), jnp.clip(problem.y, 0, C - 1)
+    s = problem.s
+    if problem.w is not None:
+        s = _times(s, problem.w[chosen])
+    x = jnp.take_along_axis(problem.x, chosen[:, None], axis=1)
+    return replace(problem, x=x, y=jnp.where(inside, 0, -1), w=None, s=s)
+
+
+def _times(s: Any, weight: Any) -> Any:
+    """Return row weights times others; 0 where s is 0."""
+    return weight if s is None else jnp.where(s == 0, 0.0, s * weight)
+
+
+@partial(losses.defjvp, symbolic_zeros=True)
+def _losses_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    loss = losses(objective, *primals)
+    tangent = jnp.zeros_like(loss)
+    if not isinstance(tangents[0], SymbolicZero):
+        grad = gradients(objective, *primals)
+        tangent = tangent + jnp.sum(grad * tangents[0].astype(grad.dtype), axis=1)
+    others = [None if at == 0 else each for at, each in enumerate(tangents)]
+    if any(moves(each) for each in others):
+        tangent = tangent + pushed(partial(_composed, objective), primals, others)
+    return loss, tangent
+
+
+def moves(tangent: Any) -> bool:
+    """Return whether there is a tangent."""
+    return tangent is not None and not isinstance(tangent, SymbolicZero) and tangent.dtype != jax.dtypes.float0
+
+
+def pushed(function: Any, primals: Any, tangents: Any) -> Any:
+    """Return the tangent of a function of the arrays, for those arrays that have one."""
+    moving = [at for at, each in enumerate(tangents) if moves(each)]
+
+    def of_moving(*values: Any) -> Any:
+        arrays = list(primals)
+        for at, value in zip(moving, values, strict=True):
+            arrays[at] = value
+        return function(*arrays)
+
+    return jax.jvp(of_moving, [primals[at] for at in moving], [tangents[at] for at in moving])[1]
+
+
+@_with_tangents
+def gradients(objective: CrossEntropy, *arrays: Any) -> Any:
+    """Return the gradients of the losses with respect to the logits, ``(N, C)``, in the widest type."""
+    problem = _problem(objective, arrays)
+    if problem.y is not None and problem.w is not None and objective.label_smoothing == 0:
+        s = _times(problem.s, problem.w[jnp.clip(problem.y, 0, problem.x.shape[1] - 1)])
+        problem = replace(problem, w=None, s=s)
+    return equation.gradient(problem, equation.normalise(problem))
+
+
+@partial(gradients.defjvp, symbolic_zeros=True)
+def _gradient_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    grad = gradients(objective, *primals)
+
+    def of_logits(x: Any, *others: Any) -> Any:
+        return jax.grad(lambda z: jnp.sum(_composed(objective, z, *others)))(x.astype(grad.dtype))
+
+    if not any(moves(each) for each in tangents):
+        return grad, jnp.zeros_like(grad)
+    return grad, pushed(of_logits, primals, tangents)
+
+
+def _composed(objective: CrossEntropy, *arrays: Any) -> Any:
+    """Return the losses as a composition of functions with tangents: for all but their value and first gradient."""
+    problem = _problem(objective, arrays)
+    arithmetic = arithmetic_of(problem.x)
+    x, s, where = arithmetic.wide(problem.x), problem.s, problem.where
+    if s is not None:
+        x = jnp.where(s[:, None] == 0, 0.0, x)
+    if where is not None:
+        x = jnp.where(where, x, 0.0)
+    u, _ = equation.effective_logits(replace(problem, x=x), arithmetic)
+    t, mass = equation.measure(problem)
+    scale = replace(DEFAULT, temperature=objective.temperature)
+    log_p = log_probabilities(scale, u, problem.tau, where)
+    loss = jnp.sum(t * jnp.where((t == 0) & ~jnp.isfinite(log_p), 0.0, -log_p), axis=1, keepdims=True)
+    if objective.z_loss > 0:
+        lse = normalisers(scale, u, problem.tau, where)
+        loss = loss + objective.z_loss * mass * lse * lse
+    if s is not None:
+        loss = loss * s[:, None]
+    empty = None if where is None else ~jnp.any(where, axis=1, keepdims=True)
+    return equation.special_rows(problem, jnp, t, mass, empty, loss)[:, 0]
+
+
+def picked(objective: CrossEntropy, *arrays: Any) -> Any:
+    """Return the loss of each row of log-probabilities, ``(N,)``: −s·⟨t, x⟩."""
+    problem = _problem(objective, arrays)
+    column = _targets_alone(problem)
+    if column is not None:
+        return equation.picked(column)
+    t, mass = equation.measure(problem)
+    x = arithmetic_of(problem.x).wide(problem.x)
+    x = jnp.where((t == 0) & ~jnp.isfinite(x), 0.0, x)  # 0·∞ is 0, and the other terms keep their derivatives
+    loss = -jnp.sum(t * x, axis=1, keepdims=True)
+    loss = loss if problem.s is None else loss * problem.s[:, None]
+    return equation.special_rows(problem, jnp, t, mass, None, loss)[:, 0]

@@ -1,0 +1,61 @@
+"""The JAX functions behind the kernels' interface, eager or jitted, so that the cases of the core run through them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softnll._kernels.cpu import interface as cpu
+from softnll.jax import _rows
+
+
+class JaxKernels:
+    """Problems as JAX arrays, with float64 enabled; gradients are those of ``jax.vjp``."""
+
+    total = staticmethod(cpu.total)
+
+    def __init__(self, *, jitted):
+        self.jit = (lambda function: jax.jit(function, static_argnums=0)) if jitted else lambda function: function
+
+    def _call(self, function, problem, *more):
+        with jax.enable_x64(True):
+            found = self.jit(function)(problem.objective, *more, *arrays(problem))
+            return jax.tree.map(lambda each: np.array(each, copy=True), found)
+
+    def _normalised(self, function, problem):
+        x, *_, tau, where = arrays(problem)
+        with jax.enable_x64(True):
+            return np.array(self.jit(function)(problem.objective, x, tau, where))
+
+    def softmax(self, problem, out):
+        out[...] = self._normalised(_rows.probabilities, problem)
+
+    def log_softmax(self, problem, out):
+        out[...] = self._normalised(_rows.log_probabilities, problem)
+
+    def logsumexp(self, problem):
+        return self._normalised(_rows.normalisers, problem)[:, 0]
+
+    def losses(self, problem):
+        return self._call(_rows.losses, problem)
+
+    def forward_backward(self, problem, out):
+        scale = 1 / problem.divisor if problem.divisor > 0 else 0.0
+
+        def both(objective, scale, x, *others):
+            losses, back = jax.vjp(lambda z: _rows.losses(objective, z, *others), x.astype(float))
+            return losses, back(jnp.full_like(losses, scale))[0]
+
+        losses, out[...] = self._call(both, problem, scale)
+        return losses
+
+    def pick(self, problem):
+        return self._call(_rows.picked, problem)
+
+
+def arrays(problem):
+    """Return a Problem's arrays in the order of ``_rows.losses``."""
+    given = problem.x, problem.y, problem.q, problem.w, problem.s, problem.tau, problem.where
+    with jax.enable_x64(True):
+        return tuple(None if each is None else jnp.asarray(np.array(each, order="C")) for each in given)
