@@ -109,6 +109,10 @@ class CpuBackend(NumpyBackend):
         """Return ``(N, C)`` rows as a tensor with the shape and the strides of ``torch.empty_like(like)``."""
         return laid_out_like(like, restored(rows, layout))
 
+    def rows_of(self, x: Tensor, layout: Layout) -> NDArray[Any]:
+        """Return a tensor as a matrix of ``(N, C)`` rows."""
+        return layout.rows(as_array(x))
+
     def with_rows(self, problem: Problem, layout: Layout, x: Tensor, target: Tensor | None) -> Problem:
         """Return a Problem with logits and, unless ``target`` is None, soft targets."""
         planes = take_planes(self.kernels()) and not layout.is_rows
