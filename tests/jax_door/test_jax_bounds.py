@@ -20,7 +20,7 @@ def worst(got, exact, dtype):
     return max(oracle.ulps(g, t, np.dtype(dtype)) for g, t in pairs if t == 0 or abs(t) > least)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_hard_rows(dtype):
     x = hard_rows(dtype)[::7]
     y = np.arange(len(x)) % 4

@@ -53,6 +53,7 @@ def test_the_compiled_program_has_no_array_of_all_logits(reduction):
     assert f"[{N},{C}]" not in compiled.as_text()
 
 
+@pytest.mark.slow
 def test_statistics():
     stats = jax.jit(lambda F, W: snj.token_stats(F, W, Y, bias=B, max_bytes=180))(F, W)
     z = F.astype(float) @ W.T + B

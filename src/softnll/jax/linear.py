@@ -60,8 +60,8 @@ def linear_cross_entropy(
     --------
     >>> import jax.numpy as jnp
     >>> features, weight = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> print(linear_cross_entropy(features, weight, jnp.array([1])).round(4))
-    1.4076
+    >>> f"{linear_cross_entropy(features, weight, jnp.array([1])):.4f}"
+    '1.4076'
     """
     given: dict[str, Any] = dict(options)
     weights = {name: given.pop(name, None) for name in ("class_weight", "sample_weight")}
@@ -126,8 +126,8 @@ def token_stats(
     >>> import jax.numpy as jnp
     >>> features, weight = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     >>> stats = token_stats(features, weight, jnp.array([1]))
-    >>> print(stats.log_prob.round(4), stats.entropy.round(4), stats.argmax)
-    [-1.4076] [0.8324] [2]
+    >>> f"{stats.log_prob[0]:.4f} {stats.entropy[0]:.4f} {stats.argmax[0]}"
+    '-1.4076 0.8324 2'
     """
     objective, per_row = checked_options(temperature, softcap=softcap, ignore_index=ignore_index, reduction="none")
     layer, layout = _layer(features, weight, bias)
