@@ -266,3 +266,79 @@ def test_losses_of_odd_strides_and_single_rows(dtype):
             want, d_want = sn.cross_entropy_and_grad(rows, y, **options)
             np.testing.assert_allclose(loss, want, rtol=4 * np.finfo(dtype).eps)
             np.testing.assert_allclose(grad, np.moveaxis(d_want, -1, 1), rtol=0, atol=2 * np.finfo(dtype).eps)
+
+
+def products(x, v, logits):
+    """Return the products of both Jacobians, of planes in whatever memory they are."""
+    found = []
+    for log in (False, True):
+        saved, out = x, Planes(np.empty(x.array.shape, x.dtype))
+        if not logits:
+            saved = x.empty_like()
+            (cpu.log_softmax if log else cpu.softmax)(Problem(x), saved)
+        cpu.product(saved, v, out, log=log, logits=logits)
+        found.append(out.array)
+    return found
+
+
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 19, pytest.param(700, marks=pytest.mark.slow)])
+def test_products_and_gradients_in_any_memory(n, dtype):
+    """Offset, every other image, some of the classes, classes backwards, and part of a plane: the same bits."""
+    rng = np.random.default_rng(n)
+    whole, up = rng.normal(size=(2, 4, 2 * n + 1, 3, 29)).astype(dtype)
+    x, v = whole[::2, :0:-2, 1:], up[::2, n:0:-1, 1:]
+    layout = Layout.of(x.shape, 1)
+    here, packed = planes_of(x, layout), Planes(np.ascontiguousarray(x).reshape(2, n, -1))
+    logits = dtype.itemsize == 2
+    got = products(here, planes_of(v, layout), logits)
+    want = products(packed, Planes(np.ascontiguousarray(v).reshape(2, n, -1)), logits)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+    y = rng.integers(0, n, (2, 2, 29))
+    for options in ({}, {"label_smoothing": 0.1}):
+        loss, grad = sn.cross_entropy_and_grad(x, y, axis=1, reduction="none", **options)
+        loss_2, grad_2 = sn.cross_entropy_and_grad(np.ascontiguousarray(x), y, axis=1, reduction="none", **options)
+        np.testing.assert_array_equal(loss, loss_2)
+        np.testing.assert_array_equal(grad, grad_2)
+        rows = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        expected, d = sn.cross_entropy_and_grad(rows, y, reduction="none", **options)
+        close(loss, expected, expected.dtype)
+        size = 8 if dtype.itemsize > 2 else 1
+        eps = EPS[dtype.name]
+        np.testing.assert_allclose(
+            np.moveaxis(grad, 1, -1).astype(float), d.astype(float), rtol=size * eps, atol=eps * (logits or 1)
+        )
+
+
+@pytest.mark.parametrize("threads", ["1", "5"])
+def test_products_and_losses_are_the_same_bits_for_every_number_of_threads(monkeypatch, threads):
+    """Ranges of other sizes begin elsewhere in a plane, so that rows are in other tiles."""
+    rng = np.random.default_rng(4)
+    x, v = rng.normal(size=(2, 3, 19, 5_555)).astype(np.float32)
+    y = rng.integers(0, 19, (3, 5_555))
+    monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+    got = products(Planes(x), Planes(v), logits=False)
+    loss, grad = sn.cross_entropy_and_grad(x, y, axis=1, reduction="none", label_smoothing=0.1)
+    for first in range(0, 5_555, 1111):
+        here = np.s_[:, :, first : first + 1111]
+        parts = products(Planes(np.ascontiguousarray(x[here])), Planes(np.ascontiguousarray(v[here])), logits=False)
+        for whole, part in zip(got, parts, strict=True):
+            np.testing.assert_array_equal(whole[here], part)
+        there = np.s_[:, first : first + 1111]
+        alone = sn.cross_entropy_and_grad(x[here].copy(), y[there], axis=1, reduction="none", label_smoothing=0.1)
+        np.testing.assert_array_equal(loss[there], alone[0])
+        np.testing.assert_array_equal(grad[here], alone[1])
+
+
+@pytest.mark.parametrize("pixels", [1, 7, 8, 15, 16, 17, 63, 64, 65])
+def test_few_pixels(pixels, real):
+    rng = np.random.default_rng(pixels)
+    x, y = rng.normal(size=(3, 5, pixels)).astype(real), rng.integers(0, 5, (3, pixels))
+    rows = rows_of(x)
+    for name in ("softmax", "log_softmax"):
+        close(rows_of(getattr(sn, name)(x, axis=1)), getattr(sn, name)(rows), real)
+    close(sn.logsumexp(x, axis=1).reshape(-1), sn.logsumexp(rows), real)
+    loss, grad = sn.cross_entropy_and_grad(x, y, axis=1, ignore_index=2)
+    want, d_want = sn.cross_entropy_and_grad(rows, y.reshape(-1), ignore_index=2)
+    close(loss, want, real)
+    close(rows_of(grad), d_want, real)

@@ -10,13 +10,11 @@ scratch. NaN and infinities go through the arithmetic; only logits that ``by_row
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
 
-from softnll._kernels.cpu.by_row import log_probability
 from softnll._kernels.cpu.elementary import accumulate, no_sum, with_complement
 from softnll._kernels.cpu.row_memory import address_of, aligned, lanes_of, unaligned, write_vector
 from softnll._kernels.cpu.simd import (
@@ -45,6 +43,7 @@ __all__ = ["finite_low", "log_entry", "products"]
 
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
+_ONE, _HALF = np.float32(1.0), np.float32(0.5)
 AHEAD = 4096  # bytes ahead of the first pass over a row that are prefetched
 
 
@@ -142,15 +141,31 @@ def log_entry(log_p: Any, v: Any, high: Any, low: Any) -> Any:
 
 
 @register_jitable
-def entry(log: Any, p: Any, v: Any, high: Any, low: Any) -> Any:
-    """Return the product of a vector of (log-)probabilities, from what ``write_products`` sums over the row."""
-    return p * ((v - high) - low) if log is None else log_entry(p, v, high, low)
+def shared_entry(p: Any, v: Any, high: Any, low: Any, share: Any) -> Any:
+    """Return the same from p, in float32, and from 1 − p of an entry above ½; below, 1 − p loses nothing."""
+    return v * select(less(splat(_HALF), p), share, _ONE - p) - p * ((high - v) + low)
 
 
 @register_jitable
-def write_products(a: int, kind: Any, log: Any, g: int, element: Any, n: int, out: int, streamed: bool) -> None:
-    """Write one row of products from its (log-)probabilities."""
+def entry(log: Any, logits: Any, p: Any, v: Any, high: Any, low: Any, share: Any) -> Any:
+    """Return the product of a vector of probabilities or, if they are the saved results, of log-probabilities.
+
+    The rest is of the rows: what ``write_products`` sums, and 1 − p of the largest p.
+    """
+    if log is None:
+        return p * ((v - high) - low)
+    if logits is None:
+        return log_entry(p, v, high, low)
+    return shared_entry(p, v, high, low, share)
+
+
+@register_jitable
+def write_products(
+    a: int, kind: Any, log: Any, logits: Any, share: float, g: int, element: Any, n: int, out: int, streamed: bool
+) -> None:
+    """Write one row of products from its results or, with ``logits``, from probabilities and 1 − p of the largest."""
     align_stack()
+    rest = splat(rounded(share, kind))
     lanes, size, wide = lanes_of(element), size_of(element), size_of(kind)
     if log is None:
         c = at_largest(a, kind, g, element, n)
@@ -161,33 +176,30 @@ def write_products(a: int, kind: Any, log: Any, g: int, element: Any, n: int, ou
         high, low = splat(above), splat(rounded(finite_low(total, above), kind))
     k = unaligned(out, n, element, streamed)
     if k > 0:
-        store_part(out, k, entry(log, part(a, 0, k, kind), part(g, 0, k, element), high, low), element)
+        value = entry(log, logits, part(a, 0, k, kind), part(g, 0, k, element), high, low, rest)
+        store_part(out, k, value, element)
     while k + lanes <= n:
         p, v = load(a + k * wide, kind), load(g + k * size, element)
-        write_vector(out + k * size, entry(log, p, v, high, low), element, streamed)
+        value = entry(log, logits, p, v, high, low, rest)
+        write_vector(out + k * size, value, element, streamed)
         k += lanes
     if k < n:
-        value = entry(log, part(a, k, n, kind), part(g, k, n, element), high, low)
+        value = entry(log, logits, part(a, k, n, kind), part(g, k, n, element), high, low, rest)
         store_part(out + k * size, n - k, value, element)
 
 
 @register_jitable
-def normalised(p: int, element: Any, n: int, log: Any, w: int, work: Any) -> bool:
-    """Write (log-)probabilities of a row of logits to scratch at w; return whether this arithmetic serves the row."""
+def normalised(p: int, element: Any, n: int, w: int, work: Any) -> float:
+    """Write probabilities of a row of logits to scratch at w; return 1 − p of the largest, −1 for a row left."""
     lanes, wide = lanes_of(element), size_of(work)
     m, big, rest, _, _ = swept(p, None, n, element, None, None, w, work)
     if not ordinary(m, big, rest):
-        return False
-    if log is None:
-        factor = in_two(1.0, big, rest, 0.0, work)
-        high, low = splat(factor[0]), splat(factor[1])
-        for k in range(0, n, lanes):
-            store(w + k * wide, product(load(w + k * wide, work), high, low), work)
-    else:
-        at, log_r = splat(m), splat(rounded(math.log1p(rest / big), work))
-        for k in range(0, n, lanes):
-            store(w + k * wide, log_probability(part(p, k, n, element), at, None, log_r), work)
-    return True
+        return -1.0
+    factor = in_two(1.0, big, rest, 0.0, work)
+    high, low = splat(factor[0]), splat(factor[1])
+    for k in range(0, n, lanes):
+        store(w + k * wide, product(load(w + k * wide, work), high, low), work)
+    return rest / (big + rest)
 
 
 def products(
@@ -215,13 +227,15 @@ def products(
     for i in range(first, last):
         g, o = address_of(upstream) + i * upstream.strides[0], address_of(out) + i * out.strides[0]
         a = address_of(saved) + i * saved.strides[0]
+        share = 0.0
         if logits is not None:
-            if not normalised(a, saved.dtype, n, log, w, kind):
+            share = normalised(a, saved.dtype, n, w, kind)
+            if share < 0:
                 left[n_left] = i
                 n_left += 1
                 continue
             a = w
-        write_products(a, kind, log, g, element, n, o, streamed)
+        write_products(a, kind, log, logits, share, g, element, n, o, streamed)
     if streamed:
         fence()
     hold(scratch)

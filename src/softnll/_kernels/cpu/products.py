@@ -59,9 +59,10 @@ def product(saved: Matrix, upstream: Matrix, out: Matrix, *, log: bool, logits: 
     def compute(first: int, last: int) -> None:
         left = np.empty(last - first, np.int64)
         n_left = kernel(s, of_logits, of_log, v, o, streamed, work, first, last, left)
-        for block in blocks((n_left, saved.shape[1]), LEFT_BLOCK):
-            here = left[:n_left][block]
-            out[here] = _of_rows(saved[here], upstream[here], log)
+        if n_left:
+            for block in blocks((n_left, saved.shape[1]), LEFT_BLOCK):
+                here = left[:n_left][block]
+                out[here] = _of_rows(saved[here], upstream[here], log)
 
     n_rows, n_columns = saved.shape
     for_rows(n_rows, n_columns, compute)

@@ -12,10 +12,12 @@ from softnll.torch._losses import compute
 
 __all__ = ["LogSoftmax", "LogSumExp", "Softmax", "log_softmax_product", "softmax_product", "wide"]
 
+_WIDE = (torch.float32, torch.float64)
+
 
 def wide(x: Tensor) -> Tensor:
     """Return a tensor in float32 or wider."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
+    return x if x.dtype in _WIDE else x.to(torch.float32)
 
 
 def softmax_product(p: Tensor, v: Tensor, dim: int) -> Tensor:
@@ -53,7 +55,7 @@ class _Normalised(_AlongDim):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Save the result, or the logits."""
         x, ctx.dim = inputs
-        ctx.narrow = wide(x) is not x
+        ctx.narrow = x.dtype not in _WIDE
         ctx.save_for_backward(x if ctx.narrow else output)
         ctx.save_for_forward(x if ctx.narrow else output)
 
