@@ -39,13 +39,17 @@ def pytest_collection_modifyitems(items):
 
 
 def lacking(item):
-    """Whether a test runs on a backend that lacks what the test's marks ``needs`` name."""
+    """Whether a test runs on a backend that lacks what the test's marks ``needs`` name, or leaves out its type."""
     needed = {each for mark in item.iter_markers("needs") for each in mark.args}
     if unknown := needed - set(backends.LACKS):
         raise pytest.UsageError(
             f"{item.nodeid} needs {sorted(unknown)}; tests/backends.py names {sorted(backends.LACKS)}"
         )
-    on = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    on = parameters.get("backend")
+    types = {parameters[name] for name in ("dtype", "real") if isinstance(parameters.get(name), str)}
+    if on in backends.TYPES and types and types.isdisjoint(backends.TYPES[on]):
+        return True
     return any(on in backends.LACKS[each] for each in needed)
 
 

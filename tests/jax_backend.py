@@ -28,9 +28,11 @@ class JaxKernels:
         with jax.enable_x64(True):
             return np.array(self.jit(function)(problem.objective, x, tau, where))
 
+    @np.errstate(over="ignore")  # float64 results that overflow in the type of out
     def softmax(self, problem, out):
         out[...] = self._normalised(_rows.probabilities, problem)
 
+    @np.errstate(over="ignore")
     def log_softmax(self, problem, out):
         out[...] = self._normalised(_rows.log_probabilities, problem)
 
@@ -40,6 +42,7 @@ class JaxKernels:
     def losses(self, problem):
         return self._call(_rows.losses, problem)
 
+    @np.errstate(over="ignore")
     def forward_backward(self, problem, out):
         scale = 1 / problem.divisor if problem.divisor > 0 else 0.0
 

@@ -80,6 +80,7 @@ def test_the_pairs_are_all_there():
 
 
 @pytest.mark.slow
+@pytest.mark.needs("no compilation a case")
 @pytest.mark.parametrize(
     "masked", [pytest.param(False, id="all"), pytest.param(True, id="where", marks=pytest.mark.needs("masks"))]
 )
