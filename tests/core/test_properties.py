@@ -161,7 +161,7 @@ def test_probabilities_and_gradients_add_up(problem):
 def test_backends_agree(problem):
     x, y = problem
     results = []
-    for name in backends.NAMES:
+    for name in (each for each in backends.NAMES if each not in backends.TYPES):  # JAX has no m and r
         kernels, out = backends.get(name), np.empty_like(x)
         loss, m, r = kernels.forward(Problem(x, y=y))
         again = np.empty_like(x)
