@@ -37,7 +37,7 @@ def test_values_and_gradients_are_numpys(options, jit):
     function = jax.value_and_grad(loss, has_aux=True)
     (_, got), dx = (jax.jit(function) if jit else function)(jnp.asarray(X))
     assert np.allclose(got, want, rtol=1e-6, atol=1e-7)
-    assert np.allclose(dx, grad, rtol=1e-4, atol=1e-7)
+    assert np.allclose(dx, grad, rtol=1e-5, atol=1e-7)
 
 
 def test_confident_rows_keep_their_loss_and_gradient():
@@ -84,13 +84,13 @@ def test_derivatives_to_order_three(name):
             "linear": (lambda f, W: snj.linear_cross_entropy(f, W, Y, softcap=3.0, max_bytes=250), (x, W)),
             "stats": (lambda f, W: snj.token_stats(f, W, Y)[:2], (x, W)),
         }[name]
-        check_grads(function, given, order=3)
+        check_grads(function, given, order=3, atol=1e-4, rtol=1e-4)  # of differences in float64
 
 
 def test_transformations():
     x = jnp.asarray(X)
     hessian = jax.hessian(snj.cross_entropy)(x, Y)
-    assert np.allclose(np.einsum("abcd,cd->ab", hessian, X), sn.cross_entropy_hvp(X, Y, X), rtol=1e-4, atol=1e-7)
+    assert np.allclose(np.einsum("abcd,cd->ab", hessian, X), sn.cross_entropy_hvp(X, Y, X), rtol=1e-5, atol=1e-7)
     each = jax.vmap(lambda x, y: snj.cross_entropy(x, y, reduction="sum"))(x[:2], jnp.asarray(Y[:2]))
     assert np.allclose(each, sn.cross_entropy(X[:2], Y[:2], reduction="none"), rtol=1e-6)
     again = jax.grad(jax.checkpoint(lambda z: snj.cross_entropy(z, Y)))(x)
