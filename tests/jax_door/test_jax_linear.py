@@ -29,6 +29,20 @@ def test_values_and_gradients_are_numpys(reduction):
         assert np.allclose(each, exact, rtol=1e-5, atol=1e-6)
 
 
+def test_smoothed_rows_of_class_weight_0_take_part():
+    options = {"class_weight": [0.0, 2.0, 0.5, 1.0, 1.0], "label_smoothing": 0.1, "reduction": "none"}
+    want = sn.linear_cross_entropy(F, W, Y, **options)
+    assert np.allclose(snj.linear_cross_entropy(F, W, Y, max_bytes=180, **options), want, rtol=1e-6)
+
+
+def test_an_unchecked_target_is_nan_whatever_the_class_weights():
+    options = {"class_weight": [0.0, 1.0, 1.0, 1.0, 0.0], "reduction": "none", "check": False}
+    y = np.array([-1, 5, 0, 1, 2, 3, 4])
+    loss, back = jax.vjp(lambda z: snj.cross_entropy(z, y, **options), F @ W.T)
+    assert np.isnan(loss).tolist() == np.isnan(sn.cross_entropy(F @ W.T, y, **options)).tolist()
+    assert np.isnan(back(jnp.ones(7))[0]).all(axis=1).tolist() == np.isnan(loss).tolist()
+
+
 def test_rows_without_part_hold_anything():
     features = F.copy()
     features[3] = np.nan

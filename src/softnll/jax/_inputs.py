@@ -12,6 +12,7 @@ import numpy as np
 from softnll._core.layout import Axis, Layout, as_real, loss_dtype
 from softnll._core.options import CrossEntropy, checked, with_defaults
 from softnll._core.problem import Problem, prepare, prepare_targets
+from softnll._core.targets import counted_weights
 
 __all__ = [
     "checked_options",
@@ -170,13 +171,9 @@ def reduced(loss: Any, arrays: tuple[Any, ...], objective: CrossEntropy, layout:
 def mean(value: Any, arrays: tuple[Any, ...], layout: Layout) -> Any:
     """Return a sum of losses over D = Σ s·w_y, or Σ s of soft targets; NaN, with the gradient 0, where D is 0."""
     _, y, _, w, s = arrays[:5]
-    if s is None and (w is None or y is None):
+    weight = counted_weights(jnp, y, w, s, None if s is None or w is None else s == 0)
+    if weight is None:
         return value / layout.n_rows if layout.n_rows else jnp.full_like(value, jnp.nan)
-    weight = jnp.ones(layout.n_rows) if s is None else s
-    if w is not None and y is not None:
-        C = layout.n_classes
-        chosen = jnp.where((y >= 0) & (y < C), w[jnp.clip(y, 0, C - 1)], 1.0)
-        weight = jnp.where(weight == 0, 0.0, weight * chosen)
     D = jnp.sum(weight)
     return jnp.where(D > 0, value / jnp.where(D > 0, D, 1.0), jnp.nan)
 

@@ -19,6 +19,7 @@ from softnll._core import equation
 from softnll._core.arithmetic import LIBRARIES, arithmetic_of
 from softnll._core.options import DEFAULT, CrossEntropy
 from softnll._core.problem import Problem
+from softnll._core.targets import counted_weights
 from softnll.jax._arithmetic import JaxArithmetic
 
 __all__ = ["gradients", "log_probabilities", "losses", "moves", "normalisers", "picked", "probabilities", "pushed"]
@@ -112,16 +113,14 @@ def _targets_alone(problem: Problem) -> Problem | None:
         return None
     C = problem.x.shape[1]
     inside, chosen = (problem.y >= 0) & (problem.y < C), jnp.clip(problem.y, 0, C - 1)
-    s = problem.s
-    if problem.w is not None:
-        s = _times(s, problem.w[chosen])
     x = jnp.take_along_axis(problem.x, chosen[:, None], axis=1)
-    return replace(problem, x=x, y=jnp.where(inside, 0, -1), w=None, s=s)
+    return replace(problem, x=x, y=jnp.where(inside, 0, -1), w=None, s=_weights(problem))
 
 
-def _times(s: Any, weight: Any) -> Any:
-    """Return row weights times others; 0 where s is 0."""
-    return weight if s is None else jnp.where(s == 0, 0.0, s * weight)
+def _weights(problem: Problem) -> Any:
+    """Return s·w_y of each row, 0 where s is 0; None if all are 1."""
+    s = problem.s
+    return counted_weights(jnp, problem.y, problem.w, s, None if s is None or problem.w is None else s == 0)
 
 
 @partial(losses.defjvp, symbolic_zeros=True)
@@ -160,8 +159,7 @@ def gradients(objective: CrossEntropy, *arrays: Any) -> Any:
     """Return the gradients of the losses with respect to the logits, ``(N, C)``, in the widest type."""
     problem = _problem(objective, arrays)
     if problem.y is not None and problem.w is not None and objective.label_smoothing == 0:
-        s = _times(problem.s, problem.w[jnp.clip(problem.y, 0, problem.x.shape[1] - 1)])
-        problem = replace(problem, w=None, s=s)
+        problem = replace(problem, w=None, s=_weights(problem))
     return equation.gradient(problem, equation.normalise(problem))
 
 

@@ -13,6 +13,7 @@ from softnll._core import equation
 from softnll._core.arithmetic import arithmetic_of
 from softnll._core.options import DEFAULT, CrossEntropy
 from softnll._core.problem import Problem
+from softnll._core.targets import rows_without_part
 from softnll.jax import _rows
 
 __all__ = ["losses", "statistics", "total"]
@@ -33,19 +34,16 @@ def _logits(f: Any, W: Any, b: Any) -> Any:
     return z if b is None else z + b
 
 
-def _divided(chunks: int, f: Any, y: Any, q: Any, w: Any, s: Any, tau: Any) -> Any:
+def _divided(objective: CrossEntropy, chunks: int, f: Any, y: Any, q: Any, w: Any, s: Any, tau: Any) -> Any:
     """Return the arrays with one entry a row as chunks, the last one filled with rows that take no part."""
     N = f.shape[0]
     size = -(-N // chunks)
     more = size * -(-N // max(size, 1)) - N
     if more and s is None:
         s = jnp.ones(N)
-    if s is not None or w is not None:  # what such rows hold must not reach the products
-        weight: Any = 1.0 if s is None else s
-        if y is not None and w is not None:
-            C = w.shape[0]
-            weight = weight * jnp.where((y >= 0) & (y < C), w[jnp.clip(y, 0, C - 1)], 1.0)
-        f = f if jnp.ndim(weight) == 0 else jnp.where((weight == 0)[:, None], 0, f)
+    without_part = rows_without_part(jnp, y, w, s, None, objective.label_smoothing)
+    if without_part is not None:  # what such rows hold must not reach the products
+        f = jnp.where(without_part[:, None], 0, f)
 
     def part(array: Any, fill: float = 0) -> Any:
         if array is None:
@@ -66,7 +64,9 @@ def losses(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
         f, y, q, s, tau = part
         return _rows.losses(objective, _logits(f, W, b), y, q, w, s, tau, None)
 
-    _, found = lax.scan(lambda _, part: (None, of_chunk(W, b, w, part)), None, _divided(chunks, f, y, q, w, s, tau))
+    _, found = lax.scan(
+        lambda _, part: (None, of_chunk(W, b, w, part)), None, _divided(objective, chunks, f, y, q, w, s, tau)
+    )
     return found.reshape(-1)[: f.shape[0]]
 
 
@@ -120,7 +120,7 @@ def _with_gradients(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
     wide = wide if b is None else jnp.promote_types(wide, b.dtype)
     largest = arithmetic_of(f).dtype
     start = jnp.zeros((), largest), jnp.zeros(W.shape, wide), None if b is None else jnp.zeros(b.shape, largest)
-    (value, dW, db), df = lax.scan(of_chunk, start, _divided(chunks, f, y, q, w, s, tau))
+    (value, dW, db), df = lax.scan(of_chunk, start, _divided(objective, chunks, f, y, q, w, s, tau))
     df = df.reshape(-1, f.shape[1])[: f.shape[0]]
     return value, df, dW, db
 
@@ -162,7 +162,7 @@ def statistics(objective: CrossEntropy, chunks: int, *arrays: Any) -> tuple[Any,
         log_prob, entropy, lse = (jnp.where(out, 0.0, each) for each in (log_prob, entropy, lse))
         return log_prob, entropy, jnp.where(out, -1, best), lse
 
-    parts = _divided(chunks, f, y, None, None, s, tau)
+    parts = _divided(objective, chunks, f, y, None, None, s, tau)
     _, found = lax.scan(lambda _, part: (None, of_chunk(W, b, part)), None, parts)
     log_prob, entropy, best, lse = (each.reshape(-1)[: f.shape[0]] for each in found)
     return log_prob, entropy, best, lse
