@@ -54,7 +54,7 @@ from softnll._kernels.cpu.tile import (
     tournaments,
 )
 
-__all__ = ["logsumexp", "normalise"]
+__all__ = ["exponentials", "finish_batch", "logsumexp", "normalise"]
 
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
@@ -119,6 +119,23 @@ def finish_batch(
             finish(at, n, prob, work, note, at, 64, lanes, work)
 
 
+@register_jitable
+def exponentials(
+    p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: int, es: Any, notes: int, soon: int
+) -> bool:
+    """Copy a batch's logits to scratch at xs, and store m and rest of its rows; return whether all rows are served.
+
+    Unless ``es`` is None, exponentials replace the logits in scratch.
+    """
+    lanes = lanes_of(element)
+    full = -(-count // lanes)
+    lift_batch(p, stride, count, n, element, work, xs, notes, soon)
+    for t in range(full):
+        at, note = xs + t * column_bytes(n), notes + 8 * lanes * t
+        tournaments(at, n, load_doubles(note + M, work), work, address_if(es, at), note, None, 0, None)
+    return settle(notes, full * lanes)
+
+
 def normalise(x: Array, prob: Any, out: Array, streamed: bool, work: Array, first: int, last: int, left: Array) -> int:
     """Write softmax or, if ``prob`` is None, log_softmax of rows; return how many are left (numbers in ``left``)."""
     align_stack()
@@ -134,11 +151,7 @@ def normalise(x: Array, prob: Any, out: Array, streamed: bool, work: Array, firs
         count = rows_from(start, last, inner, lanes * tiles)
         full = -(-count // lanes)
         p, o, soon = address_at(x, start), address_at(out, start), address_at(x, start + count)
-        lift_batch(p, x.strides[1], count, n, element, kind, notes + NOTES, notes, soon)
-        for t in range(full):
-            xs, note = notes + NOTES + t * columns, notes + 8 * lanes * t
-            tournaments(xs, n, load_doubles(note + M, kind), kind, address_if(prob, xs), note, None, 0, None)
-        fine = settle(notes, full * lanes)
+        fine = exponentials(p, x.strides[1], count, n, element, kind, notes + NOTES, prob, notes, soon)
         for h in range(0, 8 * lanes * full, 64):
             if prob is None:
                 store(notes + FACTOR + h, log_rest(load(notes + R + h, _f8), kind), _f8)

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
+from softnll._kernels.cpu import scalar_interface
 from softnll._kernels.cpu.jit import fuses
 from softnll._kernels.cpu.memory import BLOCK, CAPPED_BLOCK, FEW, LEFT_BLOCK, STREAMED
 from softnll._kernels.cpu.threads import for_rows
 
 __all__ = [
+    "NO_TARGETS",
     "NO_VALUES",
+    "NO_WEIGHTS",
     "Computation",
     "RowValues",
     "Values",
@@ -24,6 +27,7 @@ __all__ = [
     "run",
     "run_capped",
     "run_few",
+    "scalar_losses",
     "served",
     "soft_type",
     "spread",
@@ -37,6 +41,8 @@ _STREAMED = STREAMED
 _TINY = 1 << 14  # entries of logits below which `run_few` calls the kernel directly
 _SMALL = 1e-15  # weights and shares so small that float32 might lose a product of them
 _LEAST_CAP = 1e-300  # 1/softcap is finite
+NO_WEIGHTS = np.empty(0)
+NO_TARGETS = np.empty(0, np.int64)
 _ROW_0 = np.zeros(1, np.int64)
 
 
@@ -102,6 +108,13 @@ class Computation(NamedTuple):
                 out[here] = written
             if not self.reads:
                 values.put(here, part_values)
+
+
+def scalar_losses(part: Problem, out: Any, values: RowValues) -> None:
+    """Write losses, m and r, and the gradient if there is an ``out``, by the scalar kernels."""
+    for target, value in zip(values, scalar_interface.losses(part, out), strict=True):
+        if target is not None:
+            target[...] = value
 
 
 def few(problem: Problem) -> bool:

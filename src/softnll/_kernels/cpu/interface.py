@@ -22,7 +22,9 @@ from softnll._core.problem import Problem
 from softnll._kernels.cpu import by_row, by_tile, scalar_interface, soft_targets, softcap, strided
 from softnll._kernels.cpu import total as sums
 from softnll._kernels.cpu.execute import (
+    NO_TARGETS,
     NO_VALUES,
+    NO_WEIGHTS,
     Computation,
     RowValues,
     Values,
@@ -30,6 +32,7 @@ from softnll._kernels.cpu.execute import (
     run,
     run_capped,
     run_few,
+    scalar_losses,
     served,
     soft_type,
     spread,
@@ -60,8 +63,6 @@ DType = np.dtype[Any]
 Options = tuple[bool, bool]  # whether there are masks, and temperatures
 
 _MOST = 1e250  # a row's factor up to which gradients are multiplied by the soft cap's slope afterwards
-_NO_WEIGHTS = np.empty(0)
-_NO_TARGETS = np.empty(0, np.int64)
 
 
 def _taus(problem: Problem) -> Vector | None:
@@ -153,13 +154,6 @@ def logsumexp(problem: Problem) -> Vector:
     return lse
 
 
-def _scalar_losses(part: Problem, out: Any, values: RowValues) -> None:
-    """Write losses, m and r, and the gradient if there is an ``out``, by the scalar kernels."""
-    for target, value in zip(values, scalar_interface.losses(part, out), strict=True):
-        if target is not None:
-            target[...] = value
-
-
 def _scalar_gradients(part: Problem, out: Any, values: RowValues) -> None:
     """Write the gradient from m and r by the scalar kernels."""
     assert values.m is not None and values.r is not None  # noqa: S101, PT018 - backward below passes them
@@ -186,13 +180,13 @@ def _hard(dtype: DType, options: Options | None, m_and_r: bool, written: bool, r
         x, w, s, zeta, divisor = part.x, part.w, part.s, part.objective.z_loss, part.divisor
         if bits is not None:
             x, out = x.view(bits), None if out is None else out.view(bits)
-        w, s = _NO_WEIGHTS if w is None else w, _NO_WEIGHTS if s is None else s
+        w, s = NO_WEIGHTS if w is None else w, NO_WEIGHTS if s is None else s
         taus = _taus(part) if tempered else None
         return kernel(
             x, part.where, None, part.y, w, s, taus, 0.0, zeta, divisor, *values, out, streamed, work, first, last, left
         )
 
-    return Computation(call, _scalar_gradients if reads else _scalar_losses, reads)
+    return Computation(call, _scalar_gradients if reads else scalar_losses, reads)
 
 
 def _padded(w: Vector | None, dtype: DType, n_columns: int) -> NDArray[Any] | None:
@@ -225,14 +219,14 @@ def _soft(
             x, out = x.view(bits), None if out is None else out.view(bits)
         if q_bits is not None:
             q = q.view(q_bits)
-        y, s = _NO_TARGETS if part.y is None else part.y, _NO_WEIGHTS if part.s is None else part.s
+        y, s = NO_TARGETS if part.y is None else part.y, NO_WEIGHTS if part.s is None else part.s
         smoothing, zeta, divisor = objective.label_smoothing, objective.z_loss, part.divisor
         taus = _taus(part)
         return kernel(
             x, None, q, y, w, s, taus, smoothing, zeta, divisor, *values, out, streamed, work, first, last, left
         )
 
-    return Computation(call, _scalar_gradients if reads else _scalar_losses, reads)
+    return Computation(call, _scalar_gradients if reads else scalar_losses, reads)
 
 
 def _of_targets(problem: Problem, m_and_r: bool, written: bool, reads: bool = False) -> Computation:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from softnll._kernels.cpu.by_plane import finish_batch
-from softnll._kernels.cpu.plane import address_at, lift_batch, place_rows, rows_from, tiles_in_cache
+from softnll._kernels.cpu.by_plane import exponentials, finish_batch
+from softnll._kernels.cpu.plane import address_at, place_rows, rows_from, tiles_in_cache
 from softnll._kernels.cpu.plane_targets import (
     COLUMNS,
     PART,
@@ -29,7 +29,6 @@ from softnll._kernels.cpu.simd import (
     align_stack,
     copy,
     hold,
-    load_doubles,
     load_scalar,
     size_of,
     store_scalar,
@@ -46,8 +45,6 @@ from softnll._kernels.cpu.tile import (
     M,
     column_bytes,
     served,
-    settle,
-    tournaments,
 )
 from softnll._kernels.cpu.tile_targets import FARTHEST, note_gradients, note_losses
 
@@ -74,19 +71,6 @@ def is_served(notes: int, i: int, zeta: float, divisor: float, graded: bool) -> 
         whole = abs(scale * divisor / weight)
         return LEAST < scale < MOST and (zeta == 0.0 or LEAST < whole < MOST)
     return True
-
-
-@register_jitable
-def exponentials(
-    p: int, stride: int, count: int, n: int, element: Any, work: Any, es: Any, notes: int, soon: int
-) -> bool:
-    """Store m and rest of a batch's rows and, unless ``es`` is None, write their exponentials there."""
-    lanes = lanes_of(element)
-    lift_batch(p, stride, count, n, element, work, notes + COLUMNS, notes, soon)
-    for t in range(-(-count // lanes)):
-        xs, note = notes + COLUMNS + t * column_bytes(n), notes + 8 * lanes * t
-        tournaments(xs, n, load_doubles(note + M, work), work, address_if(es, xs), note, None, 0, None)
-    return settle(notes, -(-count // lanes) * lanes)
 
 
 @register_jitable
@@ -140,7 +124,7 @@ def losses(
             write_idle(start, count, n, loss, ms, rs, o, step, element, grad is not None)
             start += count
             continue
-        fine = exponentials(p, stride, count, n, element, kind, es, notes, soon)
+        fine = exponentials(p, stride, count, n, element, kind, notes + COLUMNS, es, notes, soon)
         usual, whole = note_hard(y, w, s, start, count, full, p, stride, n, element, es, kind, notes)
         fine = fine and usual
         if grad is not None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
+from softnll._kernels.cpu.by_plane import exponentials
 from softnll._kernels.cpu.plane import (
     FOUR,
     address_at,
     lift,
-    lift_batch,
     lift_four,
     prefetch_four,
     read,
@@ -48,14 +48,11 @@ from softnll._kernels.cpu.tile import (
     NOTES,
     REST,
     RESULT,
-    M,
     R,
     column_bytes,
     factors,
     note_factor,
     served,
-    settle,
-    tournaments,
 )
 
 __all__ = ["products"]
@@ -286,20 +283,6 @@ def normalise_tile(xs: int, gs: int, n: int, log: Any, work: Any, notes: int, to
 
 
 @register_jitable
-def exponentials(
-    p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: int, notes: int, soon: int
-) -> bool:
-    """Write exponentials of a batch of logits to scratch; return whether this arithmetic serves all rows."""
-    lanes = lanes_of(element)
-    full = -(-count // lanes)
-    lift_batch(p, stride, count, n, element, work, xs, notes, soon)
-    for t in range(full):
-        at, note = xs + t * column_bytes(n), notes + 8 * lanes * t
-        tournaments(at, n, load_doubles(note + M, work), work, at, note, None, 0, None)
-    return settle(notes, full * lanes)
-
-
-@register_jitable
 def note_shares(full: int, notes: int) -> None:
     """Store the factor of each row's exponentials and, as R, what the others than the largest have of the sum."""
     for h in range(0, 8 * full, 64):
@@ -342,7 +325,7 @@ def products(
         stride, apart, step = saved.strides[1], upstream.strides[1], out.strides[1]
         soon = address_at(saved, start + count), address_at(upstream, start + count)
         if logits is not None:
-            fine = exponentials(p, stride, count, n, element, kind, xs, notes, soon[0])
+            fine = exponentials(p, stride, count, n, element, kind, xs, True, notes, soon[0])
             for i in range(0 if fine else count):
                 if not served(notes, i):
                     left[n_left] = start + i

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
+from softnll._kernels.cpu.by_plane import exponentials
 from softnll._kernels.cpu.logarithm import log_rest
-from softnll._kernels.cpu.losses_by_plane import exponentials, place_gradient
+from softnll._kernels.cpu.losses_by_plane import place_gradient
 from softnll._kernels.cpu.plane import address_at, read, rows_from, tiles_in_cache, write
 from softnll._kernels.cpu.plane_targets import (
     COLUMNS,
@@ -270,7 +271,7 @@ def losses(
             start += count
             continue
         soon = address_at(x, start + count)
-        fine = exponentials(p, stride, count, n, element, kind, es, notes, soon)
+        fine = exponentials(p, stride, count, n, element, kind, notes + COLUMNS, es, notes, soon)
         whole = note_weights(y, s, start, count, full * lanes, n, notes)
         for t in range(full):
             note, rows, here = notes + 8 * lanes * t, count - lanes * t, start + lanes * t

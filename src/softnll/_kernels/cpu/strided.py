@@ -17,7 +17,18 @@ from softnll._core.planes import Planes
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import by_plane, losses_by_plane, scalar_interface, spread_by_plane
-from softnll._kernels.cpu.execute import NO_VALUES, Computation, RowValues, Values, served, soft_type, spread
+from softnll._kernels.cpu.execute import (
+    NO_TARGETS,
+    NO_VALUES,
+    NO_WEIGHTS,
+    Computation,
+    RowValues,
+    Values,
+    scalar_losses,
+    served,
+    soft_type,
+    spread,
+)
 from softnll._kernels.cpu.jit import array, compiled, output
 from softnll._kernels.cpu.memory import BLOCK
 from softnll._kernels.cpu.parameters import entries_of
@@ -27,9 +38,6 @@ __all__ = ["logsumexp", "losses", "normalise", "pick"]
 
 DType = np.dtype[Any]
 Vector = NDArray[np.float64]
-
-_NO_WEIGHTS = np.empty(0)
-_NO_TARGETS = np.empty(0, np.int64)
 
 
 def run(
@@ -126,12 +134,6 @@ def logsumexp(problem: Problem) -> NDArray[np.float64]:
     return lse
 
 
-def _scalar_losses(part: Problem, out: Any, values: RowValues) -> None:
-    """Write loss, m and r of rows, and the gradient if there is an ``out``, by the scalar kernels."""
-    for target, value in zip(values, scalar_interface.losses(part, out), strict=True):
-        target[...] = value  # type: ignore[index]
-
-
 def _loss_types(dtype: DType, written: bool) -> dict[str, Any]:
     """Return the types of the parameters of both kernels of losses."""
     entries, reals, result = entries_of(dtype), array(types.float64, 1), output(types.float64, 1)
@@ -157,11 +159,11 @@ def _hard(dtype: DType, written: bool) -> Computation:
 
     def call(part: Problem, out: Any, values: Values, _: bool, first: int, last: int, left: Any) -> Any:
         x, grad = entries.view(part.x.array), None if out is None else entries.view(out.array)
-        w, s = _NO_WEIGHTS if part.w is None else part.w, _NO_WEIGHTS if part.s is None else part.s
+        w, s = NO_WEIGHTS if part.w is None else part.w, NO_WEIGHTS if part.s is None else part.s
         zeta, divisor = part.objective.z_loss, part.divisor
         return kernel(x, part.y, w, s, zeta, divisor, *values, grad, entries.work, first, last, left)
 
-    return Computation(call, _scalar_losses)
+    return Computation(call, scalar_losses)
 
 
 @cache
@@ -175,12 +177,12 @@ def _spread(dtype: DType, q_type: DType | None, written: bool) -> Computation:
     def call(part: Problem, out: Any, values: Values, _: bool, first: int, last: int, left: Any) -> Any:
         x, grad = entries.view(part.x.array), None if out is None else entries.view(out.array)
         q = None if soft is None else soft.view(part.q.array)
-        y, objective = _NO_TARGETS if part.y is None else part.y, part.objective
-        w, s = _NO_WEIGHTS if part.w is None else part.w, _NO_WEIGHTS if part.s is None else part.s
+        y, objective = NO_TARGETS if part.y is None else part.y, part.objective
+        w, s = NO_WEIGHTS if part.w is None else part.w, NO_WEIGHTS if part.s is None else part.s
         options = objective.label_smoothing, objective.z_loss, part.divisor
         return kernel(x, q, y, w, s, *options, *values, grad, entries.work, first, last, left)
 
-    return Computation(call, _scalar_losses)
+    return Computation(call, scalar_losses)
 
 
 def losses(problem: Problem, out: Planes | None, m: Vector | None, r: Vector | None) -> Vector:
