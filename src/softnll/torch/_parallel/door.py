@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from softnll._core.options import with_defaults
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._losses import formulas
@@ -59,7 +60,8 @@ def _of_all_rows(
     reduction, error = options.get("reduction", "mean"), None
     try:
         local = function(x, y, weight, **(options | {"reduction": "none" if reduction == "none" else "sum"}))
-        settings = LossSettings.of(0.0, 0.0, None, 1.0, options.get("ignore_index", -100), reduction, class_dim, None)
+        scalars = with_defaults(ignore_index=options.get("ignore_index", -100), reduction=reduction)
+        settings = LossSettings.of(*scalars, class_dim, None)
         _, D = formulas.row_weights(LossInputs(x, y, weight, options.get("sample_weight")), settings)
         numbers = torch.stack([local.detach().sum().to(D.dtype), D])[None]
     except Exception as raised:  # noqa: BLE001 - every rank raises it
