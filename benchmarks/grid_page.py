@@ -7,6 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
+from table import SECOND, told
+
 KEY = ("function", "pass", "option", "shape", "type", "threads")
 FIELDS = (*KEY, "library", "median_s", "min_s", "max_s", "note", "commit", "machine")
 DOORS = ("softnll.torch", "softnll")
@@ -50,15 +52,6 @@ def ratio(cell: dict[str, float], peer: str, ours: str) -> float | None:
     return cell[peer] / cell[ours] if peer in cell and ours in cell else None
 
 
-def told(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
-        if seconds * factor >= 1 or unit == "µs":
-            return f"{seconds * factor:.3g} {unit}"
-    return ""
-
-
 def summary(found: dict[tuple, dict[str, float]]) -> list[str]:
     """Return how many cells meet the goals, and the median of each door."""
     text = ["| door | peer | cells | median ratio | goal | least allowed | cells below | lowest |", "| --- " * 8 + "|"]
@@ -99,7 +92,7 @@ def table(found: dict[tuple, dict[str, float]]) -> list[str]:
         for key in keys:
             cell = found[key]
             ratios = (ratio(cell, EAGER, DOORS[0]), ratio(cell, COMPILED, DOORS[0]), ratio(cell, EAGER, DOORS[1]))
-            values = [*key[2:], *(told(cell.get(name)) for name in (*DOORS, *peers))]
+            values = [*key[2:], *(told(cell.get(name), SECOND) for name in (*DOORS, *peers))]
             values += ["" if each is None else f"**{each:.2f}**" if each < GOAL else f"{each:.2f}" for each in ratios]
             text.append("| " + " | ".join(values) + " |")
     return text
