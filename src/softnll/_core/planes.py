@@ -65,6 +65,11 @@ class Planes:
         """Return planes of this shape and type in one piece, uninitialised."""
         return Planes(np.empty(self.array.shape, self.dtype))
 
+    def matrix(self) -> NDArray[Any]:
+        """Return the rows as a matrix, ``(N, C)``, a copy."""
+        rows: NDArray[Any] = self.array.transpose(0, 2, 1).reshape(self.shape)
+        return rows
+
     def astype(self, dtype: Any) -> Planes:
         """Return planes of a type: these if they have it, else a copy."""
         return self if dtype == self.dtype else Planes(self.array.astype(dtype))

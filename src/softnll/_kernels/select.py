@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Any
 
+from softnll._core.planes import Planes
+from softnll._core.problem import Problem
 from softnll._kernels.cpu.forks import guard, loading
 
-__all__ = ["kernels", "take_planes"]
+__all__ = ["fitting", "kernels"]
 
 
 @cache
@@ -29,9 +32,15 @@ def kernels() -> Any:
     return import_module("softnll._kernels.reference")
 
 
-def take_planes(module: Any) -> bool:
-    """Return whether logits may be given to a kernels module as Planes; the compiled kernels only take them."""
-    return getattr(module, "TAKES_PLANES", False) is True
+def fitting(problem: Problem, select: Callable[[], Any]) -> Problem:
+    """Return a Problem in the form that the selected kernels take: Planes become matrices, unless these take Planes.
+
+    Call it after the arguments' checks: it loads the kernels, if there are Planes.
+    """
+    x, q = problem.x, problem.q
+    if not isinstance(x, Planes) or getattr(select(), "TAKES_PLANES", False) is True:
+        return problem
+    return problem.with_rows(x.matrix(), None if q is None else q.matrix())
 
 
 def _frames_of_package() -> int:

@@ -12,7 +12,7 @@ from softnll._core.layout import Axis, Layout, as_floating, as_real
 from softnll._core.options import LossOptions, Reduction, checked, checked_temperature, split
 from softnll._core.planes import memory_of
 from softnll._core.problem import Problem, loss_problem, prepare, prepare_loss, prepare_targets
-from softnll._kernels.select import kernels, take_planes
+from softnll._kernels.select import fitting, kernels
 from softnll._numpy.output import narrowed, reduce, write
 from softnll._numpy.signed_sum import signed_logsumexp
 
@@ -22,7 +22,8 @@ __all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "logsumexp"
 def _softmax_problem(logits: Any, axis: Axis, temperature: Any, where: Any) -> tuple[Problem, Layout]:
     """Check the arguments of softmax or log_softmax and return their Problem and layout."""
     objective, per_row = checked_temperature(temperature)
-    return prepare(logits, axis, objective, per_row, where, True, planes=take_planes(kernels()))
+    problem, layout = prepare(logits, axis, objective, per_row, where, True, planes=True)
+    return fitting(problem, kernels), layout
 
 
 def softmax(
@@ -161,8 +162,8 @@ def logsumexp(
     """
     if b is not None:
         logits, b = _broadcast(as_floating(logits, "logits"), as_real(b, "b"))
-    planes = b is None and take_planes(kernels())
-    problem, layout = prepare(logits, axis=axis, several=True, where=where, empty=True, planes=planes)
+    problem, layout = prepare(logits, axis=axis, several=True, where=where, empty=True, planes=b is None)
+    problem = fitting(problem, kernels)
     shape = layout.kept_shape if keepdims else layout.row_shape
     if b is None:
         lse = narrowed(kernels().logsumexp(problem), problem.x.dtype).reshape(shape)
@@ -228,9 +229,8 @@ def nll_loss(
     0.356675
     """
     objective, _, _ = split({"ignore_index": ignore_index, "reduction": reduction})
-    planes = take_planes(kernels())
-    problem, layout = prepare(log_probs, axis=axis, objective=objective, several=True, name="log_probs", planes=planes)
-    problem = prepare_targets(problem, layout, targets, class_weight, sample_weight, check)
+    problem, layout = prepare(log_probs, axis=axis, objective=objective, several=True, name="log_probs", planes=True)
+    problem = fitting(prepare_targets(problem, layout, targets, class_weight, sample_weight, check), kernels)
     return reduce(problem, layout, kernels().pick(problem), again=kernels().pick)
 
 
@@ -314,8 +314,9 @@ def cross_entropy(
     """
     objective, per_row = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
     # Positional arguments, as keywords take 0.2 µs more.
-    arrays = (axis, class_weight, sample_weight, where, check, take_planes(kernels()))
+    arrays = (axis, class_weight, sample_weight, where, check, True)
     problem, layout = prepare_loss(logits, targets, objective, per_row, *arrays)
+    problem = fitting(problem, kernels)
     return reduce(problem, layout, kernels().losses(problem), again=kernels().losses)
 
 
@@ -355,7 +356,8 @@ def cross_entropy_and_grad(
     >>> grad.round(6)
     array([[-0.294615,  0.259496,  0.035119]])
     """
-    problem, layout = loss_problem(logits, targets, planes=take_planes(kernels()), **options)
+    problem, layout = loss_problem(logits, targets, planes=True, **options)
+    problem = fitting(problem, kernels)
     grad, losses = write(problem, layout, out, kernels().forward_backward)
     overwritten = out is not None and np.may_share_memory(grad, memory_of(problem.x))
     again = None if overwritten else kernels().losses

@@ -15,7 +15,7 @@ from softnll._core.layout import Layout, layout_of
 from softnll._core.planes import memory_of, planes_of, restored, rows_as
 from softnll._core.problem import Problem, logit_rows, prepare, prepare_targets
 from softnll._core.targets import SparseRows, TargetIndexError, as_weights, check_soft, first_bad
-from softnll._kernels.select import take_planes
+from softnll._kernels.select import fitting
 from softnll._numpy.backend import NumpyBackend
 from softnll._numpy.output import narrowed, reduce, write
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInputs, LossSettings
@@ -49,8 +49,8 @@ class CpuBackend(NumpyBackend):
 
     def normalise(self, x: Tensor, dim: int, fill: Any) -> Tensor:
         """Return softmax or log_softmax of logits, which ``fill(problem, out)`` computes."""
-        problem, layout = prepare(as_array(x), dim, name="input", planes=take_planes(self.kernels()))
-        return laid_out_like(x, write(problem, layout, None, fill)[0])
+        problem, layout = prepare(as_array(x), dim, name="input", planes=True)
+        return laid_out_like(x, write(fitting(problem, self.kernels), layout, None, fill)[0])
 
     def product(self, saved: Tensor, v: Tensor, dim: int, *, log: bool, logits: bool) -> Tensor | None:
         """Return the product of softmax's or log_softmax's Jacobian and v, as ``products.product`` computes it.
@@ -78,15 +78,15 @@ class CpuBackend(NumpyBackend):
 
     def lse(self, x: Tensor, dim: int) -> Tensor:
         """Return logsumexp over a dimension, in the shape without it."""
-        problem, layout = prepare(as_array(x), dim, empty=True, name="input", planes=take_planes(self.kernels()))
-        values = narrowed(self.logsumexp(problem), problem.x.dtype)
+        problem, layout = prepare(as_array(x), dim, empty=True, name="input", planes=True)
+        values = narrowed(self.logsumexp(fitting(problem, self.kernels)), problem.x.dtype)
         return as_tensor(values.reshape(layout.row_shape))
 
     def loss_problem(self, inputs: LossInputs, settings: LossSettings) -> tuple[Problem, Layout]:
         """Return the Problem and the layout of a loss, after checking its inputs."""
-        planes = take_planes(self.kernels()) and inputs.temperatures is None
+        planes = inputs.temperatures is None
         problem, layout = prepare(as_array(inputs.input), settings.dim, settings.objective, name="input", planes=planes)
-        return prepare_targets(
+        problem = prepare_targets(
             problem,
             layout,
             as_array(inputs.target),
@@ -95,7 +95,8 @@ class CpuBackend(NumpyBackend):
             _checks(inputs.target, settings),
             _or_none(inputs.temperatures),
             signed=settings.check is not True,
-        ), layout
+        )
+        return fitting(problem, self.kernels), layout
 
     def linear_problem(self, inputs: LinearInputs, settings: LinearSettings, layout: Layout) -> Problem:
         """Return the Problem of a linear loss, without logits, after checking targets and weights."""
@@ -116,9 +117,9 @@ class CpuBackend(NumpyBackend):
 
     def with_rows(self, problem: Problem, layout: Layout, x: Tensor, target: Tensor | None) -> Problem:
         """Return a Problem with logits and, unless ``target`` is None, soft targets."""
-        planes = take_planes(self.kernels()) and not layout.is_rows
-        rows = logit_rows(as_array(x), layout, problem.objective, problem.tau, planes=planes)
-        return problem.with_rows(rows, None if target is None else rows_as(rows, as_array(target), layout))
+        rows = logit_rows(as_array(x), layout, problem.objective, problem.tau, planes=not layout.is_rows)
+        q = None if target is None else rows_as(rows, as_array(target), layout)
+        return fitting(problem.with_rows(rows, q), self.kernels)
 
     def reduce(self, problem: Problem, layout: Layout, losses: Any, dtype: Any = None) -> Tensor:
         """Return the reduced loss, or the losses with ``reduction="none"``."""
