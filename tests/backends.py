@@ -19,7 +19,7 @@ LACKS = {  # what the mark `needs` names, and the backends that do not have it, 
     "soft targets of nll_loss": {"torch", "triton"},
     "the whole range of float64": {"torch", "triton", "jax", "jax-jit"},
     "subnormal numbers": {"jax", "jax-jit"},  # XLA flushes them to 0
-    "no compilation a case": {"jax", "jax-jit"},  # some ten seconds for options together: the pairs of them are run
+    "no compilation a case": {"jax-jit"},  # some ten seconds for options together: the pairs of them are run
 }
 # JAX compiles each case anew, for up to a second: each type runs either operation by operation or as one program.
 TYPES = {"jax": {"float64", "bfloat16"}, "jax-jit": {"float32", "float16"}}
