@@ -1,0 +1,129 @@
+"""Kernels as functions of Python: loaded from the cache or, the first time on a machine, compiled by Numba.
+
+Numba is imported only to compile: that takes 0.4 s, and a kernel from the cache takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+
+from softnll._kernels.cpu.cache import name_of, read, write
+from softnll._kernels.cpu.forks import loading
+from softnll._kernels.cpu.processor import processor
+from softnll._kernels.cpu.signature import Type
+
+__all__ = ["Kernel", "compiled", "kernel_of"]
+
+_FAST_CALL = 0x0080  # METH_FASTCALL
+
+
+class Kernel(NamedTuple):
+    """A compiled function and the names of its parameters."""
+
+    call: Callable[..., Any]
+    parameters: tuple[str, ...]
+
+
+class _Method(ctypes.Structure):
+    """Python's PyMethodDef."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+@cache
+def _engine() -> Any:
+    """Return LLVM's loader of object code."""
+    with loading:
+        for initialize in (llvm.initialize_native_target, llvm.initialize_native_asmprinter):
+            initialize()
+        here = processor()
+        machine = llvm.Target.from_triple(here.triple).create_target_machine(cpu=here.name, features=here.features)
+        return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def _found(symbol: str) -> bool:
+    """Whether a symbol is there for object code: LLVM ends the process for one that is not."""
+    if llvm.address_of_symbol(symbol):
+        return True
+    function = getattr(ctypes.pythonapi, symbol, None)
+    if function is None:
+        return False
+    llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
+    return True
+
+
+_methods: list[_Method] = []  # Python keeps their addresses
+
+
+def _function(symbol: str, name: str, code: bytes) -> Callable[..., Any]:
+    """Return the Python function of an entry in object code."""
+    engine = _engine()
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    method = _Method(name.encode(), engine.get_function_address(symbol), _FAST_CALL, None)
+    _methods.append(method)
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    function: Callable[..., Any] = new(ctypes.addressof(method), None, None)
+    return function
+
+
+def _from_cache(key: str, name: str) -> Kernel | None:
+    """Return a kernel from the cache."""
+    stored = read(key)
+    if stored is None:
+        return None
+    head, code = stored
+    if not all(_found(each) for each in head["symbols"]):
+        return None
+    return Kernel(_function(head["entry"], name, code), tuple(head["parameters"]))
+
+
+def kernel_of(name: str, result: Type, types_of: dict[str, Type], function: Callable[..., Any] | None = None) -> Kernel:
+    """Return a kernel for types of its parameters, given by name.
+
+    It takes arguments by position, as Python objects of just these types: it looks at how many there are and at the
+    number of axes of arrays, not at the types of their entries.
+
+    Parameters
+    ----------
+    name
+        The kernel's module in this folder and its function there, as in ``by_row.losses``.
+    result, types_of
+        The types of the result and of the parameters.
+    function
+        The function itself, if it is in no module of this folder.
+    """
+    key = name_of(name, (result, sorted(types_of.items())), processor())
+    with loading:
+        kernel = _from_cache(key, name)
+        if kernel is not None:
+            return kernel
+        jit = import_module("softnll._kernels.cpu.jit")
+        if function is None:
+            module, _, attribute = name.partition(".")
+            function = getattr(import_module(f"softnll._kernels.cpu.{module}"), attribute)
+        entry = jit.SYMBOL.format(key.rpartition("-")[2])
+        code = jit.compile_function(function, result, types_of, entry)
+        missing = [each for each in code.symbols if not _found(each)]
+        if missing:
+            raise RuntimeError(f"the kernel {name} calls {', '.join(missing)}, which this process does not have")
+        head = {"entry": entry, "parameters": code.parameters, "symbols": code.symbols}
+        write(key, head, code.object_code)
+        return Kernel(_function(entry, name, code.object_code), code.parameters)
+
+
+def compiled(name: str, result: Type, **types_of: Type) -> Callable[..., Any]:
+    """Return the function of ``kernel_of``."""
+    return kernel_of(name, result, types_of).call
