@@ -78,7 +78,7 @@ class _Codegen(codegen.JITCPUCodegen):  # type: ignore[misc]
 class _Context(cpu.CPUContext):  # type: ignore[misc]
     """Numba's lowering for CPUs, without entries for each function."""
 
-    @global_compiler_lock  # type: ignore[untyped-decorator]
+    @global_compiler_lock
     def init(self) -> None:
         super().init()
         self._internal_codegen = _Codegen(_NAME)
@@ -115,7 +115,7 @@ def _context() -> Any:
     return _Context(_target.typing_context, _NAME)
 
 
-class _Dispatcher(dispatcher.Dispatcher):  # type: ignore[misc]
+class _Dispatcher(dispatcher.Dispatcher):
     """A function of the target."""
 
     targetdescr = _target
@@ -144,7 +144,7 @@ def _numba_type(kind: Type) -> Any:
     return types.Array(scalar, kind.ndim, "A", readonly=not kind.written) if kind.ndim else scalar
 
 
-@global_compiler_lock  # type: ignore[untyped-decorator]
+@global_compiler_lock
 def compile_function(function: Callable[..., Any], result: Type, types_of: Mapping[str, Type], symbol: str) -> Code:
     """Return the object code of a function for types of its parameters, given by name; ``symbol`` names its entry."""
     names = parameters_of(function)
