@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import softnll
-from softnll._kernels.cpu import by_row, by_tile, jit, soft_targets
+from softnll._kernels.cpu import by_row, by_tile, cache, jit, load, soft_targets
 from softnll._kernels.cpu.load import kernel_of
 from softnll._kernels.cpu.signature import FLOAT64, INTP, array
 
@@ -66,6 +66,25 @@ for name in {edited}:
     done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True)
     before, *after = done.stdout.split()
     assert [each == before for each in after] == [True, True, True, False]
+
+
+def test_kernels_import_no_file_that_the_hash_leaves_out():
+    """What a kernel's code depends on is in the hash of the sources."""
+    code = """
+import sys
+import softnll._kernels.cpu.jit
+from importlib import import_module
+for each in {modules}:
+    import_module(each)
+print(*(name for name in sys.modules if name.startswith("softnll._kernels.cpu.")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(modules=load._MODULES)], text=True, capture_output=True, check=True
+    )
+    imported = {f"{name.rpartition('.')[2]}.py" for name in done.stdout.split()}
+    assert "by_row.py" in imported
+    assert "simd.py" in imported
+    assert not imported & cache.CALLERS
 
 
 def test_kernels_of_one_kind_have_the_same_parameters():

@@ -21,6 +21,19 @@ from softnll._kernels.cpu.signature import Type
 __all__ = ["Kernel", "compiled", "kernel_of"]
 
 _FAST_CALL = 0x0080  # METH_FASTCALL
+_MODULES = (  # whose functions are kernels
+    "softnll._kernels.cpu.by_plane",
+    "softnll._kernels.cpu.by_row",
+    "softnll._kernels.cpu.by_tile",
+    "softnll._kernels.cpu.losses_by_plane",
+    "softnll._kernels.cpu.product_by_plane",
+    "softnll._kernels.cpu.product_by_row",
+    "softnll._kernels.cpu.scalar",
+    "softnll._kernels.cpu.soft_targets",
+    "softnll._kernels.cpu.softcap",
+    "softnll._kernels.cpu.spread_by_plane",
+    "softnll._kernels.cpu.total",
+)
 
 
 class Kernel(NamedTuple):
@@ -113,7 +126,8 @@ def kernel_of(name: str, result: Type, types_of: dict[str, Type], function: Call
         jit = import_module("softnll._kernels.cpu.jit")
         if function is None:
             module, _, attribute = name.partition(".")
-            function = getattr(import_module(f"softnll._kernels.cpu.{module}"), attribute)
+            (path,) = (each for each in _MODULES if each.endswith(f".{module}"))
+            function = getattr(import_module(path), attribute)
         entry = jit.SYMBOL.format(key.rpartition("-")[2])
         code = jit.compile_function(function, result, types_of, entry)
         missing = [each for each in code.symbols if not _found(each)]
