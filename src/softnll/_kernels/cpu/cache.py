@@ -14,16 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llvmlite import __version__ as llvmlite_version
-
 from softnll._kernels.cpu.processor import Processor
 
-__all__ = ["is_noted", "name_of", "note", "read", "sources", "write"]
+__all__ = ["CALLERS", "SHIPPED", "is_noted", "name_of", "note", "read", "sources", "write"]
 
 _MAGIC = b"softnll kernel 1"
 _HASH = 32  # bytes of SHA-256
 _MOST = 1 << 24  # bytes of a file; kernels have 10 000 to 100 000
 _HERE = Path(__file__).parent
+SHIPPED = "objects"  # the folder, here, of the kernels that came with a release
 CALLERS = {  # files that call kernels and take no part in compiling them
     "cache.py",
     "execute.py",
@@ -51,12 +50,12 @@ def sources() -> str:
 
 def name_of(kernel: str, signature: object, processor: Processor) -> str:
     """Return the start of the name of a kernel's file: what it is compiled from, for which types and which CPU."""
-    digest = hashlib.sha256(repr((signature, processor, object.__basicsize__, llvmlite_version)).encode())
+    digest = hashlib.sha256(repr((signature, processor, object.__basicsize__)).encode())
     return f"{kernel}-{digest.hexdigest()[:32]}"
 
 
 def _folders() -> Iterator[Path]:
-    """Yield where files may lie: the first that can be written to gets new ones."""
+    """Yield where new files may lie, best first."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     if chosen:
         yield Path(chosen) / "softnll"
@@ -78,7 +77,7 @@ def _file(name: str) -> str:
 
 def read(name: str) -> tuple[dict[str, Any], bytes] | None:
     """Return what is said of a kernel, and its object code; None if there is no sound file of these sources."""
-    for folder in _folders():
+    for folder in (*_folders(), _HERE / SHIPPED):
         try:
             with (folder / _file(name)).open("rb") as file:
                 stored = file.read(_MOST)

@@ -15,10 +15,10 @@ import llvmlite.binding as llvm
 
 from softnll._kernels.cpu.cache import name_of, read, write
 from softnll._kernels.cpu.forks import loading
-from softnll._kernels.cpu.processor import processor
+from softnll._kernels.cpu.processor import levels, processor
 from softnll._kernels.cpu.signature import Type
 
-__all__ = ["Kernel", "compiled", "kernel_of"]
+__all__ = ["Kernel", "compile_to_cache", "compiled", "kernel_of"]
 
 _FAST_CALL = 0x0080  # METH_FASTCALL
 _MODULES = (  # whose functions are kernels
@@ -61,7 +61,9 @@ def _engine() -> Any:
         for initialize in (llvm.initialize_native_target, llvm.initialize_native_asmprinter):
             initialize()
         here = processor()
-        machine = llvm.Target.from_triple(here.triple).create_target_machine(cpu=here.name, features=here.features)
+        machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+            cpu=here.name, features=here.features
+        )
         return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
@@ -118,24 +120,34 @@ def kernel_of(name: str, result: Type, types_of: dict[str, Type], function: Call
     function
         The function itself, if it is in no module of this folder.
     """
-    key = name_of(name, (result, sorted(types_of.items())), processor())
+    signature = (result, sorted(types_of.items()))
     with loading:
-        kernel = _from_cache(key, name)
-        if kernel is not None:
-            return kernel
-        jit = import_module("softnll._kernels.cpu.jit")
-        if function is None:
-            module, _, attribute = name.partition(".")
-            (path,) = (each for each in _MODULES if each.endswith(f".{module}"))
-            function = getattr(import_module(path), attribute)
-        entry = jit.SYMBOL.format(key.rpartition("-")[2])
-        code = jit.compile_function(function, result, types_of, entry)
-        missing = [each for each in code.symbols if not _found(each)]
+        for cpu in (processor(), *levels()):
+            kernel = _from_cache(name_of(name, signature, cpu), name)
+            if kernel is not None:
+                return kernel
+        head, object_code = compile_to_cache(name, result, types_of, function)
+        missing = [each for each in head["symbols"] if not _found(each)]
         if missing:
             raise RuntimeError(f"the kernel {name} calls {', '.join(missing)}, which this process does not have")
-        head = {"entry": entry, "parameters": code.parameters, "symbols": code.symbols}
-        write(key, head, code.object_code)
-        return Kernel(_function(entry, name, code.object_code), code.parameters)
+        return Kernel(_function(head["entry"], name, object_code), head["parameters"])
+
+
+def compile_to_cache(
+    name: str, result: Type, types_of: dict[str, Type], function: Callable[..., Any] | None = None
+) -> tuple[dict[str, Any], bytes]:
+    """Compile a kernel and keep it; return what is said of it, and its object code."""
+    jit = import_module("softnll._kernels.cpu.jit")
+    if function is None:
+        module, _, attribute = name.partition(".")
+        (path,) = (each for each in _MODULES if each.endswith(f".{module}"))
+        function = getattr(import_module(path), attribute)
+    key = name_of(name, (result, sorted(types_of.items())), processor())
+    entry = jit.SYMBOL.format(key.rpartition("-")[2])
+    code = jit.compile_function(function, result, types_of, entry)
+    head = {"entry": entry, "parameters": code.parameters, "symbols": code.symbols}
+    write(key, head, code.object_code)
+    return head, code.object_code
 
 
 def compiled(name: str, result: Type, **types_of: Type) -> Callable[..., Any]:
