@@ -26,7 +26,7 @@ print(total(np.arange(100.0)), "softnll._kernels.cpu.jit" in sys.modules)
 @pytest.mark.slow
 @pytest.mark.skipif(not processor.levels(), reason="kernels are shipped for x86-64-v3 and above")
 def test_a_wheel_brings_kernels_along(tmp_path):
-    """Built, unpacked and called by a user who has no cache: nothing is compiled; for a CPU that it lacks, something."""
+    """Built, unpacked and called by a user without a cache: nothing is compiled; for a CPU that it lacks, something."""
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], env=os.environ | {"SOFTNLL_KERNELS": "total"}, check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -50,6 +50,7 @@ def test_a_wheel_brings_kernels_along(tmp_path):
         assert done.stdout.split() == ["4950.0", compiled]
 
 
+@pytest.mark.slow
 def test_an_ordinary_wheel_is_for_every_platform(tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "SOFTNLL_KERNELS"}
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(tmp_path)]
