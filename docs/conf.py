@@ -1,6 +1,6 @@
-"""The documentation site: `python -m sphinx -W --keep-going -c docs . site` builds it from the repository's folder.
+"""The documentation site.
 
-The source folder is the repository's, so that links between documents are the same on the site as in the repository
+`python -m sphinx -W --keep-going -c docs . build/site`, run in the repository's folder, builds it. That folder is the source, so that links between documents are the same on the site as in the repository
 (docs/decisions/0021-site.md).
 """
 
@@ -27,8 +27,8 @@ include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 ]
-exclude_patterns = ["site", ".venv*", "build", "dist", "**/.*"]
-nitpicky = False
+exclude_patterns = [".venv*", "build", "dist", "**/.*"]
+smartquotes = False  # "--scores" is an option, not a dash
 show_warning_types = True
 
 # Pages in MyST's Markdown. A notebook shows its committed outputs, which tests/package/test_tutorial.py computes anew.
@@ -53,7 +53,7 @@ html_title = "softnll"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 templates_path = ["_templates"]
-html_additional_pages = {"index": "to_first_page.html"}
+html_additional_pages = {"index": "to_first_page.jinja"}
 html_show_sourcelink = False
 html_show_sphinx = False
 html_copy_source = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -21,7 +22,10 @@ class Commands(SphinxDirective):
             text=True,
             check=True,
         ).stdout
-        return self.parse_text_to_nodes(written.partition("\n")[2], allow_section_headings=True)
+        text = re.sub(
+            r"^Example: (.*)$", r"Example:\n\n```console\n$ \1\n```", written.partition("\n")[2], flags=re.MULTILINE
+        )
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
