@@ -155,14 +155,15 @@ def _rows(ax: Axes, groups: dict[str, list[Row]]) -> list[tuple[float, Row]]:
 def _bar(ax: Axes, y: float, ratio: float) -> None:
     """Draw a ratio as a bar from 1, with its number at the end."""
     faster = ratio >= 1
+    right = ratio >= 1.1  # beside a bar that is hardly there, the place on the right is the second peer's
     ax.barh(y, ratio - 1, left=1, height=0.62, color=BLUE if faster else ORANGE)
     ax.annotate(
         number(ratio),
         (ratio, y),
-        xytext=(4 if faster else -4, 0),
+        xytext=(4 if right else -4, 0),
         textcoords="offset points",
         va="center",
-        ha="left" if faster else "right",
+        ha="left" if right else "right",
         color=BLUE if faster else ORANGE,
         weight="bold",
     )

@@ -1,6 +1,7 @@
 """The documentation site.
 
-`python -m sphinx -W --keep-going -c docs . build/site`, run in the repository's folder, builds it. That folder is the source, so that links between documents are the same on the site as in the repository
+`python -m sphinx -W --keep-going -c docs . build/site`, run in the repository's folder, builds it. That folder is the
+source, so that links between documents are the same on the site as in the repository
 (docs/decisions/0021-site.md).
 """
 
