@@ -6,6 +6,7 @@ python benchmarks/speed_picture.py
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,19 +235,24 @@ def _size(item: tuple[tuple, Group]) -> tuple[int, int]:
     return int(columns), int(rows)
 
 
-def cpu() -> Figure:
-    """Return the picture of the NumPy functions beside the best of their peers: float32, two threads."""
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
-    ax = figure.subplots()
-    ax.set_xscale("log")
-    ax.axvline(1, color=GREY, lw=1)
+def cpu_ratios() -> dict[str, list[Row]]:
+    """Return the fastest peer's time over ours for each measure: float32, two threads."""
     groups: dict[str, list[Row]] = {heading: [] for heading in MEASURES.values()}
     for (measure, dtype, _, threads), group in sorted(grouped(read(RESULTS / "cpu.csv")).items(), key=_size):
         peer = best_peer(group)
         if measure in MEASURES and (dtype, threads) == ("float32", 2) and peer and peer.over_ours:
             label = f"{shape(peer.shape)} ({peer.library})"
             groups[MEASURES[measure]].append(Row(label, 1.0, {"best peer": peer.over_ours}))
-    for y, row in _rows(ax, groups):
+    return groups
+
+
+def cpu() -> Figure:
+    """Return the picture of the NumPy functions beside the best of their peers: float32, two threads."""
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    ax = figure.subplots()
+    ax.set_xscale("log")
+    ax.axvline(1, color=GREY, lw=1)
+    for y, row in _rows(ax, cpu_ratios()):
         _bar(ax, y, row.peers["best peer"])
     ax.set_xlim(0.2, 20)
     ax.set_xticks([0.5, 1, 2, 5, 10, 20], ["½", "1", "2", "5", "10", "20"])
@@ -255,14 +261,27 @@ def cpu() -> Figure:
     return figure
 
 
-PICTURES = {"speed-and-memory.svg": speed_and_memory, "cpu.svg": cpu}
+PICTURES = {"speed-and-memory.svg": (speed_and_memory, (speeds, memory)), "cpu.svg": (cpu, (cpu_ratios,))}
+
+
+def described(groups: Iterable[dict[str, list[Row]]]) -> str:
+    """Return all values that a picture shows, for its description: other programs read them there."""
+    rows = [
+        f"{heading}, {row.label}: softnll {row.ours:.4g}, "
+        + ", ".join(f"{name} {value:.4g}" for name, value in row.peers.items())
+        for each in groups
+        for heading, rows in each.items()
+        for row in rows
+    ]
+    return "; ".join(rows)
 
 
 def main(folder: Path = IMAGES) -> None:
     """Write the pictures into a folder."""
     with mpl.rc_context(STYLE):
-        for name, draw in PICTURES.items():
-            draw().savefig(folder / name, metadata={"Date": None, "Creator": None, "Title": name}, facecolor="white")
+        for name, (draw, values) in PICTURES.items():
+            about = {"Date": None, "Creator": None, "Title": name, "Description": described(each() for each in values)}
+            draw().savefig(folder / name, metadata=about, facecolor="white")
 
 
 if __name__ == "__main__":
