@@ -18,7 +18,15 @@ author = "The softnll authors"
 copyright = author  # noqa: A001 - Sphinx's name
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "sphinx_copybutton", "commands", "mathml"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "myst_nb",
+    "sphinx_copybutton",
+    "commands",
+    "interactive_page",
+    "mathml",
+]
 root_doc = "docs/index"
 include_patterns = [
     "docs/*.md",
