@@ -83,7 +83,7 @@ def speeds() -> dict[str, list[Row]]:
     }
 
 
-DATA = {"cifar10": "CIFAR-10", "fashion-mnist": "Fashion-MNIST", "digits": "digits (1 MB)"}
+DATA = {"cifar10": "CIFAR-10", "fashion-mnist": "Fashion-MNIST", "digits": "digits (0.2 MB)"}
 
 
 def memory() -> dict[str, list[Row]]:
