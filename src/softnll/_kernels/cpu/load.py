@@ -6,7 +6,9 @@ Numba is imported only to compile: that takes 0.4 s, and a kernel from the cache
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
+from ctypes.util import find_library
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -67,15 +69,23 @@ def _engine() -> Any:
         return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
+@cache
+def _libraries() -> tuple[ctypes.CDLL, ...]:
+    """Return where object code finds what it calls: Python, C and C's mathematics."""
+    names = ("ucrtbase",) if sys.platform == "win32" else (None, find_library("m"))
+    return (ctypes.pythonapi, *(ctypes.CDLL(name) for name in names))
+
+
 def _found(symbol: str) -> bool:
     """Whether a symbol is there for object code: LLVM ends the process for one that is not."""
     if llvm.address_of_symbol(symbol):
         return True
-    function = getattr(ctypes.pythonapi, symbol, None)
-    if function is None:
-        return False
-    llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
-    return True
+    for library in _libraries():
+        function = getattr(library, symbol, None)
+        if function is not None:
+            llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
+            return True
+    return False
 
 
 _methods: list[_Method] = []  # Python keeps their addresses
