@@ -42,7 +42,7 @@ def serves(
         and x.dtype is linear_weight.dtype
         and _is_vector(linear_bias, linear_weight)
         and not torch.is_autocast_enabled("cpu")
-        and linear_weight.is_cpu
+        and linear_weight.device == x.device
         and direct.serves(x, target, None)
     ):
         return False
