@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import platform
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -17,6 +16,7 @@ from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.registry import cpu_target
 
+from softnll._core.warn import warn
 from softnll._kernels.cpu.forks import loading
 
 __all__ = ["array", "built", "compiled", "converts_half", "fuses", "output", "parameters_of"]
@@ -84,11 +84,10 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
 @cache
 def _warn_of_cache(error: str, folder: str) -> None:
     """Warn, once, that kernels are not cached."""
-    warnings.warn(
+    warn(
         f"compiled kernels cannot be written to {folder} ({error}); each process compiles them again, which takes "
         "seconds a kernel. NUMBA_CACHE_DIR names another folder",
         RuntimeWarning,
-        stacklevel=2,
     )
 
 
