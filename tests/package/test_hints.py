@@ -114,3 +114,13 @@ def test_fuse_of_a_block_names_the_linear_layers_inside_it():
     model = Model()
     with pytest.warns(UserWarning, match=r"its Sequential keeps computing .*inside it: '0' \(4 outputs\)$"):
         snt.fuse(model, head=model.body)
+
+
+def test_one_of_a_thing_is_not_plural():
+    with pytest.raises(ValueError, match="< 1 class, or ignore_index"):
+        sn.cross_entropy([[1.0]], [1])
+    with pytest.raises(ValueError, match="class_names has 1 name; the scores have 2 columns"):
+        sn.explain([[1.0, 2.0]], class_names=["cat"])
+    with pytest.raises(ValueError, match=r"class_names has 2 names; the scores have 1 column$"):
+        sn.explain([[1.0]], class_names=["cat", "dog"])
+    assert sn.diagnose([[1.0, 2.0]], [0]).summary().startswith("1 row of 2 classes:")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from softnll._core.layout import Layout, as_real, is_floating, native
 from softnll._core.planes import rows_as
 from softnll._core.target_errors import float_error, shape_error
+from softnll._core.words import counted
 
 __all__ = [
     "SparseRows",
@@ -239,7 +240,7 @@ def check_hard(
     if not inside and bad.any():
         raise TargetIndexError(
             f"targets{first_bad(bad, layout.row_shape)} is {y[np.argmax(bad)]}; "
-            f"allowed: 0 <= target < {C} classes, or ignore_index={ignore_index}"
+            f"allowed: 0 <= target < {counted(C, 'class')}, or ignore_index={ignore_index}"
         )
     if where is None:
         return

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softnll._core.arrays import as_numpy
+from softnll._core.words import counted
 from softnll._inspection.calibration import Reliability
 from softnll._inspection.survey import Block, confusion_counts, largest_bin, worst_share
 from softnll._numpy.functional import cross_entropy
@@ -186,7 +187,10 @@ class ConfusionDisplay(_Display):
             map(str, range(len(self.counts)) if class_names is None else class_names)
         )
         if len(self.class_names) != len(self.counts):
-            raise ValueError(f"class_names has {len(self.class_names)} names; there are {len(self.counts)} classes")
+            raise ValueError(
+                f"class_names has {counted(len(self.class_names), 'name')}; "
+                f"allowed: {len(self.counts)}, one for each class"
+            )
 
     @classmethod
     def from_scores(cls, scores: ArrayLike, labels: ArrayLike, *, class_names: Sequence[str] | None = None) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softnll._core.arrays import as_numpy
+from softnll._core.words import counted
 from softnll._inspection.explain.contributions import entropy
 from softnll._inspection.explain.derivation.derivation import Derivation, derive
 from softnll._inspection.explain.numbers import ExplanationNumbers
@@ -202,7 +203,7 @@ def explain(
     names = own_names if class_names is None else tuple(str(name) for name in class_names)
     names = tuple(f"class {c}" for c in range(C)) if names is None else names
     if len(names) != C:
-        raise ValueError(f"class_names has {len(names)} names; the scores have {C} columns")
+        raise ValueError(f"class_names has {counted(len(names), 'name')}; the scores have {counted(C, 'column')}")
     labels = None if targets is None else _labels(targets, N, names)
 
     rows = Block(scores, labels)
