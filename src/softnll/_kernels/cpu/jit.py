@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import platform
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -18,6 +19,7 @@ from numba.core.registry import cpu_target
 
 from softnll._core.warn import warn
 from softnll._kernels.cpu.forks import loading
+from softnll._kernels.cpu.listeners import current
 
 __all__ = ["array", "built", "compiled", "converts_half", "fuses", "output", "parameters_of"]
 
@@ -68,11 +70,15 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(signature, target_context)
+            found = super().load_overload(signature, target_context)
         except Exception:  # noqa: BLE001 - damaged files may raise anything
             with suppress(OSError):
                 self.flush()
-            return None
+            found = None
+        listener = current()
+        if found is None and listener is not None:
+            listener.begins()
+        return found
 
     def save_overload(self, signature: Any, data: Any) -> None:
         try:
@@ -137,7 +143,11 @@ def _built(function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]
     except RuntimeError as error:  # neither the package's nor the user's cache folder can be written to
         if "cannot cache" not in str(error):
             raise
+    begin = time.perf_counter()
     dispatcher.compile(result(*arguments))
+    listener = current()
+    if listener is not None and not dispatcher.stats.cache_hits:
+        listener.compiled(time.perf_counter() - begin)
     return dispatcher
 
 
