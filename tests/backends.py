@@ -23,7 +23,12 @@ LACKS = {  # what the mark `needs` names, and the backends that do not have it, 
 }
 # JAX compiles each case anew, for up to a second: each type runs either operation by operation or as one program.
 TYPES = {"jax": {"float64", "bfloat16"}, "jax-jit": {"float32", "float16"}}
-USERS = ("_numpy.functional", "_numpy.output", "_inspection.calibration")  # the modules that select kernels
+USERS = (
+    "_numpy.functional",
+    "_numpy.normaliser",
+    "_numpy.output",
+    "_inspection.calibration",
+)  # the modules that select kernels
 
 
 class StrictKernels:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from softnll._numpy.functional import cross_entropy, cross_entropy_and_grad, log_softmax, logsumexp, nll_loss, softmax
+from softnll._numpy.functional import cross_entropy, cross_entropy_and_grad, log_softmax, nll_loss, softmax
+from softnll._numpy.normaliser import logsumexp
 from softnll._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -74,12 +75,14 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'softnll' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value  # a submodule of the same name ('explain') would otherwise take its place
-    return value
+if not TYPE_CHECKING:  # to a type checker, a name that is not imported above is an error
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'softnll' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value  # a submodule of the same name ('explain') would otherwise take its place
+        return value
 
 
 def __dir__() -> list[str]:

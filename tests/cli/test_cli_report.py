@@ -42,7 +42,7 @@ def report(folder, *more, scores="scores.npy", labels="labels.npy"):
 def test_digits(digits, capsys):
     assert report(digits, "--images", digits / "images.npy") == 0
     out = capsys.readouterr().out
-    assert "0.9366" in out
+    assert "93.66 % are predicted right" in out
     assert "0.2481" in out
     assert "wrote" in out
     page = (digits / "r.html").read_text()
@@ -190,7 +190,7 @@ REFUSED = {
     "nan": (lambda f: {"scores": write(f, "x.npy", np.full((3, 2), np.nan))}, "row 0 of the scores has no softmax"),
     "images of another number": (lambda f: {"images": write(f, "i.npy", np.zeros((2, 4, 4), np.uint8))}, "images of"),
     "images of floats": (lambda f: {"images": write(f, "i.npy", np.zeros((3, 4, 4)))}, "expected uint8"),
-    "too few names": (lambda _: {"classes": "a"}, "1 names"),
+    "too few names": (lambda _: {"classes": "a"}, "1 name"),
     "a folder for a page": (lambda f: {"out": f}, "a folder"),
     "predictions": (lambda f: {"scores": write(f, "x.npy", np.array([0, 1, 0]))}, "predicted classes"),
     "swapped": (lambda _: {"scores": "labels.npy", "labels": "scores.npy"}, "swapped"),

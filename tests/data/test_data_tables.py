@@ -121,7 +121,7 @@ def test_labels_in_one_column_of_several(table, tmp_path):
         ("", "an empty table"),
         ("label\n", "no labels"),
         ("1,b\n2,a\n", "2 columns (no names), none called label"),
-        ("id,label\n1,b\n2\n", "line 3: 1 columns"),
+        ("id,label\n1,b\n2\n", "line 3: 1 column,"),
         ("label\na\n\nb\nc\n", "2 inputs but 3 labels"),
         ("label,id\na,1\n ,2\n", "line 3, column 1 (label): an empty label"),
     ]:

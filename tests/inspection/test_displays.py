@@ -41,7 +41,7 @@ def test_their_values_are_the_cores():
     ("make", "message"),
     [
         (lambda: sn.ConfusionDisplay(np.zeros((2, 3))), r"counts has shape \(2, 3\)"),
-        (lambda: sn.ConfusionDisplay(np.zeros((2, 2)), ["a"]), "1 names; there are 2 classes"),
+        (lambda: sn.ConfusionDisplay(np.zeros((2, 2)), ["a"]), "1 name; allowed: 2, one for each class"),
         (lambda: sn.ConfusionDisplay.from_scores(SCORES, LABELS + 1), "target"),
         (lambda: sn.ConfusionDisplay.from_scores(SCORES, LABELS[1:]), "target"),
         (lambda: sn.ReliabilityDisplay.from_scores(SCORES, LABELS + 1), "target"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import subprocess
@@ -32,13 +33,15 @@ def test_the_worked_numbers(explained):
 
 
 def test_every_number_is_the_public_functions_own(explained):
+    """Few rows are computed by the equation, so that the last bit may differ."""
     loss, gradient = sn.cross_entropy_and_grad(SCORES, TRUE, reduction="sum")
-    assert np.array_equal(explained.probabilities, sn.softmax(SCORES))
-    assert np.array_equal(explained.log_probabilities, sn.log_softmax(SCORES))
-    assert np.array_equal(explained.nll, sn.cross_entropy(SCORES, TRUE, reduction="none"))
-    assert np.array_equal(explained.gradient, gradient)
-    assert explained.total == float(loss)
-    assert explained.mean == float(sn.cross_entropy(SCORES, TRUE))
+    close = functools.partial(np.testing.assert_allclose, rtol=4 * np.finfo(np.float64).eps)
+    close(explained.probabilities, sn.softmax(SCORES))
+    close(explained.log_probabilities, sn.log_softmax(SCORES))
+    close(explained.nll, sn.cross_entropy(SCORES, TRUE, reduction="none"))
+    close(explained.gradient, gradient)
+    close(explained.total, loss)
+    close(explained.mean, sn.cross_entropy(SCORES, TRUE))
 
 
 def test_repr_is_one_line_of_facts(explained):
@@ -177,16 +180,17 @@ def test_many_rows_and_classes_are_shortened_and_it_says_so():
     rng = np.random.default_rng(0)
     explained = sn.explain(rng.normal(size=(50, 1000)), rng.integers(0, 1000, 50))
     text = str(explained)
-    assert "not shown: 42 more rows and 992 less likely classes" in text
+    assert "not shown: 42 happier rows; " in text
+    assert text.count("not shown: 994 less likely classes, p = ") == 4
     assert max(map(len, text.splitlines())) < 130
-    assert "And 44 more rows" in "\n".join(explained.words())
+    assert "And 44 happier rows" in "\n".join(explained.words())
     assert explained.plot()
 
 
 def test_the_true_class_is_shown_however_unlikely():
     scores = np.arange(100.0)
     text = str(sn.explain(scores, 0, class_names=[f"c{c}" for c in range(100)]))
-    assert "c0" in text.splitlines()[1].split()
+    assert any(line.split()[:2] == ["c0", "*"] for line in text.splitlines())
 
 
 def test_the_figure_is_the_same_bytes_each_time_and_sets_nothing_global(explained):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -18,7 +19,15 @@ except ImportError:  # scikit-learn before 1.9
         return method
 
 
-__all__ = ["CallbackSupportMixin", "FitTasks", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "FitTasks", "supports_callbacks"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def supports_callbacks(method: Method) -> Method:
+    """Return a method that runs the callbacks of its estimator, with its type, which scikit-learn's decorator loses."""
+    decorated: Method = with_callbacks(method)
+    return decorated
 
 
 class FitTasks:

@@ -20,7 +20,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from softnll._classifier.adam import Adam
-from softnll._classifier.callbacks import CallbackSupportMixin, FitTasks, with_callbacks
+from softnll._classifier.callbacks import CallbackSupportMixin, FitTasks, supports_callbacks
 from softnll._classifier.file import MAX_BYTES, read_model, write_model
 from softnll._classifier.inputs import checked_data, class_weights, encode
 from softnll._classifier.lbfgs import Variables, minimise, warn_unless_converged
@@ -115,8 +115,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
     """
 
     classes_: NDArray[Any]
-    coef_: NDArray[Any]
-    intercept_: NDArray[Any]
+    coef_: NDArray[np.floating[Any]]
+    intercept_: NDArray[np.floating[Any]]
     n_iter_: int
     n_features_in_: int
     recipe_: FeatureRecipe | None = None  # how `softnll train` made the features, for `softnll predict`
@@ -152,7 +152,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         """Set classes, coefficients and intercept, from which `fit` goes on with ``warm_start``."""
         self.classes_, self.coef_, self.intercept_ = classes, coef, intercept
 
-    @with_callbacks  # type: ignore[untyped-decorator]
+    @supports_callbacks
     def fit(
         self,
         X: ArrayLike,
@@ -292,7 +292,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         tags.input_tags.sparse = True
         return tags
 
-    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
         """Return the scores ``X Wᵀ + b``, ``(N, K)``; for two classes the second's minus the first's, ``(N,)``."""
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
@@ -302,11 +302,11 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
         scores = self._scores(X)
         return np.asarray(self.classes_[scores.argmax(axis=1)])
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
         """Return the classes' probabilities, ``(N, K)``, in the type of X and coefficients."""
         return softmax(self._scores(X))
 
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
         """Return the logarithms of the probabilities in nats, ``(N, K)``; finite also where those underflow to 0."""
         return log_softmax(self._scores(X))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from softnll._core.warn import warn
 
 __all__ = ["Minimum", "minimise", "warn_unless_converged"]
 
@@ -190,4 +191,4 @@ def warn_unless_converged(minimum: Minimum, category: type[Warning]) -> None:
         # The first words are scikit-learn's, which its users search for.
         failed = f"lbfgs failed to converge after {minimum.iterations} iteration(s): {minimum.failure}"
         advice = "Increase the number of iterations (max_iter) or tol, or scale the data"
-        warnings.warn(f"{failed}. {advice}", category, stacklevel=4)
+        warn(f"{failed}. {advice}", category)

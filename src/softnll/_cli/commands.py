@@ -38,9 +38,27 @@ def _softnll(
     """Softmax, the negative log-likelihood and their gradient: explained, trained with, reported on."""
 
 
-app.command(epilog='Example: softnll explain --scores "5,4,2" --target cat --classes cat,dog,horse')(explain)
-app.command(epilog="Example: softnll train iris.csv --label-column species --out iris")(train)
-app.command(epilog="Example: softnll predict iris flowers.csv --out probabilities.csv")(predict)
-app.command(epilog="Example: softnll page --out page.html --open")(page)
-app.command(epilog="Example: softnll report scores.npy labels.npy --classes cat,dog,horse --out report.html")(report)
-app.command(epilog="Example: softnll diagnose scores.npy labels.npy --loss 1.07")(diagnose)
+app.command(
+    epilog='Example: softnll explain --scores "5,4,2" --target cat --classes cat,dog,horse',
+    short_help="Show how scores become probabilities, a loss and a gradient.",
+)(explain)
+app.command(
+    epilog="Example: softnll train iris.csv --label-column species --out iris",
+    short_help="Train a linear classifier on pixels, features or a table.",
+)(train)
+app.command(
+    epilog="Example: softnll predict iris flowers.csv --out probabilities.csv",
+    short_help="Write the probability of each class for each example.",
+)(predict)
+app.command(
+    epilog="Example: softnll page --out page.html --open",
+    short_help="Write the interactive page, one file that works offline.",
+)(page)
+app.command(
+    epilog="Example: softnll report scores.npy labels.npy --classes cat,dog,horse --out report.html",
+    short_help="Write a page about scores and labels, with findings and figures.",
+)(report)
+app.command(
+    epilog="Example: softnll diagnose scores.npy labels.npy --loss 1.07",
+    short_help="Find what is wrong with scores and labels.",
+)(diagnose)

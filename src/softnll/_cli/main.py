@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 
+from softnll._cli.compiling import announced
 from softnll._cli.encoding import accept_all_text
 from softnll._cli.exit_code import ExitCode
 
@@ -21,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
         # A warning of a library names its files, not the user's; `python -W` shows them.
         warnings.simplefilter("ignore")
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
+        with announced() if arguments is None else nullcontext():
+            code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # a full disk or a closed pipe raises here, instead of a traceback at exit
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

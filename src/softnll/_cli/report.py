@@ -130,7 +130,8 @@ def _as_json(given: Given, names: tuple[str, ...], rows_in_doubt: list[dict[str,
 
 def _print(given: Given) -> None:
     """Print how the scores were read, the findings in a line each, and the figures."""
-    from softnll._cli.terminal import print_lines, print_table
+    from softnll._cli.terminal import print_lines
+    from softnll._inspection.report.sentences import sentences
     from softnll._inspection.report.summary import summary
 
     if given.score_kind != "logits":
@@ -139,8 +140,8 @@ def _print(given: Given) -> None:
         print_lines(f"{finding.severity}: {finding.title} [{finding.code}]")
     if given.findings:
         print_lines("(softnll diagnose gives the evidence; the page has it as well)")
-    figures = summary(given.examined)
-    print_table(("", ""), [(name.replace("_", " "), _as_text(value)) for name, value in figures.items()])
+    for sentence in sentences(summary(given.examined)):
+        print_lines(sentence)
 
 
 def _read_images(path: Path, N: int) -> NDArray[np.uint8]:
@@ -159,10 +160,3 @@ def _read_images(path: Path, N: int) -> NDArray[np.uint8]:
             f"expected uint8, ({N}, H, W) or ({N}, H, W, 3)"
         )
     return images
-
-
-def _as_text(value: Any) -> str:
-    """Return a figure of the summary as text."""
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -24,7 +24,12 @@ __all__ = [
     "FurtherOptions",
     "LinearOptions",
     "LossOptions",
+    "NormaliserOptions",
+    "PickOptions",
     "Reduction",
+    "SoftmaxOptions",
+    "UnreducedLossOptions",
+    "UnreducedOptions",
     "checked",
     "checked_temperature",
     "split",
@@ -163,21 +168,59 @@ class FurtherOptions(TypedDict, total=False):
     check: bool | None
 
 
-class LinearOptions(FurtherOptions, total=False):
-    """The keyword options of every cross-entropy; ``softnll.cross_entropy`` describes each."""
+class UnreducedOptions(FurtherOptions, total=False):
+    """The keyword options of every cross-entropy but ``reduction``, which decides the type of the result."""
 
     class_weight: Any
     sample_weight: Any
     ignore_index: int
     label_smoothing: float
+
+
+class SoftmaxOptions(TypedDict, total=False):
+    """The keyword options of a softmax."""
+
+    axis: int | Sequence[int] | None
+    temperature: Any
+    where: Any
+
+
+class NormaliserOptions(TypedDict, total=False):
+    """The keyword options of a logsumexp but ``return_sign``."""
+
+    axis: int | Sequence[int] | None
+    keepdims: bool
+    where: Any
+    b: Any
+
+
+class PickOptions(TypedDict, total=False):
+    """The keyword options of a loss of log-probabilities, but ``reduction``."""
+
+    axis: int | Sequence[int] | None
+    class_weight: Any
+    sample_weight: Any
+    ignore_index: int
+    check: bool | None
+
+
+class LinearOptions(UnreducedOptions, total=False):
+    """The keyword options of every cross-entropy; ``softnll.cross_entropy`` describes each."""
+
     reduction: Reduction
 
 
-class LossOptions(LinearOptions, total=False):
-    """The keyword options of the cross-entropies that take logits, not features and weight."""
+class UnreducedLossOptions(UnreducedOptions, total=False):
+    """The keyword options but ``reduction`` of the cross-entropies that take logits, not features and weight."""
 
     axis: int | Sequence[int] | None
     where: Any
+
+
+class LossOptions(UnreducedLossOptions, total=False):
+    """The keyword options of the cross-entropies that take logits, not features and weight."""
+
+    reduction: Reduction
 
 
 # A check takes 15 µs, three times the rest of a tiny loss; a cached one, 0.3. The cache distinguishes types, as True is

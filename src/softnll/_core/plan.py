@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
 
+from softnll._core.words import counted
+
 __all__ = ["ALL_GRADIENTS", "NO_GRADIENTS", "Plan", "Sizes", "Wanted", "default_max_bytes", "least_bytes", "make_plan"]
 
 _MIB = 1 << 20
@@ -198,7 +200,8 @@ def make_plan(sizes: Sizes, max_bytes: int, at_most: int | None = None) -> Plan:
     if rows < 1:
         least = least_bytes(sizes)
         raise ValueError(
-            f"max_bytes is {max_bytes}; allowed: at least {least}, what one row of {sizes.classes} classes takes here"
+            f"max_bytes is {max_bytes}; allowed: at least {least}, what one row of {counted(sizes.classes, 'class')} "
+            "takes here"
         )
     if at_most is not None:
         rows = min(rows, at_most)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from softnll._core.layout import Layout, as_real, is_floating, native
 from softnll._core.planes import rows_as
+from softnll._core.target_errors import float_error, shape_error
+from softnll._core.words import counted
 
 __all__ = [
     "SparseRows",
@@ -178,11 +180,8 @@ def as_targets(targets: Any, layout: Layout, x: Any) -> tuple[NDArray[Any] | Non
     if soft and array.shape == layout.shape and layout.shape:
         return None, rows_as(x, native(array), layout)
     if soft and array.shape == layout.row_shape:
-        raise TypeError(f"hard targets have dtype {array.dtype}; allowed: integers")
-    raise ValueError(
-        f"targets has shape {array.shape} and dtype {array.dtype}, for logits of shape {layout.shape} with the classes "
-        f"on {layout.axes_named}; allowed: integers of shape {layout.row_shape} or floats of shape {layout.shape}"
-    )
+        raise float_error(array.dtype)
+    raise shape_error(array.shape, array.dtype, layout, hard=hard)
 
 
 _SOFT = "float16, bfloat16, float32, float64"
@@ -241,7 +240,7 @@ def check_hard(
     if not inside and bad.any():
         raise TargetIndexError(
             f"targets{first_bad(bad, layout.row_shape)} is {y[np.argmax(bad)]}; "
-            f"allowed: 0 <= target < {C} classes, or ignore_index={ignore_index}"
+            f"allowed: 0 <= target < {counted(C, 'class')}, or ignore_index={ignore_index}"
         )
     if where is None:
         return

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from softnll._core.problem import Problem, loss_problem
 from softnll._core.targets import blocks, first_bad, rows_without_part
@@ -89,6 +88,8 @@ def fit_temperature(
         raise ValueError(
             "no temperature is best: the loss keeps falling as it grows; the scores do not fit the targets"
         )
+    from scipy.optimize import brentq  # noqa: PLC0415 - takes half a second to import
+
     # In units of the scale, β grows and shrinks until the derivative has changed its sign.
     low = high = 0.0
     while _slope(problem, scale, np.exp(-high)) <= 0 and high < _STEPS:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softnll._core.arrays import as_numpy
+from softnll._core.words import counted
 from softnll._inspection.calibration import Reliability
 from softnll._inspection.survey import Block, confusion_counts, largest_bin, worst_share
 from softnll._numpy.functional import cross_entropy
@@ -82,8 +83,8 @@ class LossDisplay(_Display):
     """
 
     def __init__(self, nll: ArrayLike) -> None:
-        self.nll = np.asarray(nll, np.float64)
-        self.worst_share = worst_share(self.nll)
+        self.nll: NDArray[np.float64] = np.asarray(nll, np.float64)
+        self.worst_share: float = worst_share(self.nll)
 
     @classmethod
     def from_scores(cls, scores: ArrayLike, labels: ArrayLike) -> Self:
@@ -179,12 +180,17 @@ class ConfusionDisplay(_Display):
     """
 
     def __init__(self, counts: ArrayLike, class_names: Sequence[str] | None = None) -> None:
-        self.counts = np.asarray(counts)
+        self.counts: NDArray[Any] = np.asarray(counts)
         if self.counts.ndim != 2 or self.counts.shape[0] != self.counts.shape[1]:
             raise ValueError(f"counts has shape {self.counts.shape}; allowed: (C, C)")
-        self.class_names = tuple(map(str, range(len(self.counts)) if class_names is None else class_names))
+        self.class_names: tuple[str, ...] = tuple(
+            map(str, range(len(self.counts)) if class_names is None else class_names)
+        )
         if len(self.class_names) != len(self.counts):
-            raise ValueError(f"class_names has {len(self.class_names)} names; there are {len(self.counts)} classes")
+            raise ValueError(
+                f"class_names has {counted(len(self.class_names), 'name')}; "
+                f"allowed: {len(self.counts)}, one for each class"
+            )
 
     @classmethod
     def from_scores(cls, scores: ArrayLike, labels: ArrayLike, *, class_names: Sequence[str] | None = None) -> Self:

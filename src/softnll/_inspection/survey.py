@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll._inspection.calibration import Reliability, reliability
-from softnll._numpy.functional import cross_entropy, softmax
+from softnll._numpy import functional
 from softnll.data.rows import Rows, real
 
 __all__ = [
@@ -47,12 +47,20 @@ class Block:
         ``(n, C)`` the scores as given, from which the logits were computed.
     usable, labelled
         ``(n,)`` which rows have a softmax, and which of these a label; None: all of them.
+    functions
+        Whose ``softmax`` and ``cross_entropy`` compute: the public functions' module, or what has the same functions.
     """
 
     def __init__(
-        self, logits: Any, y: Any = None, *, scores: Vector | None = None, usable: NDArray[np.bool_] | None = None
+        self,
+        logits: Any,
+        y: Any = None,
+        *,
+        scores: Vector | None = None,
+        usable: NDArray[np.bool_] | None = None,
+        functions: Any = functional,
     ) -> None:
-        self.logits, self.y = logits, y
+        self.logits, self.y, self.functions = logits, y, functions
         self.scores: Vector = logits if scores is None else scores
         self.usable = self.labelled = None
         if usable is not None:
@@ -63,7 +71,7 @@ class Block:
     @cached_property
     def probabilities(self) -> Vector:
         """``(n, C)`` the softmax of each row, in the type of the logits."""
-        return np.asarray(softmax(self.logits))
+        return np.asarray(self.functions.softmax(self.logits))
 
     @cached_property
     def prediction(self) -> Vector:
@@ -105,7 +113,7 @@ class Block:
     def loss(self, logits: Vector | None = None, y: Vector | None = None, **options: Any) -> Vector:
         """Return ``(n,)`` cross-entropies, by default of the logits at the label; options as in `cross_entropy`."""
         x, at = self.logits if logits is None else logits, self.y if y is None else y
-        return self.where_labelled(cross_entropy(x, at, reduction="none", **options))
+        return self.where_labelled(self.functions.cross_entropy(x, at, reduction="none", **options))
 
     def at_label(self, values: Vector) -> Vector:
         """Return the entry of each row ``(n, C)`` at its label."""

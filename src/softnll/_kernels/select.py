@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -11,6 +9,7 @@ from typing import Any
 
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
+from softnll._core.warn import warn
 from softnll._kernels.cpu.forks import guard, loading
 
 __all__ = ["fitting", "kernels"]
@@ -24,11 +23,8 @@ def kernels() -> Any:
         hindrance = _hindrance()
         if hindrance is None:
             return import_module("softnll._kernels.cpu.interface")
-    warnings.warn(
-        f"Numba cannot be used ({hindrance}); softnll computes with NumPy instead: as exact, but slower",
-        RuntimeWarning,
-        stacklevel=_frames_of_package(),
-    )
+    message = f"Numba cannot be used ({hindrance}); softnll computes with NumPy instead: as exact, but slower"
+    warn(message, RuntimeWarning)
     return import_module("softnll._kernels.reference")
 
 
@@ -41,14 +37,6 @@ def fitting(problem: Problem, select: Callable[[], Any]) -> Problem:
     if not isinstance(x, Planes) or getattr(select(), "TAKES_PLANES", False) is True:
         return problem
     return problem.with_rows(x.matrix(), None if q is None else q.matrix())
-
-
-def _frames_of_package() -> int:
-    """Return the number of the first frame outside the package, counted from the caller: a warning shows that line."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "softnll":
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _hindrance() -> str | None:

@@ -1,22 +1,31 @@
-"""The public functions on NumPy arrays: softmax, log_softmax, logsumexp, nll_loss, cross_entropy and its gradient."""
+"""The public functions on NumPy arrays: softmax, log_softmax, nll_loss, cross_entropy and its gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softnll._core.layout import Axis, Layout, as_floating, as_real
-from softnll._core.options import LossOptions, Reduction, checked, checked_temperature, split
+from softnll._core.layout import Axis, Layout
+from softnll._core.options import (
+    LossOptions,
+    PickOptions,
+    Reduction,
+    SoftmaxOptions,
+    UnreducedLossOptions,
+    checked,
+    checked_temperature,
+    split,
+)
 from softnll._core.planes import memory_of
 from softnll._core.problem import Problem, loss_problem, prepare, prepare_loss, prepare_targets
 from softnll._kernels.select import fitting, kernels
-from softnll._numpy.output import narrowed, reduce, write
-from softnll._numpy.signed_sum import signed_logsumexp
+from softnll._numpy.array_types import Float, Loss, Shape
+from softnll._numpy.output import reduce, write
 
-__all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "logsumexp", "nll_loss", "softmax"]
+__all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "nll_loss", "softmax"]
 
 
 def _softmax_problem(logits: Any, axis: Axis, temperature: Any, where: Any) -> tuple[Problem, Layout]:
@@ -26,6 +35,14 @@ def _softmax_problem(logits: Any, axis: Axis, temperature: Any, where: Any) -> t
     return fitting(problem, kernels), layout
 
 
+@overload
+def softmax(
+    logits: np.ndarray[Shape, np.dtype[Float]], *, out: NDArray[Any] | None = None, **options: Unpack[SoftmaxOptions]
+) -> np.ndarray[Shape, np.dtype[Float]]: ...
+@overload
+def softmax(
+    logits: ArrayLike, *, out: NDArray[Any] | None = None, **options: Unpack[SoftmaxOptions]
+) -> NDArray[Any]: ...
 def softmax(
     logits: ArrayLike,
     *,
@@ -75,6 +92,14 @@ def softmax(
     return write(problem, layout, out, kernels().softmax)[0]
 
 
+@overload
+def log_softmax(
+    logits: np.ndarray[Shape, np.dtype[Float]], *, out: NDArray[Any] | None = None, **options: Unpack[SoftmaxOptions]
+) -> np.ndarray[Shape, np.dtype[Float]]: ...
+@overload
+def log_softmax(
+    logits: ArrayLike, *, out: NDArray[Any] | None = None, **options: Unpack[SoftmaxOptions]
+) -> NDArray[Any]: ...
 def log_softmax(
     logits: ArrayLike,
     *,
@@ -117,79 +142,30 @@ def log_softmax(
     return write(problem, layout, out, kernels().log_softmax)[0]
 
 
-def logsumexp(
-    logits: ArrayLike,
+@overload
+def nll_loss(
+    log_probs: NDArray[Loss],
+    targets: ArrayLike,
     *,
-    axis: int | Sequence[int] | None = -1,
-    keepdims: bool = False,
-    where: ArrayLike | None = None,
-    b: ArrayLike | None = None,
-    return_sign: bool = False,
-) -> Any:
-    """Return the logarithm of the sum of exponentials: ``log Σ_j exp(x_j) = m + log1p(r)``.
-
-    With weights ``log Σ_j b_j exp(x_j)``, as SciPy's: NaN where the sum is negative, unless its sign is asked for.
-
-    Parameters
-    ----------
-    logits, axis, where
-        As in :func:`softmax`; here the class axis may be empty.
-    keepdims
-        Whether the result keeps the class axes, with size 1.
-    b
-        Real weights of any sign; logits and weights broadcast to each other. An entry of weight 0 takes no part.
-    return_sign
-        Whether the sign of the sum is returned as well; the value is then the logarithm of the sum's absolute value.
-
-    Returns
-    -------
-    ndarray or NumPy scalar
-        One value a row in the logits' type (with b, in the wider type of the two); −∞ for a row without entries.
-        With ``return_sign``: the values and their signs, −1, 0 or 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in :func:`softmax`.
-
-    Examples
-    --------
-    >>> float(logsumexp([1000.0, 1000.0]))
-    1000.6931471805599
-    >>> value, sign = logsumexp([0.0, 1.0], b=[1.0, -1.0], return_sign=True)
-    >>> float(value.round(6)), float(sign)  # 1 - e
-    (0.541325, -1.0)
-    """
-    if b is not None:
-        logits, b = _broadcast(as_floating(logits, "logits"), as_real(b, "b"))
-    problem, layout = prepare(logits, axis=axis, several=True, where=where, empty=True, planes=b is None)
-    problem = fitting(problem, kernels)
-    shape = layout.kept_shape if keepdims else layout.row_shape
-    if b is None:
-        lse = narrowed(kernels().logsumexp(problem), problem.x.dtype).reshape(shape)
-        if not return_sign:
-            return lse[()]
-        return lse[()], np.where(np.isnan(lse), lse, lse != -np.inf).astype(lse.dtype)[()]
-    weights = layout.rows(b)
-    weights = weights if problem.where is None else np.where(problem.where, weights, 0)
-    value, sign = (narrowed(each, problem.x.dtype).reshape(shape) for each in signed_logsumexp(problem.x, weights))
-    if return_sign:
-        return value[()], sign[()]
-    return np.where(sign < 0, np.asarray(np.nan, value.dtype), value)[()]
-
-
-def _broadcast(logits: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return logits and weights in their common shape, and the logits in the wider type of the two."""
-    try:
-        shape = np.broadcast_shapes(logits.shape, b.shape)
-    except ValueError:
-        message = f"b has shape {b.shape}; allowed: what broadcasts with the logits' shape {logits.shape}"
-        raise ValueError(message) from None
-    wide = b.dtype == np.float64 or (b.dtype == np.float32 and logits.dtype.itemsize == 2)
-    dtype = b.dtype if wide and b.dtype.itemsize > logits.dtype.itemsize else logits.dtype
-    return np.broadcast_to(logits.astype(dtype, copy=False), shape), np.broadcast_to(b, shape)
-
-
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[PickOptions],
+) -> Loss: ...
+@overload
+def nll_loss(
+    log_probs: ArrayLike,
+    targets: ArrayLike,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[PickOptions],
+) -> np.floating[Any]: ...
+@overload
+def nll_loss(
+    log_probs: NDArray[Loss], targets: ArrayLike, *, reduction: Literal["none"], **options: Unpack[PickOptions]
+) -> NDArray[Loss]: ...
+@overload
+def nll_loss(
+    log_probs: ArrayLike, targets: ArrayLike, *, reduction: Literal["none"], **options: Unpack[PickOptions]
+) -> NDArray[np.floating[Any]]: ...
 def nll_loss(
     log_probs: ArrayLike,
     targets: ArrayLike,
@@ -234,6 +210,30 @@ def nll_loss(
     return reduce(problem, layout, kernels().pick(problem), again=kernels().pick)
 
 
+@overload
+def cross_entropy(
+    logits: NDArray[Loss],
+    targets: ArrayLike,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[UnreducedLossOptions],
+) -> Loss: ...
+@overload
+def cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[UnreducedLossOptions],
+) -> np.floating[Any]: ...
+@overload
+def cross_entropy(
+    logits: NDArray[Loss], targets: ArrayLike, *, reduction: Literal["none"], **options: Unpack[UnreducedLossOptions]
+) -> NDArray[Loss]: ...
+@overload
+def cross_entropy(
+    logits: ArrayLike, targets: ArrayLike, *, reduction: Literal["none"], **options: Unpack[UnreducedLossOptions]
+) -> NDArray[np.floating[Any]]: ...
 def cross_entropy(
     logits: ArrayLike,
     targets: ArrayLike,
@@ -320,6 +320,42 @@ def cross_entropy(
     return reduce(problem, layout, kernels().losses(problem), again=kernels().losses)
 
 
+@overload
+def cross_entropy_and_grad(
+    logits: NDArray[Loss],
+    targets: ArrayLike,
+    *,
+    out: NDArray[Any] | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[UnreducedLossOptions],
+) -> tuple[Loss, NDArray[Loss]]: ...
+@overload
+def cross_entropy_and_grad(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    out: NDArray[Any] | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[UnreducedLossOptions],
+) -> tuple[np.floating[Any], NDArray[Any]]: ...
+@overload
+def cross_entropy_and_grad(
+    logits: NDArray[Loss],
+    targets: ArrayLike,
+    *,
+    out: NDArray[Any] | None = None,
+    reduction: Literal["none"],
+    **options: Unpack[UnreducedLossOptions],
+) -> tuple[NDArray[Loss], NDArray[Loss]]: ...
+@overload
+def cross_entropy_and_grad(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    out: NDArray[Any] | None = None,
+    reduction: Literal["none"],
+    **options: Unpack[UnreducedLossOptions],
+) -> tuple[NDArray[np.floating[Any]], NDArray[Any]]: ...
 def cross_entropy_and_grad(
     logits: ArrayLike, targets: ArrayLike, *, out: NDArray[Any] | None = None, **options: Unpack[LossOptions]
 ) -> tuple[Any, NDArray[Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softnll._core.chunked import LinearLoss, Outputs, check_shapes
 from softnll._core.layout import Layout, as_real
-from softnll._core.options import LinearOptions, split
+from softnll._core.options import LinearOptions, UnreducedOptions, split
 from softnll._core.plan import ALL_GRADIENTS
 from softnll._core.problem import Problem, prepare_targets
 from softnll._numpy.backend import NUMPY
@@ -41,6 +41,28 @@ def _gradient(array: NDArray[Any]) -> NDArray[Any]:
     return np.empty(array.shape, np.float64 if array.dtype.kind in "iu" else array.dtype)
 
 
+@overload
+def linear_cross_entropy(
+    features: ArrayLike,
+    weight: ArrayLike,
+    targets: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    max_bytes: int | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[UnreducedOptions],
+) -> np.floating[Any]: ...
+@overload
+def linear_cross_entropy(
+    features: ArrayLike,
+    weight: ArrayLike,
+    targets: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    max_bytes: int | None = None,
+    reduction: Literal["none"],
+    **options: Unpack[UnreducedOptions],
+) -> NDArray[np.floating[Any]]: ...
 def linear_cross_entropy(
     features: ArrayLike,
     weight: ArrayLike,
@@ -93,6 +115,28 @@ def linear_cross_entropy(
     return loss.losses(loss.plan(max_bytes))
 
 
+@overload
+def linear_cross_entropy_and_grad(
+    features: ArrayLike,
+    weight: ArrayLike,
+    targets: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    max_bytes: int | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    **options: Unpack[UnreducedOptions],
+) -> tuple[np.floating[Any], LinearGradients]: ...
+@overload
+def linear_cross_entropy_and_grad(
+    features: ArrayLike,
+    weight: ArrayLike,
+    targets: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    max_bytes: int | None = None,
+    reduction: Literal["none"],
+    **options: Unpack[UnreducedOptions],
+) -> tuple[NDArray[np.floating[Any]], LinearGradients]: ...
 def linear_cross_entropy_and_grad(
     features: ArrayLike,
     weight: ArrayLike,

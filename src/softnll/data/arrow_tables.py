@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll.data.arrow_lists import ListsAsColumns
 from softnll.data.column_facts import Column, column_of_numbers
 from softnll.data.dataset import DataError
@@ -44,10 +45,15 @@ class ParquetTable:
         self._require_names(self._schema.names)
         self.rows = int(self._file.metadata.num_rows)
         if self.rows == 0 or not self._schema.names:
-            raise DataError(f"{self.where}: no scores or labels: {self.rows} rows of {len(self._schema.names)} columns")
+            raise DataError(
+                f"{self.where}: no scores or labels: {counted(self.rows, 'row')} of "
+                f"{counted(len(self._schema.names), 'column')}"
+            )
         size = path.stat().st_size
         if self.rows > max(_FEW_ROWS, MOST_ROWS * size):
-            raise DataError(f"{self.where}: {self.rows} rows in {size} bytes; allowed: {MOST_ROWS} rows a byte")
+            raise DataError(
+                f"{self.where}: {counted(self.rows, 'row')} in {size} bytes; allowed: {MOST_ROWS} rows a byte"
+            )
         with _damage(self.where):
             self._file = ListsAsColumns(self._file, self._schema, self.where, size)
         self._schema = self._file.schema_arrow
@@ -80,7 +86,7 @@ class ParquetTable:
             kind = printable(str(self._schema.field(k).type), 40)
             raise DataError(f"{self.where}: column {self._named(k)} has type {kind}; expected labels")
         if self.rows > MAX_LABELS:
-            raise DataError(f"{self.where}: {self.rows} labels; allowed: 1 to {MAX_LABELS}")
+            raise DataError(f"{self.where}: {counted(self.rows, 'label')}; allowed: 1 to {MAX_LABELS}")
         where = f"{self.where}: column {self._named(k)}"
         if self._is_text(k):
             words = self.words(k, where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softnll._core.words import counted
 from softnll.data.column_facts import AUTOMATIC, Choice, Column, Roles, column_of_numbers
 from softnll.data.column_names import family, label_rank, names_prediction, names_row, normalised
 from softnll.data.dataset import DataError
@@ -198,8 +199,8 @@ class _Deciding:
         elif not self.left or len(one_hot) != len(self.left):
             named = ", ".join(printable(c.name, 30) for c in self.columns[:6] if c.name) or "no names"
             raise DataError(
-                f"{self.where}: {len(self.columns)} columns ({named}), none called label, class, target or y; "
-                "name the column of labels: --label-column"
+                f"{self.where}: {counted(len(self.columns), 'column')} ({named}), none called label, class, target "
+                "or y; name the column of labels: --label-column"
             )
 
     def _label_by_name(self) -> None:
@@ -309,7 +310,7 @@ class _Deciding:
         if column.distinct < 2:
             return "has one value in all rows"
         what = "names of rows" if column.kind == "word" else "a measurement"
-        return f"has {column.distinct} values in {self.rows} rows, which looks like {what}"
+        return f"has {counted(column.distinct, 'value')} in {counted(self.rows, 'row')}, which looks like {what}"
 
     def _index_columns(self) -> None:
         """Take the columns that name or count the rows."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softnll._core.words import counted
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -67,13 +69,15 @@ class Dataset:
         if self.labels.ndim != 1 or self.labels.dtype != np.int64:
             raise DataError(f"{self.name}: labels must be (N,) int64, got {self.labels.shape} {self.labels.dtype.name}")
         if len(self.labels) != shape[0]:
-            raise DataError(f"{self.name}: {shape[0]} inputs but {len(self.labels)} labels")
+            raise DataError(f"{self.name}: {counted(shape[0], 'input')} but {counted(len(self.labels), 'label')}")
         if 0 in shape:
             raise DataError(f"{self.name}: no examples (inputs of shape {shape})")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.class_names):
             wrong = low if low < 0 else high
-            raise DataError(f"{self.name}: label {wrong} is not one of the {len(self.class_names)} classes (0 first)")
+            raise DataError(
+                f"{self.name}: label {wrong} is not one of the {counted(len(self.class_names), 'class')} (0 first)"
+            )
 
     @property
     def has_images(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll.data.column_names import label_rank
 from softnll.data.columns import AUTOMATIC, Choice
 from softnll.data.dataset import DataError
@@ -191,7 +192,7 @@ def _by_row_names(found: Scores, given: Labels) -> tuple[NDArray[Any], list[str]
         return values, []
     if set(mine) <= set(place_of) and not _counting(found) and not (_counting(given) and len(mine) == len(theirs)):
         order = np.array([place_of[name] for name in mine])
-        what = "are in another order" if len(mine) == len(theirs) else f"have {len(theirs)} rows"
+        what = "are in another order" if len(mine) == len(theirs) else f"have {counted(len(theirs), 'row')}"
         return values[order], [f"the labels {what}: each was matched with the scores by the name of its row"]
     if len(mine) == len(theirs) and not (_counting(found) and _counting(given)):
         k = next(k for k, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)

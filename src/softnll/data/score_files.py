@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll.data.arrays import NPY_MAGIC, read_npy
 from softnll.data.arrow_tables import PARQUET_MAGIC
 from softnll.data.columns import AUTOMATIC, Choice, Roles
@@ -179,7 +180,9 @@ def labels_of_table(table: AnyTable, choice: Choice = AUTOMATIC, *, classes: int
     if roles.label is not None:
         return Labels(table.labels(roles.label), None, table, roles)
     if classes is not None and len(roles.values) != classes:
-        raise DataError(f"{table.where}: {len(roles.values)} columns of 0 and 1; expected one column, or {classes}")
+        raise DataError(
+            f"{table.where}: {counted(len(roles.values), 'column')} of 0 and 1; expected one column, or {classes}"
+        )
     columns = [np.asarray(table.labels(k), np.float64) for k in roles.values]
     names = tuple(table.names[k].strip() for k in roles.values)
     return Labels(np.column_stack(columns), names if all(names) else None, table, roles)

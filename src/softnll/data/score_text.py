@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll.data.dataset import DataError
 from softnll.data.delimited import Row, is_number
 from softnll.data.text import printable
@@ -37,7 +38,7 @@ def _numbers(rows: Iterable[Row], where: str, unit: str) -> NDArray[np.float64]:
     for row in rows:
         width = width or len(row.cells)
         if len(row.cells) != width:
-            raise DataError(f"{where}: {unit} {row.line} has {len(row.cells)} scores, the first one {width}")
+            raise DataError(f"{where}: {unit} {row.line} has {counted(len(row.cells), 'score')}, the first one {width}")
         for cell in row.cells:
             if not is_number(cell):
                 raise DataError(f"{where}: {unit} {row.line}: {printable(cell.strip(), 30)!r} is not a number")

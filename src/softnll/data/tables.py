@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll.data.arrow_tables import PARQUET_MAGIC, ParquetTable
 from softnll.data.column_names import SURE_LABEL_NAMES, label_rank
 from softnll.data.columns import AUTOMATIC, Choice, Column, Roles, decide
@@ -146,5 +147,7 @@ def read_label_column(path: Path, *, expected: int | None = None, choice: Choice
         raise DataError(f"{table.where}: a header and no labels")
     roles = decide(table.columns, table.rows, "labels", choice=choice, header=table.header, where=table.where)
     if roles.label is None:
-        raise DataError(f"{table.where}: {len(table.columns)} columns, none called label, class, target or y")
+        raise DataError(
+            f"{table.where}: {counted(len(table.columns), 'column')}, none called label, class, target or y"
+        )
     return table.labels(roles.label)

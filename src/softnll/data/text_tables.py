@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll.data.column_facts import Column, column_of_numbers
 from softnll.data.dataset import DataError
 from softnll.data.delimited import Dialect, Row, is_missing, is_number, read_rows, sniff
@@ -130,7 +131,7 @@ class TextTable:
         while block := list(islice(rows, _block(width))):
             for row in block:
                 if len(row.cells) != width:
-                    message = f"line {row.line}: {len(row.cells)} columns, expected {width}"
+                    message = f"line {row.line}: {counted(len(row.cells), 'column')}, expected {width}"
                     raise DataError(f"{self.where}: {message}")
             found = self._all_floats(block) if all(numeric) else None
             if found is None:
@@ -268,7 +269,9 @@ def read_text_table(path: Path, *, header: bool | None = None, expected: int | N
     if not start:
         raise DataError(f"{where}: an empty table")
     if len(start[0].cells) > _MOST_COLUMNS:
-        raise DataError(f"{where}: line {start[0].line}: {len(start[0].cells)} columns; allowed: {_MOST_COLUMNS}")
+        raise DataError(
+            f"{where}: line {start[0].line}: {counted(len(start[0].cells), 'column')}; allowed: {_MOST_COLUMNS}"
+        )
     start += islice(rows, _block(len(start[0].cells)))
     first, body = start[0].cells, start[1:]
     named = len(body) > 0 and all(len(row.cells) == len(first) + 1 for row in body)
@@ -309,7 +312,7 @@ def _read(
     sample = list(islice(rows, _block(width)))
     for row in sample:
         if len(row.cells) != width:
-            raise DataError(f"{table.where}: line {row.line}: {len(row.cells)} columns, expected {width}")
+            raise DataError(f"{table.where}: line {row.line}: {counted(len(row.cells), 'column')}, expected {width}")
     table.read(rows, sample)
     return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from softnll._core.layout import Layout
-from softnll._core.options import LossOptions, Reduction
+from softnll._core.options import LossOptions, NormaliserOptions, Reduction
 from softnll.jax import _rows
 from softnll.jax._inputs import checked_options, floating, loss_arrays, normalised_arrays, reduced, result_type
 
@@ -97,6 +97,18 @@ def _written(function: Any, logits: Any, axis: Any, temperature: Any, where: Any
     return jnp.asarray(layout.restore(function(objective, *arrays)).astype(x.dtype).reshape(x.shape))
 
 
+@overload
+def logsumexp(
+    logits: ArrayLike, *, return_sign: Literal[False] = False, **options: Unpack[NormaliserOptions]
+) -> Array: ...
+@overload
+def logsumexp(
+    logits: ArrayLike, *, return_sign: Literal[True], **options: Unpack[NormaliserOptions]
+) -> tuple[Array, Array]: ...
+@overload
+def logsumexp(
+    logits: ArrayLike, *, return_sign: bool, **options: Unpack[NormaliserOptions]
+) -> Array | tuple[Array, Array]: ...
 def logsumexp(
     logits: ArrayLike,
     *,

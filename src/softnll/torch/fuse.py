@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch._jit_internal import is_scripting
 
+from softnll._core.warn import warn
+from softnll._core.words import counted
 from softnll.torch._base.inputs import FLOATS, autocasts, tracing, transformed
 from softnll.torch._base.sharded import is_sharded
 from softnll.torch._lazy.head_call import HeadCall
@@ -42,7 +43,7 @@ def _lazy_logits(layer: FusedLinear, input: Tensor) -> Tensor:  # noqa: A002
     if reason := _unsupported_layer(layer) or _unsupported_input(layer, input):
         if reason not in warned:
             warned.add(reason)
-            warnings.warn(f"softnll.torch.fuse: {reason}, so the head computes ordinary logits", stacklevel=3)
+            warn(f"softnll.torch.fuse: {reason}, so the head computes ordinary logits")
         return nn.Linear.forward(layer, input)
     if input.numel() == 0 or not _accepts(layer, input):
         return nn.Linear.forward(layer, input)
@@ -77,7 +78,7 @@ def fuse(model: Model, head: str | nn.Module = "lm_head") -> Model:
     Raises
     ------
     TypeError
-        If the model is not a module.
+        If the model is not a module, or the head neither a name nor a module.
     ValueError
         If the model has no such head; the message names its widest linear layers.
     RuntimeError
@@ -110,7 +111,8 @@ def fuse(model: Model, head: str | nn.Module = "lm_head") -> Model:
         return model
     gathered = type(layer) is nn.Linear and is_sharded(layer.weight)  # FSDP has the whole weight during the forward
     if not gathered and (reason := _unsupported_layer(layer)):
-        warnings.warn(f"softnll.torch.fuse: {reason}, so {head!r} keeps computing ordinary logits", stacklevel=2)
+        name = f"its {type(layer).__name__}" if isinstance(head, nn.Module) else repr(head)
+        warn(f"softnll.torch.fuse: {reason}, so {name} keeps computing ordinary logits{_linear_inside(layer)}")
     else:
         layer.__class__ = FusedLinear
     return model
@@ -169,19 +171,44 @@ def _fuse_replacement(module: nn.Module, name: str, layer: nn.Module | None) -> 
 def _head(model: nn.Module, head: str | nn.Module) -> nn.Module:
     """Return the layer, or that of this name; raise, with the names of linear layers, if the model has none."""
     _check_module(model)
+    kind = type(model).__name__
     if isinstance(head, nn.Module):
         if not any(head is each for each in model.modules()):
-            raise ValueError(f"head is a {type(head).__name__} which the model does not have; allowed: its own layer")
+            raise ValueError(
+                f"head is a {type(head).__name__} which the model does not have; allowed: its own layer, or that "
+                f"layer's name; the widest linear layers of this {kind}: {_widest(model)}"
+            )
         return head
+    _check_name(head, model)
     try:
         return model.get_submodule(head)
     except AttributeError as error:
-        found = [(layer.out_features, name) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-        widest = [f"{name!r} ({outputs} outputs)" for outputs, name in sorted(found, reverse=True)[:SHOWN]]
+        if isinstance(model, nn.Linear):
+            message = f"head is {head!r}, but model is itself a linear layer; pass the whole model, or head=''"
+            raise ValueError(message) from error  # noqa: TRY004 - a head that is missing, as below
         raise ValueError(
-            f"head is {head!r}, which this {type(model).__name__} does not have; its widest linear layers: "
-            f"{', '.join(widest) or 'none'}"
+            f"head is {head!r}, which this {kind} does not have; its widest linear layers: {_widest(model)}"
         ) from error
+
+
+def _check_name(head: object, model: nn.Module) -> None:
+    """Raise unless this can be the name of a layer."""
+    if not isinstance(head, str):
+        shown = "a class" if isinstance(head, type) else f"a {type(head).__name__}"
+        raise TypeError(f"head is {shown}; allowed: a layer of the model, or its name, such as one of {_widest(model)}")
+
+
+def _widest(model: nn.Module) -> str:
+    """Return the names of a model's widest linear layers as text."""
+    found = [(layer.out_features, name) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    widest = sorted(found, reverse=True)[:SHOWN]
+    return ", ".join(f"{name!r} ({counted(outputs, 'output')})" for outputs, name in widest) or "none"
+
+
+def _linear_inside(layer: nn.Module) -> str:
+    """Return, for a head that only contains linear layers, their names as text."""
+    inside = "" if isinstance(layer, nn.Linear) else _widest(layer)
+    return f"; linear layers inside it: {inside}" if inside not in ("", "none") else ""
 
 
 def _unsupported_layer(layer: nn.Module) -> str:

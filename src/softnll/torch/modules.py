@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import Tensor, nn
 from torch.nn.modules.loss import _WeightedLoss
@@ -23,14 +23,19 @@ __all__ = ["CrossEntropyLoss", "LinearCrossEntropyLoss", "NLLLoss"]
 _FURTHER = ("z_loss", "softcap", "temperature", "check")
 
 
-# torch 2.13's module; in older versions, the base of torch's losses with class weights
-_LINEAR: Any = getattr(nn, "LinearCrossEntropyLoss", _WeightedLoss)
+if TYPE_CHECKING:
+    _Linear = _WeightedLoss
+else:  # torch 2.13's module; in older versions, the base of torch's losses with class weights
+    _Linear = getattr(nn, "LinearCrossEntropyLoss", _WeightedLoss)
 
 
 class _Further(nn.Module):
     """The options that torch's modules do not have, as attributes."""
 
     further: tuple[str, ...] = ()  # their names
+    if TYPE_CHECKING:  # torch declares that a call of a module returns Any
+
+        def __call__(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor: ...  # noqa: A002
 
     def _set_further(self, options: Any) -> None:
         """Set the further options as attributes, with the signature's defaults where they are not given."""
@@ -82,7 +87,7 @@ class CrossEntropyLoss(_Further, nn.CrossEntropyLoss):
     tensor(0.4823)
     """
 
-    further = _FURTHER
+    further: tuple[str, ...] = _FURTHER
 
     @options_of(functional.cross_entropy, *_FURTHER)
     def __init__(
@@ -171,7 +176,7 @@ class _LinearOptions(FurtherOptions, total=False):
     compact: bool | None
 
 
-class LinearCrossEntropyLoss(_Further, _LINEAR):  # type: ignore[misc]
+class LinearCrossEntropyLoss(_Further, _Linear):
     """A linear layer and the cross-entropy of its logits, computed in chunks: :func:`linear_cross_entropy`.
 
     Parameters
@@ -206,7 +211,17 @@ class LinearCrossEntropyLoss(_Further, _LINEAR):  # type: ignore[misc]
 
     weight: Tensor | None
     reduction: str
-    further = (*_FURTHER, "max_bytes", "compact")
+    if TYPE_CHECKING:
+
+        def __call__(  # noqa: D102
+            self,
+            input: Tensor,  # noqa: A002
+            target: Tensor | SparseTargets,
+            *,
+            sample_weight: Tensor | None = None,
+        ) -> Tensor: ...
+
+    further: tuple[str, ...] = (*_FURTHER, "max_bytes", "compact")
 
     @options_of(linear_cross_entropy, *further)
     def __init__(

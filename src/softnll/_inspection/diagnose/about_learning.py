@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll._inspection.diagnose.chance import ALPHA, independent, mean_and_error, sum_tail
 from softnll._inspection.diagnose.finding import Evidence, Finding, Unseen, finding
 from softnll._inspection.diagnose.observations import Observations
@@ -41,7 +42,7 @@ def loss_at_chance(obs: Observations) -> Finding | Unseen | None:
     if not _same(mean - chance, error, chance):
         return None
     spread = float(np.median(obs.labelled["confidence"]))
-    text = f"the mean loss of {len(obs.labelled)} rows is {mean:.4f} \N{PLUS-MINUS SIGN} {error:.4f}, "
+    text = f"the mean loss of {counted(len(obs.labelled), 'row')} is {mean:.4f} \N{PLUS-MINUS SIGN} {error:.4f}, "
     text += f"ln {obs.C} is {chance:.4f}; the median confidence is {spread:.3f}, 1/C is {1 / obs.C:.3f}"
     return finding(
         "loss-at-ln-c", Evidence(text, mean_loss=mean, standard_error=error, ln_C=chance, median_confidence=spread)
@@ -56,7 +57,9 @@ def loss_at_prior(obs: Observations) -> Finding | Unseen | None:
     mean, error, entropy = beside
     if math.log(obs.C) - entropy <= SAME * math.log(obs.C) or not _same(mean - entropy, error, entropy):
         return None
-    text = f"the mean loss of {len(obs.labelled)} rows is {mean:.4f}, the entropy of their labels' frequencies "
+    text = (
+        f"the mean loss of {counted(len(obs.labelled), 'row')} is {mean:.4f}, the entropy of their labels' frequencies "
+    )
     text += f"{entropy:.4f}; the difference is {mean - entropy:+.4f} \N{PLUS-MINUS SIGN} {error:.4f}"
     return finding("loss-at-prior", Evidence(text, mean_loss=mean, prior_entropy=entropy, standard_error=error))
 

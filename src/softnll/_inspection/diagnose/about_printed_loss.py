@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from softnll._core.words import counted
 from softnll._inspection.diagnose.batches import ALL_SIZES, USUAL_SIZES, batch_conventions
 from softnll._inspection.diagnose.conventions import Convention, conventions
 from softnll._inspection.diagnose.finding import Evidence, Finding, Unseen, finding
@@ -37,8 +38,10 @@ def printed_loss(obs: Observations) -> Finding | Unseen | None:
     }
     zero = abs(printed.value) <= printed.slack  # "0.0" is what any small number prints
     if fitting and fitting[0] is known[0] and not zero:
-        return finding("loss-confirmed", Evidence(f"the mean over {len(obs.labelled)} rows is {true:.6g}", **numbers))
-    text = f"the mean loss over {len(obs.labelled)} rows is {true:.6g} nats"
+        return finding(
+            "loss-confirmed", Evidence(f"the mean over {counted(len(obs.labelled), 'row')} is {true:.6g}", **numbers)
+        )
+    text = f"the mean loss over {counted(len(obs.labelled), 'row')} is {true:.6g} nats"
     text += "" if fitting and fitting[0] is known[0] else f", not {printed.text}"
     if not fitting:
         return _unexplained(known, printed, text, numbers)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrc, xlogy
 
-from softnll._numpy.functional import logsumexp
+from softnll._numpy.normaliser import logsumexp
 
 __all__ = ["ALPHA", "half_tail", "independent", "likelihood_ratio", "mean_and_error", "related", "sum_tail"]
 

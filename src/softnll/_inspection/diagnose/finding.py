@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal, cast
 
+from softnll._core.words import counted
 from softnll._inspection.format import plain
 from softnll.data.text import printable
 
@@ -177,8 +178,8 @@ class Findings(list[Finding]):
     def summary(self) -> str:
         """Return the number of findings of each severity; without findings, also the names of the checks."""
         counts = [sum(each.severity == severity for each in self) for severity in SEVERITIES]
-        counted = ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in zip(counts, SEVERITIES, strict=True) if n)
-        size = f"{self.rows} rows of {self.classes} classes: {counted or 'nothing found'}."
+        found = ", ".join(counted(n, name) for n, name in zip(counts, SEVERITIES, strict=True) if n)
+        size = f"{counted(self.rows, 'row')} of {counted(self.classes, 'class')}: {found or 'nothing found'}."
         return size if self else f"{size} {self.looked_for()}"
 
     def looked_for(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from softnll._core.words import counted
 from softnll._inspection.diagnose.along_rows import along_rows
 from softnll._inspection.diagnose.finding import Finding
 from softnll._inspection.diagnose.negated import read_together
@@ -94,7 +95,7 @@ def observe(
     if found and names is not None and len(names) == 1:
         names = None  # one column became two
     if names is not None and len(names) != C:
-        raise ValueError(f"class_names has {len(names)} names; the scores have {C} columns")
+        raise ValueError(f"class_names has {counted(len(names), 'name')}; the scores have {counted(C, 'column')}")
     numbers, more = as_numbers(labels, scores.shape, names)
     found += more if C > 1 else []
 

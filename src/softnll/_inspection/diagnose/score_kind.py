@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from softnll._numpy.functional import logsumexp
+from softnll._numpy.normaliser import logsumexp
 
 __all__ = ["LOGITS", "ScoreKind", "double_softmax", "score_kind"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from softnll._core import equation
 from softnll._core.problem import prepare
 from softnll._core.targets import blocks
-from softnll._numpy.functional import cross_entropy, softmax
+from softnll._inspection.explain.few_rows import functions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,8 +50,8 @@ def entropy(logits: NDArray[Any]) -> NDArray[np.float64]:
     >>> entropy(np.array([[0.0, 0.0], [17.0, 0.0]])).round(9).tolist()
     [0.693147181, 7.45e-07]
     """
-    found = np.empty(len(logits))
+    found, compute = np.empty(len(logits)), functions(logits.size)
     for rows in blocks(logits.shape):
         wide = logits[rows].astype(np.float64)
-        found[rows] = cross_entropy(wide, softmax(wide), reduction="none")
+        found[rows] = compute.cross_entropy(wide, compute.softmax(wide), reduction="none")
     return found

@@ -57,7 +57,7 @@ class ExplanationDisplay:
         N, classes = shown(explanation)
         self.explanation = explanation
         self.classes: NDArray[np.int64] = classes
-        self.class_names = tuple(explanation.class_names[c] for c in classes)
+        self.class_names: tuple[str, ...] = tuple(explanation.class_names[c] for c in classes)
         self.probabilities: NDArray[Any] = explanation.probabilities[:N, classes]
         self.targets: NDArray[np.int64] | None = None
         self.true_probabilities: NDArray[Any] | None = None

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softnll._core.arrays import as_numpy
+from softnll._core.words import counted
 from softnll._inspection.explain.contributions import entropy
 from softnll._inspection.explain.derivation.derivation import Derivation, derive
+from softnll._inspection.explain.few_rows import functions
 from softnll._inspection.explain.numbers import ExplanationNumbers
 from softnll._inspection.explain.sentences import sentences
 from softnll._inspection.explain.tables import as_html, as_text
 from softnll._inspection.format import plain
 from softnll._inspection.survey import Block
-from softnll._numpy.functional import cross_entropy, cross_entropy_and_grad, log_softmax
 from softnll.data.class_labels import by_name
 from softnll.data.frames import is_frame, label_values, named_rows
 from softnll.data.text_arrays import is_text
@@ -202,25 +203,26 @@ def explain(
     names = own_names if class_names is None else tuple(str(name) for name in class_names)
     names = tuple(f"class {c}" for c in range(C)) if names is None else names
     if len(names) != C:
-        raise ValueError(f"class_names has {len(names)} names; the scores have {C} columns")
+        raise ValueError(f"class_names has {counted(len(names), 'name')}; the scores have {counted(C, 'column')}")
     labels = None if targets is None else _labels(targets, N, names)
 
-    rows = Block(scores, labels)
+    compute = functions(scores.size)
+    rows = Block(scores, labels, functions=compute)
     rows.require_softmax()
     p, confidence = rows.probabilities, rows.confidence
     second = np.partition(p, -2, axis=1)[:, -2] if C > 1 else np.zeros_like(confidence)
     nll = gradient = total = mean = None
     if labels is not None:
         nll = rows.nll
-        mean = float(cross_entropy(scores, labels, reduction="mean"))
-        loss, gradient = cross_entropy_and_grad(scores, labels, reduction="sum")
+        mean = float(compute.cross_entropy(scores, labels, reduction="mean"))
+        loss, gradient = compute.cross_entropy_and_grad(scores, labels, reduction="sum")
         total = float(loss)
     return Explanation(
         logits=scores,
         class_names=names,
         targets=labels,
         probabilities=p,
-        log_probabilities=log_softmax(scores),
+        log_probabilities=compute.log_softmax(scores),
         prediction=rows.prediction.astype(np.int64),
         confidence=confidence,
         margin=confidence - second,

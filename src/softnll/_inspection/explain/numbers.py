@@ -6,13 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from softnll._inspection.explain.contributions import contributions
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ExplanationNumbers", "Losses"]
+__all__ = ["FEW_ROWS", "ExplanationNumbers", "Losses"]
+
+FEW_ROWS = 6  # so many are shown in their order, and so many have a sentence
 
 
 class Losses(NamedTuple):
@@ -50,6 +53,12 @@ class ExplanationNumbers:
         if self.targets is None or self.nll is None or self.gradient is None or self.total is None or self.mean is None:
             return None
         return Losses(self.targets, self.nll, self.gradient, self.total, self.mean)
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """``(N,)`` the rows in the order in which they are shown: of many with true classes, the unhappiest first."""
+        N = len(self.logits)
+        return np.arange(N) if self.nll is None or N <= FEW_ROWS else np.argsort(-self.nll, kind="stable")
 
     @property
     def nll_bits(self) -> NDArray[Any] | None:

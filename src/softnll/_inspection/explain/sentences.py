@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll._inspection.explain.contributions import contributions
+from softnll._inspection.explain.numbers import FEW_ROWS
 from softnll._inspection.format import percent, rounded_loss
-from softnll._numpy.functional import nll_loss
 from softnll.data.text import printable
 
 if TYPE_CHECKING:
@@ -17,22 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["sentences"]
 
-MOST_ROWS = 6
-
 
 def sentences(explained: ExplanationNumbers, *, bits: bool = False) -> list[str]:
     """Return sentences on each row's prediction and loss, on the total, and on tables with rounded probabilities."""
     N = len(explained.logits)
-    found = [_row(explained, n, bits) for n in range(min(N, MOST_ROWS))]
-    if N > MOST_ROWS:
-        found.append(f"And {N - MOST_ROWS} more rows like these.")
+    found = [_row(explained, int(n), bits) for n in explained.order[:FEW_ROWS]]
+    if N > FEW_ROWS:
+        happier = "more" if explained.losses is None else "happier"
+        found.append(f"And {counted(N - FEW_ROWS, f'{happier} row')}.")
     if explained.losses is not None:
         found.append(_whole(explained, explained.losses, bits))
         found.append(
             "The gradient p - onehot says how to lower the loss: raise the true class's score (its entry, p - 1, is "
             "never positive), lower every other in proportion to its probability."
         )
-        rounding = _rounding(explained, explained.losses) if N <= MOST_ROWS and not bits else ""
+        rounding = _rounding(explained, explained.losses) if N <= FEW_ROWS and not bits else ""
         if rounding:
             found.append(rounding)
     return found
@@ -90,7 +90,7 @@ def _rounding(explained: ExplanationNumbers, losses: Losses) -> str:
     """Return the losses of probabilities rounded to two digits; "" where they look the same."""
     with np.errstate(divide="ignore"):  # a probability that rounds to 0 has an infinite loss, which the sentence shows
         logs = np.log(np.round(explained.probabilities.astype(np.float64), 2))
-    wrong = nll_loss(logs, losses.targets, reduction="none")
+    wrong = -logs[np.arange(len(logs)), losses.targets]
     if not np.isfinite(losses.total) or all(f"{a:.2f}" == f"{b:.2f}" for a, b in zip(wrong, losses.nll, strict=True)):
         return ""
     early = " / ".join(f"{loss:.2f}" for loss in wrong)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softnll._core.words import counted
 from softnll._inspection.format import compact
 from softnll._inspection.survey import largest_bin
 
@@ -129,7 +130,7 @@ def histogram(nll: np.ndarray[Any, Any], bins: int = 38) -> dict[str, Any]:
             "width": round(width - 1, 2),
             "y": round(TOP + plot * (1 - int(n) / most), 2),
             "height": round(plot * int(n) / most, 2),
-            "text": f"loss {top * k / bins:.3g} to {top * (k + 1) / bins:.3g}: {n} examples",
+            "text": f"loss {top * k / bins:.3g} to {top * (k + 1) / bins:.3g}: {counted(n, 'example')}",
         }
         for k, n in enumerate(counts)
         if n

@@ -7,13 +7,13 @@ import json
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from softnll._core.warn import warn
 from softnll._kernels.cpu.processor import Processor
 
 __all__ = ["CALLERS", "SHIPPED", "is_noted", "name_of", "note", "read", "sources", "write"]
@@ -28,6 +28,7 @@ CALLERS = {  # files that call kernels and take no part in compiling them
     "execute.py",
     "forks.py",
     "interface.py",
+    "listeners.py",
     "load.py",
     "memory.py",
     "numba_works.py",
@@ -144,9 +145,8 @@ def _replace(folder: Path, name: str, content: bytes) -> None:
 @cache
 def _warn(error: str, folder: str) -> None:
     """Warn, once, that kernels are not cached."""
-    warnings.warn(
+    warn(
         f"compiled kernels cannot be written to {folder} ({error}); each process compiles them again, which takes "
         "seconds a kernel. NUMBA_CACHE_DIR names another folder",
         RuntimeWarning,
-        stacklevel=2,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Callable
 from ctypes.util import find_library
 from functools import cache
@@ -17,6 +18,7 @@ import llvmlite.binding as llvm
 
 from softnll._kernels.cpu.cache import name_of, read, write
 from softnll._kernels.cpu.forks import loading
+from softnll._kernels.cpu.listeners import current
 from softnll._kernels.cpu.processor import levels, processor
 from softnll._kernels.cpu.signature import Type
 
@@ -147,6 +149,9 @@ def compile_to_cache(
     name: str, result: Type, types_of: dict[str, Type], function: Callable[..., Any] | None = None
 ) -> tuple[dict[str, Any], bytes]:
     """Compile a kernel and keep it; return what is said of it, and its object code."""
+    listener, begin = current(), time.perf_counter()
+    if listener is not None:
+        listener.begins()
     jit = import_module("softnll._kernels.cpu.jit")
     if function is None:
         module, _, attribute = name.partition(".")
@@ -157,6 +162,8 @@ def compile_to_cache(
     code = jit.compile_function(function, result, types_of, entry)
     head = {"entry": entry, "parameters": code.parameters, "symbols": code.symbols}
     write(key, head, code.object_code)
+    if listener is not None:
+        listener.compiled(time.perf_counter() - begin)
     return head, code.object_code
 
 

@@ -11,6 +11,7 @@ from softnll._core.arithmetic import arithmetic_of
 from softnll._core.layout import Layout
 from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
+from softnll._core.target_errors import float_error, shape_error
 from softnll._core.targets import SparseRows, TargetIndexError, counted_weights, mass_tolerance, rows_without_part
 from softnll.torch._base.arguments import LinearInputs, LossInputs
 from softnll.torch._base.inputs import FLOATS
@@ -110,12 +111,8 @@ def _targets(inputs: LossInputs | LinearInputs, layout: Layout, *, check: bool) 
     if floating and shape == layout.shape:
         return None, layout.rows(target.detach())
     if floating and shape == layout.row_shape:
-        raise TypeError(f"hard targets have dtype {target.dtype}; allowed: integers")
-    raise ValueError(
-        f"targets has shape {shape} and dtype {target.dtype}, for logits of shape {layout.shape} with "
-        f"the classes on axis {layout.axes[0]}; "
-        f"allowed: integers of shape {layout.row_shape} or floats of shape {layout.shape}"
-    )
+        raise float_error(target.dtype)
+    raise shape_error(shape, target.dtype, layout, hard=not floating)
 
 
 def _sparse(indices: Tensor, probabilities: Tensor, layout: Layout, *, check: bool) -> SparseRows:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
+from softnll._core.target_errors import AdvisedError
+
 __all__ = ["LINEAR_NAMES", "NAMES", "InputIndexError", "InputTypeError", "InputValueError", "raise_as_torch"]
 
 NAMES = {
@@ -37,7 +39,8 @@ class InputIndexError(IndexError, ValueError):
 
 def raise_as_torch(error: Exception, names: dict[str, str] = NAMES) -> NoReturn:
     """Raise an error of the shared checks again, with torch's exception type and parameter names."""
-    message = re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], str(error))
+    shown = error.for_tensors if isinstance(error, AdvisedError) else str(error)
+    message = re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], shown)
     if isinstance(error, IndexError):  # first, as the errors of targets and dimensions are ValueErrors as well
         raise InputIndexError(message) from error
     if isinstance(error, TypeError):

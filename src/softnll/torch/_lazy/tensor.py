@@ -16,7 +16,6 @@ logits of a child are its function applied to those of its parent, so that they 
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +26,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_leaves, tree_map
 
+from softnll._core.warn import warn
 from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._lazy.functions import GRADIENT_USERS, METADATA, TYPED, loss_options, writes
 from softnll.torch._lazy.head_call import HeadCall
@@ -273,10 +273,7 @@ class LazyLogits(Tensor):
             return
         self._warned.add(name)
         shape = " \N{MULTIPLICATION SIGN} ".join(map(str, self.shape))
-        warnings.warn(
-            f"{name} reads the logits of a fused head: all {shape} are computed, as without softnll.torch.fuse",
-            stacklevel=3,
-        )
+        warn(f"{name} reads the logits of a fused head: all {shape} are computed, as without softnll.torch.fuse")
 
     def _compute_tree(self) -> None:
         """Compute all logits of this head call before one is written to or gets a hook on its gradient.

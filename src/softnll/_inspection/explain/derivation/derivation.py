@@ -9,6 +9,7 @@ import numpy as np
 
 from softnll._core import equation
 from softnll._core.problem import loss_problem
+from softnll._core.words import counted
 from softnll._inspection.explain.derivation.formula import digits
 from softnll._inspection.explain.derivation.html import as_html
 from softnll._inspection.explain.derivation.numbers import DerivationNumbers
@@ -67,7 +68,8 @@ class Derivation(DerivationNumbers):
     def __repr__(self) -> str:
         C = len(self.classes) + self.n_rest
         slope = digits(float(self.gradient[self.place]))
-        return f"Derivation[row {self.row}, {C} classes] nll {digits(self.nll)} gradient at the true class {slope}"
+        size = f"row {self.row}, {counted(C, 'class')}"
+        return f"Derivation[{size}] nll {digits(self.nll)} gradient at the true class {slope}"
 
     def __str__(self) -> str:
         return self.text()
