@@ -56,7 +56,7 @@ const panel = (() => {
   function fit() {
     for (const each of content.querySelectorAll("math")) {
       const size = Number.parseFloat(getComputedStyle(each).fontSize);
-      const wide = each.firstElementChild.getBoundingClientRect().width / (content.clientWidth - 2);
+      const wide = each.firstElementChild.getBoundingClientRect().width / (content.clientWidth - 8);
       if (wide > 1) each.style.fontSize = `${Math.max(10, Math.floor((10 * size) / wide) / 10)}px`;
     }
   }
