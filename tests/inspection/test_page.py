@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from softnll._cli.main import main
 from softnll._inspection.calibration import reliability
 from softnll._inspection.page.build import build
 
+ROOT = Path(__file__).parents[2]
 ROOMS = ("story", "scores", "training", "mistakes")
 HARD = [
     [5.0, 4.0, 2.0],
@@ -62,6 +65,41 @@ def test_the_policy_lets_nothing_in():
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    assert "og:image" not in page  # it would need an address
+
+
+@pytest.mark.parametrize(
+    "site", ["https://example.org/softnll", "https://example.org/softnll/", "http://localhost:80/"]
+)
+def test_it_links_to_the_published_documents_and_names_its_picture(site):
+    page = build(site)
+    base = site.rstrip("/") + "/"
+    assert f'<meta property="og:image" content="{base}docs/images/page-card.png">' in page
+    links = re.findall(r'<a href="([^"]*)">', page)
+    assert len(links) == 4
+    for link in links:
+        assert link.startswith(base)
+        name = link.removeprefix(f"{base}docs/").removesuffix(".html")
+        assert name == "index" or list((ROOT / "docs").glob(f"{name}.*"))  # the site's pages are named like the sources
+    picture = (ROOT / "docs" / "images" / "page-card.png").read_bytes()
+    assert struct.unpack(">II", picture[16:24]) == (1200, 630)
+    # Only links and what sites read hold addresses: the page itself fetches nothing.
+    fetched = re.sub(r'<a href="[^"]*">|<meta property="og:image" [^>]*>', "", page)
+    assert base not in fetched
+    assert "og:image" not in build("../")
+    assert '<a href="../docs/derivation.html">' in build("../")
+
+
+@pytest.mark.parametrize(
+    "site", ['"><script>', "javascript:alert(1)", "https://a b", "ftp://a", "//evil", "https://x/?a#b"]
+)
+def test_a_site_that_is_no_address_is_refused(site, tmp_path, capsys):
+    with pytest.raises(ValueError, match="site is"):
+        build(site)
+    out = tmp_path / "page.html"
+    assert main(["page", "--out", str(out), "--site", site]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not out.exists()
 
 
 @pytest.mark.browser
@@ -147,13 +185,19 @@ def test_float32_as_usual_loses_what_we_keep(visit):
     assert "8.2799·10⁻⁸" in lost[0]
 
 
+BEYOND = """(width) => [...document.querySelectorAll("main [role=tabpanel]:not([hidden]) *")]
+  .filter((each) => each.matches("p, td, th, input, button, svg") && each.getBoundingClientRect().right > width + 1)
+  .map((each) => each.outerHTML.slice(0, 80))"""
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), [(360, 740), (1600, 1000)])
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (768, 1024), (1600, 1000)])
 def test_every_room_fits(visit, width, height, scheme):
     for room in ROOMS:
-        page = visit(f"#room={room}", width, height, color_scheme=scheme)
+        page = visit(f"#room={room}&e=derivative-line.5", width, height, color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(BEYOND, width) == []
         assert page.locator("[role=tabpanel]:visible").get_attribute("id") == f"room-{room}"
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 19, 24)"}[scheme]
@@ -416,6 +460,7 @@ def test_marks_are_large_enough_to_touch_and_the_plane_scrolls(visit):
 def test_the_plane_follows_the_colour_scheme(visit):
     page = visit("#room=training", color_scheme="light")
     picture = "document.getElementById('regions').toDataURL()"
+    until(page, "document.getElementById('regions').width === 480")  # drawn in full: only the colours change it now
     light = page.evaluate(picture)
     page.emulate_media(color_scheme="dark")
     until(page, f"{picture} !== '{light}'")

@@ -129,6 +129,7 @@ def test_confidence_is_the_largest_probability(visit):
 def test_boundaries_are_drawn_for_each_pixel(visit, kind):
     page = visit(f"#room=training&loss={kind}", color_scheme="light")
     _, _, W, b = room(page)
+    until(page, "document.getElementById('regions').width === 480")  # drawn in full once nothing changes
     picture = page.evaluate(
         """() => {
           const canvas = document.getElementById("regions");

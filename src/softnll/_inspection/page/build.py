@@ -69,7 +69,7 @@ def build(site: str = "") -> str:
     >>> "https://example.org/docs/derivation.html" in build("https://example.org")
     True
     """
-    if not re.fullmatch(r"(https?://)?[\w.~%/-]*(:\d+)?[\w.~%/-]*", site, re.ASCII):
+    if not re.fullmatch(r"https?://[\w.-]+(:\d+)?(/[\w.~%/-]*)?|(?!//)[\w.~%/-]*", site, re.ASCII):
         raise ValueError(f"site is {site!r}; allowed: a web address without ? and #, or a relative one")
     base = site if not site or site.endswith("/") else f"{site}/"
     style = _part("style.css")

@@ -95,7 +95,7 @@ const panel = (() => {
       const beside = left < 0 || right > document.documentElement.clientWidth || top + window.scrollY < 0;
       const beyond = top < 0 || bottom > window.innerHeight;
       const covered = others.filter((each) => each.left < right && each.right > left && each.top < bottom && each.bottom > top).length;
-      return (beside ? 1e6 : 0) + (beyond ? 50 : 0) + covered;
+      return (beside ? 1e6 : 0) + (beyond ? 50 : 0) + covered + (side === "left" || side === "right" ? 1.5 : 0);
     };
     const costs = Object.keys(SIDES).map((side) => [side, cost(side)]);
     return costs.reduce((best, each) => (each[1] < best[1] ? each : best))[0];

@@ -5,7 +5,8 @@ const plane = (() => {
   const M = mathematics;
   const NAMES = ["A", "B", "C"];
   const SIZE = 480; // of the picture, in its own units
-  const PIXELS = { still: 480, playing: 160 }; // a side; the browser smooths the few of a training that plays
+  const PIXELS = { still: 480, moving: 240 }; // a side; the browser smooths the fewer of a picture that changes
+  const REST = 150; // milliseconds without a change, after which the picture is drawn in full
   const x = scale([-3, 3], [0, SIZE]);
   const y = scale([-3, 3], [SIZE, 0]);
   const MARKS = [(s) => `M0,${-s}L${s},${s}L${-s},${s}Z`, (s) => `M${-s},${-s}H${s}V${s}H${-s}Z`, (s) => `M0,${-1.3 * s}L${1.3 * s},0L0,${1.3 * s}L${-1.3 * s},0Z`];
@@ -82,8 +83,15 @@ const plane = (() => {
     return 0.12 + 0.4 * Math.min(1, Math.max(a, b, c) - second);
   }
 
-  function drawRegions(model, kind, playing) {
-    const side = playing ? PIXELS.playing : PIXELS.still;
+  // Draw the regions quickly; in full once nothing has changed for a while.
+  let later = null;
+  function drawRegions(model, kind) {
+    clearTimeout(later);
+    paint(model, kind, PIXELS.moving);
+    later = setTimeout(() => paint(model, kind, PIXELS.still), REST);
+  }
+
+  function paint(model, kind, side) {
     if (canvas.width !== side) canvas.width = canvas.height = side;
     const image = new ImageData(side, side);
     const colours = [0, 1, 2].map((c) => colourOf(`--region-${c}`));

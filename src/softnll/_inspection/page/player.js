@@ -1,9 +1,9 @@
-// A button that plays steps, and calls `stopped` at the end: one a frame, or 20 each half second where the reader prefers reduced motion.
+// A button that plays steps: one a frame, or 20 each half second where the reader prefers reduced motion.
 const player = (() => {
   const { html } = drawing;
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
-  function make(id, advance, stopped = () => {}) {
+  function make(id, advance) {
     let next = null;
     const button = html("button", { type: "button", id, class: "main", onclick: () => (next === null ? play() : stop()) }, "Play");
     const plan = (wait) => { next = still.matches ? setTimeout(tick, wait) : requestAnimationFrame(tick); };
@@ -24,7 +24,6 @@ const player = (() => {
       clearTimeout(next);
       next = null;
       button.textContent = "Play";
-      stopped();
     }
 
     return Object.freeze({ button, stop, playing: () => next !== null });

@@ -12,7 +12,7 @@ const roomTraining = (() => {
   const points = () => state.current.points.map((at, n) => ({ at, label: state.current.labels[n] }));
   const evaluated = () => M.evaluate(state.current.model, points(), state.current.kind, state.current.penalty);
   const history = charts.history("Loss");
-  const play = player.make("play", (steps) => advance(steps), () => drawRegions());
+  const play = player.make("play", (steps) => advance(steps));
   let losses; // since the page was opened: a link holds the current model, not its history
   let known; // what this room has drawn, of the state
 
@@ -137,7 +137,7 @@ const roomTraining = (() => {
     change({ points: state.current.points.map((each, k) => (k === n ? at.map(inside) : each)) });
   }
 
-  const drawRegions = () => plane.drawRegions(state.current.model, state.current.kind, play.playing());
+  const drawRegions = () => plane.drawRegions(state.current.model, state.current.kind);
 
   function update() {
     const found = evaluated();
