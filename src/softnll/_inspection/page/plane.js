@@ -22,38 +22,41 @@ const plane = (() => {
     return [-3 + (6 * (clientX - box.left)) / box.width, 3 - (6 * (clientY - box.top)) / box.height];
   }
 
-  // What happens to points: added(at), moved(n, at), pressed(n), removed(n).
-  function connect({ added, moved, pressed, removed }) {
-    ground.addEventListener("click", (event) => added(placeOf(event)));
-    connect.one = (n) => {
-      const mark = svg("g", { class: "mark", tabindex: 0, role: "button", "data-point": n }, svg("circle", { class: "halo" }), svg("circle", { r: 22, class: "hit" }), svg("path"));
-      mark.addEventListener("pointerdown", (event) => {
-        event.preventDefault();
-        mark.focus({ preventScroll: true });
-        const from = [event.clientX, event.clientY];
-        let far = false;
-        drawing.follow(event, (now) => {
-          far ||= Math.hypot(now.clientX - from[0], now.clientY - from[1]) > 4;
-          if (far) moved(n, placeOf(now));
-        });
-        mark.addEventListener("pointerup", () => far || pressed(n), { once: true });
+  let happened; // what to call: added(at), moved(n, at), pressed(n), removed(n)
+
+  function connect(callbacks) {
+    happened = callbacks;
+    ground.addEventListener("click", (event) => happened.added(placeOf(event)));
+  }
+
+  function makeMark(n) {
+    const mark = svg("g", { class: "mark", tabindex: 0, role: "button", "data-point": n }, svg("circle", { class: "halo" }), svg("circle", { r: 22, class: "hit" }), svg("path"));
+    mark.addEventListener("pointerdown", (event) => {
+      event.preventDefault();
+      mark.focus({ preventScroll: true });
+      const from = [event.clientX, event.clientY];
+      let far = false; // a press that goes nowhere asks for the point's loss
+      drawing.follow(event, (now) => {
+        far ||= Math.hypot(now.clientX - from[0], now.clientY - from[1]) > 4;
+        if (far) happened.moved(n, placeOf(now));
       });
-      mark.addEventListener("keydown", (event) => {
-        const by = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];
-        if (by) moved(n, state.current.points[n].map((each, k) => each + by[k]));
-        else if (event.key === "Enter" || event.key === " ") pressed(n);
-        else if (event.key === "Delete" || event.key === "Backspace") removed(n);
-        else return;
-        event.preventDefault();
-      });
-      return mark;
-    };
+      mark.addEventListener("pointerup", () => far || happened.pressed(n), { once: true });
+    });
+    mark.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];
+      if (by) happened.moved(n, state.current.points[n].map((each, k) => each + by[k]));
+      else if (event.key === "Enter" || event.key === " ") happened.pressed(n);
+      else if (event.key === "Delete" || event.key === "Backspace") happened.removed(n);
+      else return;
+      event.preventDefault();
+    });
+    return mark;
   }
 
   // Put each mark at its point. A halo shows the point's loss: its area grows with it.
   function drawPoints(points, model, kind) {
     while (marks.length < points.length) {
-      marks.push(connect.one(marks.length));
+      marks.push(makeMark(marks.length));
       picture.append(marks.at(-1));
     }
     marks.splice(points.length).forEach((each) => each.remove());

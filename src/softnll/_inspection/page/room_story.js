@@ -15,7 +15,8 @@ const roomStory = (() => {
     room.append(html("p", { id: "story-temperature", class: "hint" }), bar, ...steps.map(section));
     state.onChange(follow);
     window.addEventListener("scroll", () => visible() && noteStep(), { passive: true });
-    window.addEventListener("scrollend", () => { going = null; });
+    // The click's own scrolling ends, or the reader takes over; not every browser has the first event.
+    for (const name of ["scrollend", "wheel", "touchmove", "keydown"]) window.addEventListener(name, arrived, { passive: true });
   }
 
   function section({ title, words, experiment }, n) {
@@ -24,6 +25,11 @@ const roomStory = (() => {
     return html("section", { class: "chapter", id: `story-${n + 1}`, "aria-labelledby": `story-title-${n + 1}` },
       html("div", { class: "telling" }, html("h3", { id: `story-title-${n + 1}`, tabindex: -1 }, html("span", { class: "digit" }, n + 1), ` ${title}`), ...words.map((each) => html("p", {}, each))),
       html("div", { class: "trying" }, ...experiment, next));
+  }
+
+  function arrived({ type }) {
+    going = null;
+    if (type === "scrollend" && visible()) noteStep();
   }
 
   const visible = () => !byId("room-story").hidden;
