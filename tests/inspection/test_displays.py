@@ -146,4 +146,9 @@ def test_one_style_sheet_has_the_colours_of_all_figures():
 
 
 def test_the_figure_of_an_explanation_overlaps_nothing():
-    assert overlapping(sn.explain(cases.SCORES, cases.TRUE, class_names=["cat", "dog", "horse"]).plot()) == []
+    figure = sn.explain(cases.SCORES, cases.TRUE, class_names=["cat", "dog", "horse"]).plot()
+    assert overlapping(figure) == []
+    curve = figure.axes[1]
+    ticks = [text.get_text() for text in (*curve.get_xticklabels(), *curve.get_yticklabels())]
+    assert ticks.count("0") == 1  # both axes begin in the same corner
+    assert len(set(ticks) & {"0.0", "1.0"}) == 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 import softnll as sn
 from pages import address, call, until
@@ -52,15 +56,17 @@ def test_points_are_added_and_removed_by_the_keyboard(visit):
 
 
 def test_no_more_points_than_a_link_holds(visit):
-    page = visit("#room=training")
-    for _ in range(45):
-        page.locator("#add").press("Enter")
+    points = ";".join(f"{n / 20 - 1.5},{n % 5 / 3},{n % 3}" for n in range(59))
+    page = visit(f"#room=training&pts={points}")
+    assert len(room(page)[0]) == 59
+    page.locator("#add").press("Enter")
     assert page.locator("#add").is_disabled()
     page.locator("#points").click(position={"x": 5, "y": 5})
     assert len(room(page)[0]) == 60
     again = visit(address(page))
     np.testing.assert_array_equal(room(again)[0], room(page)[0])
     np.testing.assert_array_equal(room(again)[1], room(page)[1])
+    assert len(room(visit(f"#room=training&pts={points};1,1,1;1,1,2"))[0]) == 15  # of too many, none
 
 
 def test_each_point_shows_its_own_loss(visit):
@@ -130,16 +136,11 @@ def test_boundaries_are_drawn_for_each_pixel(visit, kind):
     page = visit(f"#room=training&loss={kind}", color_scheme="light")
     _, _, W, b = room(page)
     until(page, "document.getElementById('regions').width === 480")  # drawn in full once nothing changes
-    picture = page.evaluate(
-        """() => {
-          const canvas = document.getElementById("regions");
-          const { width, height } = canvas;
-          return { width, height, data: [...canvas.getContext("2d").getImageData(0, 0, width, height).data] };
-        }"""
-    )
-    assert picture["width"] == 480
-    assert picture["width"] >= page.locator(".plane").bounding_box()["width"] * 0.75
-    pixels = np.array(picture["data"], float).reshape(480, 480, 4)[..., :3]
+    drawn = page.evaluate("document.getElementById('regions').toDataURL()")
+    picture = Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2])))
+    assert picture.size == (480, 480)
+    assert picture.width >= page.locator(".plane").bounding_box()["width"] * 0.75
+    pixels = np.asarray(picture.convert("RGB"), float)
     at = -3 + 6 * (np.arange(480) + 0.5) / 480
     a, c = np.meshgrid(at, -at)
     top = (np.stack([a, c], -1) @ W.T + b).argmax(-1)
