@@ -45,8 +45,8 @@ class ExplanationDisplay:
     --------
     >>> import softnll as sn
     >>> display = sn.explain([[5, 4, 2]], [0]).display()
-    >>> display.plot().axes_[1].get_ylabel()
-    'nats'
+    >>> display.plot().axes_[1].get_xlabel()
+    'probability p of the true class'
     >>> display.true_probabilities.round(6).tolist()
     [0.705385]
     """
