@@ -26,6 +26,7 @@ import oracle  # noqa: E402
 import softnll as sn  # noqa: E402
 from cases import hard_rows  # noqa: E402
 from machine import describe  # noqa: E402
+from page import table_first  # noqa: E402
 
 DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -122,7 +123,7 @@ def write(table):
         "`tests/cases.py`: gap sweeps, ties, offsets to ±1e6, subnormal results. Below the normal range 2 smallest\n"
         "subnormals count as the bound (4, half types 0.51). Written by `benchmarks/accuracy.py`.\n\n"
     )
-    (folder / "accuracy.md").write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "accuracy.md").write_text(table_first(text + "\n".join(lines)), encoding="utf-8")
     print("\n".join(lines))
 
 

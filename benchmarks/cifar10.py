@@ -21,6 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import softnll as sn
 from machine import describe
+from page import table_first
 from softnll.data import load
 
 HELD_OUT = 5000
@@ -142,7 +143,7 @@ images were looked at once.
 |---|---|---|---|---|---|---|
 """
     path = RESULTS / f"classifier-{arguments.data}.md"
-    path.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(table_first(text + "\n".join(lines)), encoding="utf-8")
     print(text)
 
 

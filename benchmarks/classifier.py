@@ -20,6 +20,7 @@ from statistics import median
 import numpy as np
 
 from machine import describe, measured_fit
+from page import table_first
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("softnll", "scikit-learn")
@@ -120,7 +121,7 @@ def write(arguments, seen) -> None:
         + "\n".join(lines)
         + f"\n\nTime of scikit-learn's fit over ours: **{ratio:.2f}**.\n"
     )
-    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(table_first(text), encoding="utf-8")
     print(text)
 
 

@@ -25,6 +25,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 import softnll.torch as snt
 from confident_figure import draw
 from machine import describe
+from page import table_first
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -223,7 +224,7 @@ def write(table: list[dict], folder: Path, arguments, machine: str) -> None:
         "small loss to 0.\nWritten by `benchmarks/confident_training.py`; every look is in the csv.\n\n"
         f"{ways}\n"
     )
-    (folder / f"{NAME}.md").write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    (folder / f"{NAME}.md").write_text(table_first(text + "\n".join(lines)), encoding="utf-8")
     draw(table, WAYS, image(folder))
 
 

@@ -26,6 +26,7 @@ import transformers
 import softnll.torch as snt
 from classifier import memory, reset_peak
 from machine import describe
+from page import table_first
 
 RESULTS = Path(__file__).parent / "results"
 VOCABULARIES = (32_000, 128_256)
@@ -109,7 +110,7 @@ def main() -> None:
     for vocabulary, how, seconds, _, _, bytes_, _ in lines:
         logits = TOKENS[0] * TOKENS[1] * vocabulary * 4 / 2**20
         page.append(f"| {vocabulary} | {logits:.0f} MiB | {how} | {seconds:.3g} | {bytes_ / 2**20:.0f} |")
-    (arguments.out / "fuse.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    (arguments.out / "fuse.md").write_text(table_first("\n".join(page)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -389,7 +389,7 @@ def page(lines: list[Line], machine: str) -> str:
 
     rows = ["| " + " | ".join(shown(value) for value in asdict(line).values()) + " |" for line in lines]
     head = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|" + " --- |" * len(names)]
-    return "\n".join(["# CUDA kernels beside their peers\n", machine + "\n", *head, *rows]) + "\n"
+    return "\n".join(["# CUDA kernels beside their peers\n", *head, *rows, "\n" + machine]) + "\n"
 
 
 def write(lines: list[Line], machine: str, out: Path) -> None:

@@ -28,6 +28,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from page import table_first
 from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
 from softnll._kernels.cuda import interface as cuda
@@ -239,7 +240,7 @@ def main() -> None:
         "|" + " --- |" * (len(names) - 1),
         *("| " + " | ".join(str(value) for value in list(asdict(line).values())[:-1]) + " |" for line in made),
     ]
-    (arguments.out / "gpu-compile.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    (arguments.out / "gpu-compile.md").write_text(table_first("\n".join(page)), encoding="utf-8")
     spilling = [line for line in made if line.spilled_bytes]
     print(
         f"{len(made)} kernels in {sum(line.seconds for line in made):.0f} s, {len(spilling)} of them spill",

@@ -21,6 +21,7 @@ import optax
 import softnll as sn
 import softnll.jax as snj
 from machine import describe
+from page import table_first
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = [(128, 10), (8192, 1000), (100_000, 100), (4096, 32_000)]
@@ -138,6 +139,11 @@ def main():
         "linear": ["shape", "loss and gradients", "logits + optax", "linear_cross_entropy", "ratio"],
         "errors": ["float32 logits", "largest error", "optax, ulp", "softnll.jax, ulp", ""],
     }
+    titles = {
+        "logits": "Losses on JAX arrays beside optax",
+        "linear": "Linear losses on JAX arrays beside optax",
+        "errors": "Errors of losses on JAX arrays beside optax",
+    }
     for part, rows in parts.items():
         if arguments.only in (None, part):
             found = list(rows())
@@ -146,7 +152,9 @@ def main():
             table = [heads[part], ["---"] * 5, *found]
             text = "\n".join("| " + " | ".join(row) + " |" for row in table)
             about = describe("numpy", "jax", "jaxlib", "optax")
-            (arguments.out / f"jax-{part}.md").write_text(f"{about}\n\n{text}\n", encoding="utf-8")
+            (arguments.out / f"jax-{part}.md").write_text(
+                table_first(f"# {titles[part]}\n\n{about}\n\n{text}"), encoding="utf-8"
+            )
             print(text)
 
 

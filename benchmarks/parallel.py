@@ -31,6 +31,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import loss_parallel
 
 from machine import describe
+from page import table_first
 from softnll.torch import parallel
 
 RESULTS = Path(__file__).parent / "results"
@@ -165,7 +166,7 @@ def main():
         *(f"| {name} | {1e3 * t:.1f} | {n} | {size} | {error:.1e} |" for name, t, n, size, error in rows),
     ]
     options.out.mkdir(exist_ok=True, parents=True)
-    (options.out / "parallel.md").write_text("\n".join(lines) + "\n")
+    (options.out / "parallel.md").write_text(table_first("\n".join(lines)), encoding="utf-8")
     print("\n".join(lines))
 
 

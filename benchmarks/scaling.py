@@ -23,6 +23,7 @@ import numpy as np
 
 from launch import start
 from machine import describe
+from page import table_first
 
 ROOT = Path(__file__).resolve().parents[1]
 ITEM = 4  # bytes of a float32
@@ -183,7 +184,7 @@ def write(points: list[Point], folder: Path, image: Path, threads: int) -> None:
             *([f"- {cliff}" for cliff in found] or ["None."]),
         ]
     )
-    (folder / "scaling.md").write_text(text + "\n", encoding="utf-8")
+    (folder / "scaling.md").write_text(table_first(text), encoding="utf-8")
     print(text)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from machine import describe, measured_fit
+from page import table_first
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = ("softnll", "lbfgs", "saga")
@@ -110,7 +111,7 @@ def write(arguments, seen) -> None:
         f"medians of {arguments.repeat} runs, each in its own process, in turn. saga ends after 100 passes.\n"
         f"{describe('numpy', 'scipy', 'numba', 'scikit-learn')}\n\n" + "\n".join(lines) + "\n"
     )
-    (RESULTS / "classifier-sparse.md").write_text(text, encoding="utf-8")
+    (RESULTS / "classifier-sparse.md").write_text(table_first(text), encoding="utf-8")
     print(text)
 
 

@@ -151,24 +151,41 @@ def section(measure: str, groups: list[Group], several: bool) -> list[str]:
     return lines
 
 
+def overview(lines: list[Line]) -> list[str]:
+    """Return a table of each function beside its fastest peer: float32, two threads."""
+    table = ["| function | shape | softnll | fastest peer | its time | peer / ours |", "|" + " --- |" * 6]
+    for (measure, dtype, shape, threads), group in grouped(lines).items():
+        peer = best_peer(group)
+        if (
+            (dtype, threads) == ("float32", 2)
+            and peer
+            and peer.unit == SECOND
+            and peer.over_ours
+            and shape != EVERYWHERE
+        ):
+            times = told(group[OURS].value, SECOND), peer.library, told(peer.value, SECOND)
+            table.append(f"| {measure} | {shape} | {' | '.join(times)} | **{peer.over_ours:.2f}** |")
+    return table
+
+
 def markdown(lines: list[Line], goals: str) -> str:
-    """Return the page: machine, goals, a table for each measure."""
+    """Return the page: an overview, the machine, a table for each measure, and the goals, met or missed."""
     commits = sorted({line.commit for line in lines})
     machines = sorted({line.machine for line in lines})
     text = [
         "# CPU kernels beside their peers\n",
-        *(f"{machine}  " for machine in machines),
-        f"commit {', '.join(commits)}\n",
-        "Medians; all of a row in turn in one process on as many cores as threads; outputs of a call are dropped",
-        "before the next. `peer / ours` is a ratio of medians: above 1 ours is faster (or lighter). The share of the",
-        "limit is the time of a measured read, non-temporal copy or in-place scale of the same array over ours.",
+        *overview(lines),
+        "\nfloat32, two threads; other types, one thread and every peer follow. Medians; all of a row in turn in one",
+        "process on as many cores as threads; outputs of a call are dropped before the next. `peer / ours` is a ratio",
+        "of medians: above 1 ours is faster (or lighter). The share of the limit is the time of a measured read,",
+        "non-temporal copy or in-place scale of the same array over ours. The last section has the [goals](#goals).",
         "Written by `benchmarks/cpu.py`; the csv beside this page has the spread and the number of samples.\n",
-        "## Goals\n",
-        goals,
+        *(f"{machine}  " for machine in machines),
+        f"commit {', '.join(commits)}",
     ]
     by_measure: dict[str, list[Group]] = defaultdict(list)
     for group in grouped(lines).values():
         by_measure[next(iter(group.values())).measure].append(group)
     for measure, groups in by_measure.items():
         text += section(measure, groups, len(commits) > 1)
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, "\n## Goals\n", goals]) + "\n"

@@ -21,6 +21,7 @@ import torch
 
 import softnll.torch as snt
 from machine import describe
+from page import table_first
 from torch_linear import RESULTS, inputs, shape
 
 LOSS, ROWS = "linear_cross_entropy", "linear_cross_entropy, none"
@@ -102,7 +103,7 @@ def main() -> None:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     page += [f"| {way} | " + " | ".join(f"{each:.3g}" for each in numbers) + " |" for way, *numbers in lines]
-    (arguments.out / "token-stats.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    (arguments.out / "token-stats.md").write_text(table_first("\n".join(page)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import torch
 
 import softnll.torch as snt
 from machine import describe, memory, reset_peak
+from page import table_first
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = ((4096, 1024, 32_000), (1024, 2048, 128_256))
@@ -141,7 +142,7 @@ def main() -> None:
         limit = next(other[3] for other in lines if other[:2] == each[:2] and other[2] == "bare products")
         memory = f"{each[6] / 2**20:.0f}" if each[6] else "-"
         page.append(f"| {each[0]} | {each[1]:.0%} | {each[2]} | {each[3]:.3g} | {each[3] / limit:.2f} | {memory} |")
-    (arguments.out / "torch-linear.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    (arguments.out / "torch-linear.md").write_text(table_first("\n".join(page)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import torch
 
 import softnll.torch as snt
 from machine import describe
+from page import table_first
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = ((128, 10), (8192, 1000), (100_000, 100), (4096, 32_000), (1024, 128_256))
@@ -158,7 +159,7 @@ def main() -> None:
     page += ["softnll's in float64 (which is held against mpmath by the tests).", ""]
     page += ["| logits | way | loss | gradient at the target |", "| --- | --- | --- | --- |"]
     page += [f"| {name} | {way} | {loss:.1e} | {grad:.1e} |" for name, way, loss, grad in exact]
-    (arguments.out / f"{stem}.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    (arguments.out / f"{stem}.md").write_text(table_first("\n".join(page)), encoding="utf-8")
 
 
 if __name__ == "__main__":

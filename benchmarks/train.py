@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from machine import describe
+from page import table_first
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ("digits", "iris", "fashion-mnist", "cifar10", "cifar10 --mirror")
@@ -92,7 +93,7 @@ def main() -> None:
     load = " and ".join(f"{each:.1f}" for each in np.loadtxt("/proc/loadavg", usecols=(0, 2), max_rows=1))
     note = f"Load averages of the machine at the end, over 1 and 15 minutes: {load}."
     result = f"# softnll train, by default\n\n{described}. {note}\n\n{text}\n"
-    (ROOT / "benchmarks/results/train.md").write_text(result, encoding="utf-8")
+    (ROOT / "benchmarks/results/train.md").write_text(table_first(result), encoding="utf-8")
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     short = as_table(rows, ["command", "C", "test accuracy", "NLL", "ECE"])

@@ -60,6 +60,7 @@ SLOW = re.compile(
     r"|test_calibrated_classifiers_raise_no_alarm|test_the_optimum_is_the_same_in_a_third|test_a_full_disk"
     r"|test_finds_the_minimum.triton|test_float32_stays_float32|test_too_few_iterations_give_a_warning"
     r"|\[(.*-)?jax(-jit)?(-.*)?\]"  # the core's cases: tests/jax_door has its own
+    r"|test_site|test_documents.*::test_commands_of_softnll_run.(README|docs/getting-started|docs/how-to/large)"
     r"|test_needs_neither_numba_nor_scipy|test_torch_tokens.*::test_derivatives"
 )
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from numba import types
 
 import softnll
-from softnll._kernels.cpu import by_row, by_tile, jit, soft_targets
+from softnll._kernels.cpu import by_row, by_tile, cache, jit, load, soft_targets
+from softnll._kernels.cpu.load import kernel_of
+from softnll._kernels.cpu.signature import FLOAT64, INTP, array
 
 CODE = """
 import hashlib
@@ -50,20 +52,41 @@ def test_the_cache_depends_on_the_kernels_of_the_cpu_alone(tmp_path):
     shutil.copytree(Path(softnll.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     edited = ["", "_core/problem.py", "_kernels/reference.py", "_kernels/cuda/rows.py", "_kernels/cpu/sweep.py"]
     code = f"""
-import importlib
 import pathlib
-from softnll._kernels.cpu import jit
-assert jit.__file__.startswith({str(tmp_path)!r})
+from softnll._kernels.cpu import cache
+assert cache.__file__.startswith({str(tmp_path)!r})
 for name in {edited}:
     if name:
         with open(pathlib.Path({str(package)!r}) / name, "a") as file:
             file.write("# an edit")
-    print(importlib.reload(jit)._KernelCache._sources)
+    cache.sources.cache_clear()
+    print(cache.sources())
 """
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True)
     before, *after = done.stdout.split()
     assert [each == before for each in after] == [True, True, True, False]
+
+
+def test_kernels_import_no_file_that_the_hash_leaves_out():
+    """What a kernel's code depends on is in the hash of the sources."""
+    code = """
+import sys
+import softnll
+before = set(sys.modules)
+import softnll._kernels.cpu.jit
+from importlib import import_module
+for each in {modules}:
+    import_module(each)
+print(*(name for name in sys.modules if name.startswith("softnll._kernels.cpu.") and name not in before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(modules=load._MODULES)], text=True, capture_output=True, check=True
+    )
+    imported = {f"{name.rpartition('.')[2]}.py" for name in done.stdout.split()}
+    assert "by_row.py" in imported
+    assert "simd.py" in imported
+    assert not imported & cache.CALLERS
 
 
 def test_kernels_of_one_kind_have_the_same_parameters():
@@ -83,10 +106,38 @@ def test_each_parameter_has_a_type():
     def double(value):
         return value + value
 
-    assert jit.built(double, types.float64, value=types.float64)(2.0) == 4
-    for wrong in ({}, {"values": types.float64}, {"value": types.float64, "more": types.float64}):
+    assert kernel_of("test.double", FLOAT64, {"value": FLOAT64}, double).call(2.0) == 4
+    for wrong in ({}, {"values": FLOAT64}):
         with pytest.raises(TypeError, match="double has the parameters"):
-            jit.built(double, types.float64, **wrong)
+            kernel_of("test.double", FLOAT64, wrong, double)
+
+
+def test_a_warm_process_does_not_import_numba(tmp_path):
+    """The first process compiles; the second finds its kernels without Numba, with the same results."""
+    code = CODE + "import sys\nprint('numba' in sys.modules, 'llvmlite' in sys.modules)\n"
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True).stdout.split()
+        for _ in range(2)
+    )
+    assert first[1:] == ["True", "True"]
+    assert second[1:] == ["False", "True"]
+    assert first[0] == second[0]
+
+
+def test_kernels_refuse_arguments_that_they_would_misread():
+    """The number of arguments, of axes, and what is no number; not the types of entries."""
+
+    def last(values, index):
+        return values[index]
+
+    kernel = kernel_of("test.last", FLOAT64, {"values": array("float64", 1), "index": INTP}, last).call
+    values = np.arange(8.0)
+    assert kernel(values, 3) == 3
+    assert kernel(values[::-2], 1) == 5
+    for wrong in ((), (values,), (values, 1, 2), (values.reshape(2, 4), 1), (None, 1), (values, "1"), (values, 1.5)):
+        with pytest.raises(TypeError):
+            kernel(*wrong)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to CPUs")

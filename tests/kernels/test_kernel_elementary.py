@@ -10,7 +10,7 @@ import pytest
 from kernel_helpers import KINDS
 
 from softnll._kernels.cpu import elementary, logarithm, simd
-from softnll._kernels.cpu.jit import fuses
+from softnll._kernels.cpu.processor import fuses
 from softnll._kernels.cpu.row_memory import address_of, lanes_of
 
 BOUND = 1.0 if fuses() else 1.25  # in units in the last place: two roundings more where nothing is fused

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import numba
 import pytest
-from numba import types
-from numba.core import caching
 
-from softnll._kernels.cpu import jit
+from softnll._kernels.cpu import cache, jit
+from softnll._kernels.cpu.load import kernel_of
+from softnll._kernels.cpu.signature import INTP
 from softnll._kernels.cpu.threads import thread_count
 
 SOFTMAX = "import softnll; print(softnll.softmax([5.0, 4.0, 2.0]).round(4).tolist())"
@@ -108,9 +106,9 @@ def test_a_system_without_more_threads(allowed):
 
 FORK = """
 import os, threading, time, warnings
-from numba import types
 from numba.core.compiler_lock import global_compiler_lock
-from softnll._kernels.cpu import jit
+from softnll._kernels.cpu.load import kernel_of
+from softnll._kernels.cpu.signature import INTP
 from softnll._kernels.cpu.forks import guard, loading
 guard()
 warnings.simplefilter("ignore")
@@ -130,7 +128,7 @@ held.wait()
 child = os.fork()
 if child == 0:
     with loading:
-        os._exit(jit.compiled(double, types.int64, value=types.int64)(21))
+        os._exit(kernel_of("test.double", INTP, {{"value": INTP}}, double).call(21))
 end = time.time() + 20
 done = 0, 0
 while time.time() < end and not done[0]:
@@ -140,7 +138,7 @@ if not done[0]:
     os.kill(child, 9)
     os.waitpid(child, 0)
 thread.join()
-print(os.waitstatus_to_exitcode(done[1]), jit.compiled(double, types.int64, value=types.int64)(4))
+print(os.waitstatus_to_exitcode(done[1]), kernel_of("test.double", INTP, {{"value": INTP}}, double).call(4))
 """
 
 
@@ -188,13 +186,23 @@ def double(value):
 @pytest.fixture
 def compute(tmp_path, monkeypatch):
     """Return a function that compiles a kernel or loads it from the cache: its result, and whether it was loaded."""
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    cache._warn.cache_clear()
+    compiled = []
+    compile_function = jit.compile_function
 
-    def compiled():
-        dispatcher = jit.built(double, types.int64, value=types.int64)
-        return dispatcher(21), bool(sum(dispatcher.stats.cache_hits.values()))
+    def counted(*arguments):
+        compiled.append(arguments)
+        return compile_function(*arguments)
 
-    return compiled
+    monkeypatch.setattr(jit, "compile_function", counted)
+
+    def once():
+        before = len(compiled)
+        result = kernel_of("test.double", INTP, {"value": INTP}, double).call(21)
+        return result, len(compiled) == before
+
+    return once
 
 
 DAMAGE = {
@@ -202,16 +210,16 @@ DAMAGE = {
     "cut": lambda data: data[: len(data) // 2],
     "zeros": lambda data: bytes(len(data)),
     "a flipped bit": lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:],
-    "text": lambda _: b"not a pickle\n",
+    "text": lambda _: b"not a kernel\n",
+    "another start": lambda data: b"S" + data[1:],
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_damaged_files_of_the_cache(tmp_path, compute, kind, suffix):
+def test_damaged_files_of_the_cache(tmp_path, compute, kind):
     assert compute() == (42, False)
     assert compute() == (42, True)
-    (file,) = tmp_path.rglob(f"*.{suffix}")
+    (file,) = tmp_path.rglob("*.kernel")
     file.write_bytes(DAMAGE[kind](file.read_bytes()))
     assert compute() == (42, False)
     assert compute() == (42, True)
@@ -221,31 +229,68 @@ def test_damaged_files_of_the_cache(tmp_path, compute, kind, suffix):
 def test_a_disk_without_space(tmp_path, compute, monkeypatch, damaged):
     if damaged:
         compute()
-        for file in tmp_path.rglob("*.nb?"):
+        for file in tmp_path.rglob("*.kernel"):
             file.write_bytes(b"")
-    before = set(tmp_path.rglob("*.nb*"))
+    before = set(tmp_path.rglob("*.*"))
 
-    def no_space(name, mode="r"):
-        if "w" in mode:
+    class Full:
+        """A file on a full disk."""
+
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def write(self, _):
             raise OSError(28, "No space left on device")
-        return Path(name).open(mode)
 
     with monkeypatch.context() as full:
-        full.setattr(caching, "open", no_space, raising=False)
+        full.setattr(cache.os, "fdopen", Full)
         with pytest.warns(RuntimeWarning, match="compiled kernels cannot be written to .* NUMBA_CACHE_DIR"):
             assert compute() == (42, False)
         assert compute() == (42, False)  # the same warning is not given again
-    assert set(tmp_path.rglob("*.nb*")) == before
+    assert set(tmp_path.rglob("*.*")) == before
     assert compute() == (42, False)
     assert compute() == (42, True)
 
 
-def test_a_cache_folder_that_becomes_read_only(compute, monkeypatch):
-    """Numba looks whether it can write before it compiles; the folder may change until it does."""
+def test_a_cache_folder_that_cannot_be_written_to(tmp_path, compute, monkeypatch):
+    """Where NUMBA_CACHE_DIR names none, the user's own folder is the next."""
 
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
+    def refuse(folder, *arguments):
+        if "__pycache__" in str(folder) or os.environ.get("NUMBA_CACHE_DIR"):
+            raise PermissionError(13, "Permission denied")
+        replace(folder, *arguments)
 
-    monkeypatch.setattr(jit._KernelCache, "_save_overload", refuse)
+    replace = cache._replace
+    monkeypatch.setattr(cache, "_replace", refuse)
     with pytest.warns(RuntimeWarning, match="Permission denied"):
         assert compute() == (42, False)
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "user"))
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    assert compute() == (42, False)
+    assert compute() == (42, True)
+    assert len(list((tmp_path / "user").rglob("test.double-*.kernel"))) == 1
+
+
+def test_kernels_of_other_sources_are_removed(tmp_path, compute, monkeypatch):
+    assert compute() == (42, False)
+    (old,) = tmp_path.rglob("*.kernel")
+    monkeypatch.setattr(cache, "sources", lambda: "0" * 16)
+    assert compute() == (42, False)
+    (new,) = tmp_path.rglob("*.kernel")
+    assert new.name != old.name
+
+
+def test_an_import_of_numba_that_depends_on_other_settings_is_tried_again(tmp_path):
+    """The note that Numba works is of its files, NumPy's version and the settings."""
+    for settings, said in (({}, False), ({}, False), ({"NUMBA_DISABLE_JIT": "1"}, True), ({}, False)):
+        out, err = run(SOFTMAX, NUMBA_CACHE_DIR=str(tmp_path), **settings)
+        assert out == ROWS
+        assert ("Numba cannot be used" in err) == said

@@ -65,8 +65,8 @@ def test_explain_stays_the_function_after_its_module_is_imported():
 ROOT = Path(__file__).parents[2]
 MODULES = [each.name for each in pkgutil.walk_packages(sn.__path__, "softnll.")]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")), *ROOT.glob("src/**/*.md"))
-SLOW = {"torch.md": [pytest.mark.slow]}  # it compiles
-DOCUMENTS = [pytest.param(path, marks=SLOW.get(path.name, [])) for path in PAGES if ">>> " in path.read_text()]
+SLOW = dict.fromkeys(("torch.md", "from-optax.md"), pytest.mark.slow)  # they compile
+DOCUMENTS = [pytest.param(path, marks=SLOW.get(path.name, ())) for path in PAGES if ">>> " in path.read_text()]
 
 
 @pytest.mark.parametrize("name", MODULES)

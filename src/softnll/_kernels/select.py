@@ -52,11 +52,9 @@ def _frames_of_package() -> int:
 
 
 def _hindrance() -> str | None:
-    """Return why Numba cannot be used; None if it can."""
+    """Return why the compiled kernels cannot be used; None if they can."""
     try:
-        disabled = import_module("numba").config.DISABLE_JIT
-    except ImportError as error:
+        found: str | None = import_module("softnll._kernels.cpu.numba_works").hindrance()
+    except ImportError as error:  # of llvmlite
         return str(error)
-    except ValueError as error:  # Numba raises it for a number of threads below 1
-        return f"its import fails: {error} See NUMBA_NUM_THREADS"
-    return "NUMBA_DISABLE_JIT is set" if disabled else None
+    return found

@@ -371,6 +371,8 @@ def _loss(function: Any, inputs: LossInputs, scalars: tuple[Any, ...], dim: int,
 
 def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> Tensor:  # noqa: A002
     """Return softmax or log_softmax, whichever ``name`` is."""
+    if direct.normalises(input, dim, dtype):
+        return direct.normalise(input, log=name == "log_softmax")
     if dtype is not None and isinstance(input, Tensor):
         input = input.to(dtype)  # noqa: A001
     x = as_logits(input)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import scalar_interface
-from softnll._kernels.cpu.jit import fuses
 from softnll._kernels.cpu.memory import BLOCK, CAPPED_BLOCK, FEW, LEFT_BLOCK, STREAMED
+from softnll._kernels.cpu.processor import fuses
 from softnll._kernels.cpu.threads import for_rows
 
 __all__ = [

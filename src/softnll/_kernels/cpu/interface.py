@@ -13,14 +13,12 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from softnll._core.options import CrossEntropy
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
-from softnll._kernels.cpu import by_row, by_tile, scalar_interface, soft_targets, softcap, strided
-from softnll._kernels.cpu import total as sums
+from softnll._kernels.cpu import scalar_interface, strided
 from softnll._kernels.cpu.execute import (
     NO_TARGETS,
     NO_VALUES,
@@ -37,9 +35,10 @@ from softnll._kernels.cpu.execute import (
     soft_type,
     spread,
 )
-from softnll._kernels.cpu.jit import array, compiled, output
+from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.parameters import entries_of, logsumexp_types, loss_types, normalise_types
 from softnll._kernels.cpu.products import product
+from softnll._kernels.cpu.signature import FLOAT64, INTP, NONE, VOID, array, output
 from softnll._kernels.cpu.threads import for_rows
 
 __all__ = [
@@ -82,8 +81,8 @@ def _options(problem: Problem) -> Options:
 def _normalise(dtype: DType, log: bool, options: Options | None) -> Computation:
     """Return softmax or log_softmax: by rows with these options or, for None, by tiles."""
     masked, tempered = options or (False, False)
-    function = by_tile.normalise if options is None else by_row.normalise
-    kernel = compiled(function, types.intp, **normalise_types(dtype, masked, tempered, log))
+    function = "by_tile.normalise" if options is None else "by_row.normalise"
+    kernel = compiled(function, INTP, **normalise_types(dtype, masked, tempered, log))
     entries, prob = entries_of(dtype), None if log else True
     bits, work = entries.bits, entries.work
 
@@ -123,8 +122,8 @@ def log_softmax(problem: Problem, out: Any) -> None:
 @cache
 def _logsumexp(dtype: DType, by_tiles: bool, masked: bool) -> Computation:
     """Return logsumexp: by tiles or by rows."""
-    function = by_tile.logsumexp if by_tiles else by_row.logsumexp
-    kernel = compiled(function, types.intp, **logsumexp_types(dtype, masked))
+    function = "by_tile.logsumexp" if by_tiles else "by_row.logsumexp"
+    kernel = compiled(function, INTP, **logsumexp_types(dtype, masked))
     bits, work = entries_of(dtype).bits, entries_of(dtype).work
 
     def call(part: Problem, _: Any, values: Values, __: bool, first: int, last: int, left: Any) -> Any:
@@ -167,13 +166,12 @@ def _hard(dtype: DType, options: Options | None, m_and_r: bool, written: bool, r
     It is computed by rows with these options or, for None, by tiles.
     """
     masked, tempered = options or (False, False)
-    module = by_tile if options is None else by_row
-    function = module.gradients if reads else module.losses
-    reals = array(types.float64, 1)
+    function = f"{'by_tile' if options is None else 'by_row'}.{'gradients' if reads else 'losses'}"
+    reals = array("float64", 1)
     of = loss_types(
         dtype, masked=masked, tempered=tempered, q=None, w=reals, m_and_r=m_and_r, written=written, reads=reads
     )
-    kernel = compiled(function, types.intp, **of)
+    kernel = compiled(function, INTP, **of)
     bits, work = entries_of(dtype).bits, entries_of(dtype).work
 
     def call(part: Problem, out: Any, values: Values, streamed: bool, first: int, last: int, left: Any) -> Any:
@@ -206,11 +204,11 @@ def _soft(
     """Return the loss of soft (of a type) or, for None, smoothed targets, or their gradient, as ``_hard`` does."""
     entries, q_bits = entries_of(dtype), None if q_type is None else entries_of(q_type).bits
     bits, work = entries.bits, entries.work
-    w_type = array(entries.computed, 1) if weighted else types.none
+    w_type = array(entries.computed, 1) if weighted else NONE
     of = loss_types(
         dtype, masked=False, tempered=tempered, q=q_type, w=w_type, m_and_r=m_and_r, written=written, reads=reads
     )
-    kernel = compiled(soft_targets.gradients if reads else soft_targets.losses, types.intp, **of)
+    kernel = compiled("soft_targets.gradients" if reads else "soft_targets.losses", INTP, **of)
 
     def call(part: Problem, out: Any, values: Values, streamed: bool, first: int, last: int, left: Any) -> Any:
         x, q, objective = part.x, part.q, part.objective
@@ -241,10 +239,10 @@ def _of_targets(problem: Problem, m_and_r: bool, written: bool, reads: bool = Fa
 @cache
 def _caps(dtype: DType) -> tuple[Callable[..., None], Callable[..., None]]:
     """Return what caps logits, and what makes gradients by them of those by the capped ones."""
-    entries, f8 = entries_of(dtype), types.float64
+    entries = entries_of(dtype)
     x, out = array(entries.element, 2), output(entries.element, 2)
-    cap = compiled(softcap.cap_rows, types.void, x=x, softcap=f8, u=output(f8, 2))
-    uncap = compiled(softcap.uncap_rows, types.void, x=x, softcap=f8, g=array(f8, 2), out=out)
+    cap = compiled("softcap.cap_rows", VOID, x=x, softcap=FLOAT64, u=output("float64", 2))
+    uncap = compiled("softcap.uncap_rows", VOID, x=x, softcap=FLOAT64, g=array("float64", 2), out=out)
     if entries.bits is None:
         return cap, uncap
     return (
@@ -351,7 +349,7 @@ def pick(problem: Problem) -> Vector:
 @cache
 def _total() -> Any:
     """Return the kernel of sums."""
-    return compiled(sums.total, types.float64, values=array(types.float64, 1))
+    return compiled("total.total", FLOAT64, values=array("float64", 1))
 
 
 def total(values: Vector) -> float:

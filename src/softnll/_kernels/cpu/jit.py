@@ -1,105 +1,136 @@
-"""Compile Python functions to kernels: Numba's settings, types of arguments, and the cache on disk."""
+"""Compile Python functions to object code: a target of Numba's that compiles functions inside kernels for these alone.
+
+Numba's own target makes each function callable by itself: with machine code of its own and of all that it calls, and
+with entries from C and Python. Here a kernel's functions stay LLVM code until they are linked, and are optimised once,
+together.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import platform
-import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numba
 from numba import types
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-from numba.core.registry import cpu_target
+from numba.core import codegen, cpu, dispatcher
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUTarget
+from numba.core.target_extension import CPU, dispatcher_registry, jit_registry, target_override, target_registry
 
-from softnll._kernels.cpu.forks import loading
+from softnll._kernels.cpu.entry import add_entry
+from softnll._kernels.cpu.processor import processor
+from softnll._kernels.cpu.signature import Type
 
-__all__ = ["array", "built", "compiled", "converts_half", "fuses", "output", "parameters_of"]
+__all__ = ["SYMBOL", "Code", "compile_function", "parameters_of"]
 
-
-def _fingerprint() -> str:
-    """Return a hash of this folder's files: Numba itself checks the file of a kernel, not those that it imports."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-class _CacheFile(IndexDataCacheFile):  # type: ignore[misc]
-    """The files of one kernel: an index, and the compiled code after its hash, as damaged code may end the process."""
-
-    def _save_data(self, name: str, data: Any) -> None:
-        code = self._dump(data)
-        with self._open_for_write(self._data_path(name)) as file:
-            file.write(hashlib.sha256(code).digest() + code)
-
-    def _load_data(self, name: str) -> Any:
-        stored = Path(self._data_path(name)).read_bytes()
-        if hashlib.sha256(stored[32:]).digest() != stored[:32]:
-            raise ValueError(f"{name} is damaged")
-        return pickle.loads(stored[32:])  # noqa: S301 - as Numba itself reads its cache
+SYMBOL = "softnll_kernel_{}"  # the name of an entry in object code, after a number of its own
+_NAME = "softnll"  # of the target
 
 
-class _KernelCache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache on disk, with the hash of this folder in its key.
+class Code(NamedTuple):
+    """A compiled function."""
 
-    Files that cannot be read are written again. Files that cannot be written are left out, with a warning.
-    """
+    parameters: tuple[str, ...]
+    symbols: tuple[str, ...]  # what it calls outside
+    object_code: bytes
 
-    _sources = _fingerprint()
 
-    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
-        super().__init__(function)
-        # Each signature has files of its own, so that processes that compile at once do not overwrite each other's.
-        name = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
-        self._cache_file = _CacheFile(
-            cache_path=self._cache_path,
-            filename_base=f"{self._impl.filename_base}-{name}",
-            source_stamp=self._impl.locator.get_source_stamp(),
-        )
+class _Library(codegen.JITCodeLibrary):  # type: ignore[misc]
+    """The LLVM code of one function and of those that it calls: linked, neither optimised nor made machine code."""
 
-    def _index_key(self, signature: Any, codegen: Any) -> Any:
-        return (*super()._index_key(signature, codegen), self._sources)
+    def finalize(self) -> None:
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)  # noqa: SLF001 - a sibling
+        self._finalized = True
 
-    def load_overload(self, signature: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(signature, target_context)
-        except Exception:  # noqa: BLE001 - damaged files may raise anything
-            with suppress(OSError):
-                self.flush()
-            return None
+    def add_llvm_module(self, module: Any) -> None:
+        self._final_module.link_in(module)
 
-    def save_overload(self, signature: Any, data: Any) -> None:
-        try:
-            super().save_overload(signature, data)
-        except Exception as error:  # noqa: BLE001 - a full disk, a folder without permission, a damaged index
-            _warn_of_cache(f"{type(error).__name__}: {error}", str(self._cache_path))
+    def code(self, symbol: str) -> tuple[bytes, tuple[str, ...]]:
+        """Return object code in which one function can be called, and the names of what it calls outside."""
+        self._ensure_finalized()
+        module = self._final_module
+        for each in module.functions:
+            if not each.is_declaration and each.name != symbol:
+                each.linkage = "internal"
+        for each in module.global_variables:
+            if not each.is_declaration:
+                each.linkage = "internal"
+        self._optimize_final_module()
+        module.verify()
+        outside = [each.name for each in module.functions if each.is_declaration and not each.name.startswith("llvm.")]
+        return self.codegen._tm.emit_object(module), tuple(outside)  # noqa: SLF001 - Numba has no public name for it
+
+
+class _Codegen(codegen.JITCPUCodegen):  # type: ignore[misc]
+    """The code generator for the processor that the cache's files are for."""
+
+    _library_class = _Library
+
+    def _get_host_cpu_name(self) -> str:
+        return processor().name
+
+    def _customize_tm_features(self) -> str:
+        return processor().features
+
+
+class _Context(cpu.CPUContext):  # type: ignore[misc]
+    """Numba's lowering for CPUs, without entries for each function."""
+
+    @global_compiler_lock
+    def init(self) -> None:
+        super().init()
+        self._internal_codegen = _Codegen(_NAME)
+
+    def create_cpython_wrapper(self, *_: Any, **__: Any) -> None:
+        """Make no entry from Python."""
+
+    def create_cfunc_wrapper(self, *_: Any, **__: Any) -> None:
+        """Make no entry from C."""
+
+    def get_executable(self, *_: Any) -> Any:
+        """Return a built-in function of its own, which Numba takes as a key; it is never called."""
+        return [].append
+
+
+class _Kernels(CPU):  # type: ignore[misc]
+    """The target's name among Numba's: what is written for CPUs serves it."""
+
+
+class _Target(CPUTarget):  # type: ignore[misc]
+    """The target's contexts: its own, so that what is compiled for it serves no other package, and the reverse."""
+
+    @property
+    def target_context(self) -> Any:
+        return _context()
+
+
+_target = _Target(_NAME)
 
 
 @cache
-def _warn_of_cache(error: str, folder: str) -> None:
-    """Warn, once, that kernels are not cached."""
-    warnings.warn(
-        f"compiled kernels cannot be written to {folder} ({error}); each process compiles them again, which takes "
-        "seconds a kernel. NUMBA_CACHE_DIR names another folder",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+def _context() -> Any:
+    """Return the target's context."""
+    return _Context(_target.typing_context, _NAME)
 
 
-def array(scalar: Any, ndim: int) -> types.Array:
-    """Return the type of an array that is read: any strides, read-only or not."""
-    return types.Array(scalar, ndim, "A", readonly=True)
+class _Dispatcher(dispatcher.Dispatcher):
+    """A function of the target."""
+
+    targetdescr = _target
 
 
-def output(scalar: Any, ndim: int) -> types.Array:
-    """Return the type of an array that is written."""
-    return types.Array(scalar, ndim, "A")
+def _jit(function: Any = None, **options: Any) -> Any:
+    """Return a function of the target, or with no function the decorator: what Numba calls for functions in kernels."""
+    if function is None:
+        return lambda each: _jit(each, **options)
+    return _Dispatcher(function, targetoptions={"boundscheck": None, **options, "nopython": True})
+
+
+target_registry[_NAME] = _Kernels
+dispatcher_registry[_Kernels] = _Dispatcher
+jit_registry[_Kernels] = _jit
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -107,53 +138,23 @@ def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return function.__code__.co_varnames[: function.__code__.co_argcount]
 
 
-def compiled(function: Callable[..., Any], result: Any, **types_of: Any) -> Any:
-    """Return a function compiled for types of its parameters, given by name, or the cache on disk's copy of it.
-
-    It is what Numba calls once it has found the types of the arguments: they are known here, and that takes 0.4 µs.
-    It takes arguments by position and does not check them: an array of another type or number of axes is read as if it
-    were of this.
-    """
-    dispatcher = built(function, result, **types_of)
-    return dispatcher.overloads[dispatcher.signatures[0]].entry_point
+def _numba_type(kind: Type) -> Any:
+    """Return Numba's type: arrays of any strides, read-only or not."""
+    scalar = getattr(types, kind.scalar)
+    return types.Array(scalar, kind.ndim, "A", readonly=not kind.written) if kind.ndim else scalar
 
 
-def built(function: Callable[..., Any], result: Any, **types_of: Any) -> Any:
-    """Return Numba's own object of a function compiled for these types.
-
-    Numba has more locks than the compiler's, such as that of the CPU's target: a fork waits for all of this.
-    """
+@global_compiler_lock
+def compile_function(function: Callable[..., Any], result: Type, types_of: Mapping[str, Type], symbol: str) -> Code:
+    """Return the object code of a function for types of its parameters, given by name; ``symbol`` names its entry."""
     names = parameters_of(function)
-    if set(names) != set(types_of):
+    if not set(names) <= set(types_of):
         raise TypeError(f"{function.__name__} has the parameters {names}; types were given for {tuple(types_of)}")
-    with loading:
-        return _built(function, result, tuple(types_of[name] for name in names))
-
-
-def _built(function: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> Any:
-    """Return Numba's own object of a function compiled for these types, in the order of its parameters."""
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-    try:
-        dispatcher._cache = _KernelCache(function, arguments)  # noqa: SLF001 - what enable_caching() does, with our class
-    except RuntimeError as error:  # neither the package's nor the user's cache folder can be written to
-        if "cannot cache" not in str(error):
-            raise
-    dispatcher.compile(result(*arguments))
-    return dispatcher
-
-
-@cache
-def _has(feature: str) -> bool:
-    """Whether the CPU that is compiled for has a feature; every 64-bit ARM has those that this module names."""
-    features = cpu_target.target_context.codegen()._tm_features  # noqa: SLF001 - Numba has no public name for it
-    return f"+{feature}" in features.split(",") or platform.machine().lower() in ("arm64", "aarch64")
-
-
-def fuses() -> bool:
-    """Whether the CPU that is compiled for multiplies and adds in one instruction, rounding once."""
-    return _has("fma")
-
-
-def converts_half() -> bool:
-    """Whether it converts between float16 and float32: for other CPUs, LLVM calls functions that may not exist."""
-    return _has("f16c")
+    arguments = tuple(_numba_type(types_of[name]) for name in names)
+    with target_override(_NAME):
+        compiled = _jit(function, error_model="numpy")
+        compiled.compile(_numba_type(result)(*arguments))
+        (overload,) = compiled.overloads.values()
+        add_entry(overload.library, _context(), overload.fndesc, symbol)
+        object_code, outside = overload.library.code(symbol)
+    return Code(names, outside, object_code)

@@ -1,4 +1,4 @@
-"""Numba's types of the kernels' parameters, by their names, for each type of logits."""
+"""Types of the kernels' parameters, by their names, for each type of logits."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
-from softnll._kernels.cpu.jit import array, output
+from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 
 __all__ = ["Entries", "entries_of", "logsumexp_types", "loss_types", "normalise_types"]
 
 DType = np.dtype[Any]
 
-_ELEMENTS = {"float32": types.float32, "float64": types.float64, "bfloat16": types.uint16, "float16": types.int16}
-_INTS, _REALS = array(types.int64, 1), array(types.float64, 1)
-_RESULT = output(types.float64, 1)
-_SPAN = {"first": types.intp, "last": types.intp, "left": output(types.int64, 1)}
+_ELEMENTS = {"float32": "float32", "float64": "float64", "bfloat16": "uint16", "float16": "int16"}
+_INTS, _REALS = array("int64", 1), array("float64", 1)
+_RESULT = output("float64", 1)
+_SPAN = {"first": INTP, "last": INTP, "left": output("int64", 1)}
 
 
 class Entries(NamedTuple):
     """How kernels take arrays of one type: logits, soft targets, gradients."""
 
-    element: Any  # Numba's type of an entry
+    element: str  # the type of an entry
     bits: type[np.generic] | None  # the type as which an array is passed; None: its own. Half types go in as their bits
-    computed: Any  # Numba's type of what is computed
+    computed: str  # the type of what is computed
     work: NDArray[Any]  # an empty array of that type: the argument that gives it to a kernel
 
     def view(self, matrix: Any) -> Any:
@@ -38,36 +37,36 @@ class Entries(NamedTuple):
 def entries_of(dtype: DType) -> Entries:
     """Return how kernels take arrays of this type."""
     bits = {"bfloat16": np.uint16, "float16": np.int16}.get(dtype.name)
-    computed, work = (types.float64, np.float64) if dtype == np.float64 else (types.float32, np.float32)
+    computed, work = ("float64", np.float64) if dtype == np.float64 else ("float32", np.float32)
     return Entries(_ELEMENTS[dtype.name], bits, computed, np.empty(0, work))
 
 
-def _optional(kind: Any, there: bool) -> Any:
+def _optional(kind: Type, there: bool) -> Type:
     """Return the type of a parameter that may be None: kernels are compiled for just those arrays that are there."""
-    return kind if there else types.none
+    return kind if there else NONE
 
 
-def normalise_types(dtype: DType, masked: bool, tempered: bool, log: bool) -> dict[str, Any]:
+def normalise_types(dtype: DType, masked: bool, tempered: bool, log: bool) -> dict[str, Type]:
     """Return the types of ``normalise``: log-probabilities or, with ``log`` False, probabilities."""
     entries = entries_of(dtype)
     return {
         "x": array(entries.element, 2),
-        "where": _optional(array(types.boolean, 2), masked),
+        "where": _optional(array("boolean", 2), masked),
         "taus": _optional(_REALS, tempered),
-        "prob": _optional(types.boolean, not log),
+        "prob": _optional(BOOLEAN, not log),
         "out": output(entries.element, 2),
-        "streamed": types.boolean,
+        "streamed": BOOLEAN,
         "work": output(entries.computed, 1),
         **_SPAN,
     }
 
 
-def logsumexp_types(dtype: DType, masked: bool) -> dict[str, Any]:
+def logsumexp_types(dtype: DType, masked: bool) -> dict[str, Type]:
     """Return the types of ``logsumexp``."""
     entries = entries_of(dtype)
     return {
         "x": array(entries.element, 2),
-        "where": _optional(array(types.boolean, 2), masked),
+        "where": _optional(array("boolean", 2), masked),
         "lse": _RESULT,
         "work": output(entries.computed, 1),
         **_SPAN,
@@ -75,26 +74,26 @@ def logsumexp_types(dtype: DType, masked: bool) -> dict[str, Any]:
 
 
 def loss_types(
-    dtype: DType, *, masked: bool, tempered: bool, q: DType | None, w: Any, m_and_r: bool, written: bool, reads: bool
-) -> dict[str, Any]:
+    dtype: DType, *, masked: bool, tempered: bool, q: DType | None, w: Type, m_and_r: bool, written: bool, reads: bool
+) -> dict[str, Type]:
     """Return the types of ``losses`` or, with ``reads``, of ``gradients``, which read m and r and have no loss."""
     entries = entries_of(dtype)
     return {
         "x": array(entries.element, 2),
-        "where": _optional(array(types.boolean, 2), masked),
-        "q": types.none if q is None else array(entries_of(q).element, 2),
+        "where": _optional(array("boolean", 2), masked),
+        "q": NONE if q is None else array(entries_of(q).element, 2),
         "y": _INTS,
         "w": w,
         "s": _REALS,
         "taus": _optional(_REALS, tempered),
-        "smoothing": types.float64,
-        "zeta": types.float64,
-        "divisor": types.float64,
+        "smoothing": FLOAT64,
+        "zeta": FLOAT64,
+        "divisor": FLOAT64,
         "loss": _optional(_RESULT, not reads),
         "ms": _REALS if reads else _optional(_RESULT, m_and_r),
         "rs": _REALS if reads else _optional(_RESULT, m_and_r),
         "grad": _optional(output(entries.element, 2), written),
-        "streamed": types.boolean,
+        "streamed": BOOLEAN,
         "work": output(entries.computed, 1),
         **_SPAN,
     }

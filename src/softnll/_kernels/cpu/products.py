@@ -6,16 +6,16 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
-from softnll._kernels.cpu import product_by_plane, product_by_row, scalar_interface
-from softnll._kernels.cpu.jit import array, compiled, output
+from softnll._kernels.cpu import scalar_interface
+from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.memory import LEFT_BLOCK, STREAMED
 from softnll._kernels.cpu.parameters import entries_of
+from softnll._kernels.cpu.signature import BOOLEAN, INTP, NONE, array, output
 from softnll._kernels.cpu.threads import for_rows
 
 __all__ = ["product"]
@@ -28,18 +28,18 @@ def _kernel(dtype: np.dtype[Any], strided: bool, log: bool, logits: bool) -> Any
     """Return a kernel for one type of logits, compiled at first use."""
     entries, axes = entries_of(dtype), 3 if strided else 2
     return compiled(
-        (product_by_plane if strided else product_by_row).products,
-        types.intp,
+        "product_by_plane.products" if strided else "product_by_row.products",
+        INTP,
         saved=array(entries.element, axes),
-        logits=types.boolean if logits else types.none,
-        log=types.boolean if log else types.none,
+        logits=BOOLEAN if logits else NONE,
+        log=BOOLEAN if log else NONE,
         upstream=array(entries.element, axes),
         out=output(entries.element, axes),
-        streamed=types.boolean,
+        streamed=BOOLEAN,
         work=output(entries.computed, 1),
-        first=types.intp,
-        last=types.intp,
-        left=output(types.int64, 1),
+        first=INTP,
+        last=INTP,
+        left=output("int64", 1),
     )
 
 

@@ -12,13 +12,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
-from softnll._kernels.cpu import scalar
-from softnll._kernels.cpu.jit import array, compiled, output, parameters_of
+from softnll._kernels.cpu.load import Kernel, kernel_of
+from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, VOID, array, output
 
 __all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "losses", "pick", "softmax"]
 
@@ -29,30 +28,30 @@ _NO_SOFT_TARGETS = np.empty((0, 0), np.float32)
 _NO_TARGETS = np.empty(0, np.int64)
 _NO_WEIGHTS = np.empty(0)
 _WIDE = (np.float32, np.float64)
-_REAL = {"f4": types.float32, "f8": types.float64}
+_REAL = {"f4": "float32", "f8": "float64"}
 
-_F8, _READ, _WRITTEN = types.float64, array(types.float64, 1), output(types.float64, 1)
+_READ, _WRITTEN = array("float64", 1), output("float64", 1)
 _TYPES = {  # of the kernels' parameters by name, but those that depend on the type of logits and soft targets
-    "where": array(types.boolean, 2),
-    "y": array(types.int64, 1),
+    "where": array("boolean", 2),
+    "y": array("int64", 1),
     **dict.fromkeys(("w", "s", "taus"), _READ),
-    **dict.fromkeys(("tau", "smoothing", "zeta", "softcap", "divisor"), _F8),
+    **dict.fromkeys(("tau", "smoothing", "zeta", "softcap", "divisor"), FLOAT64),
     **dict.fromkeys(("lse", "loss", "ms", "rs", "u"), _WRITTEN),
-    "log": types.boolean,
+    "log": BOOLEAN,
 }
 
 
 @cache
-def _compiled(function: Any, x: str, q: str) -> Any:
+def _kernel(function: str, x: str, q: str) -> Kernel:
     """Return a kernel for logits and soft targets of these types."""
     of = _TYPES | dict.fromkeys(("out", "grad"), output(_REAL[x], 2))
     of |= {"x": array(_REAL[x], 2), "q": array(_REAL[q], 2)}
-    if function is scalar.gradients:  # which reads m and r
+    if function == "gradients":  # which reads m and r
         of |= dict.fromkeys(("ms", "rs"), _READ)
-    return compiled(function, types.void, **{name: of[name] for name in parameters_of(function)})
+    return kernel_of(f"scalar.{function}", VOID, of)
 
 
-def _call(function: Any, problem: Problem, **others: Any) -> None:
+def _call(function: str, problem: Problem, **others: Any) -> None:
     """Call a kernel with what a problem holds, and with its other arguments by name."""
     objective = problem.objective
     arguments = {
@@ -71,8 +70,8 @@ def _call(function: Any, problem: Problem, **others: Any) -> None:
         "u": np.empty(problem.x.shape[1]),
         **others,
     }
-    kernel = _compiled(function, problem.x.dtype.str[1:], "f4" if problem.q is None else problem.q.dtype.str[1:])
-    kernel(*(arguments[name] for name in parameters_of(function)))
+    kernel = _kernel(function, problem.x.dtype.str[1:], "f4" if problem.q is None else problem.q.dtype.str[1:])
+    kernel.call(*(arguments[name] for name in kernel.parameters))
 
 
 def _staged(problem: Problem, out: NDArray[Any] | None) -> Iterator[tuple[slice, Problem, NDArray[Any] | None]]:
@@ -104,7 +103,7 @@ def _staged(problem: Problem, out: NDArray[Any] | None) -> Iterator[tuple[slice,
 def _normalise(problem: Problem, out: NDArray[Any], log: bool) -> None:
     """Write softmax or log_softmax."""
     for _, part, result in _staged(problem, out):
-        _call(scalar.normalise, part, log=log, out=result)
+        _call("normalise", part, log=log, out=result)
 
 
 def softmax(problem: Problem, out: NDArray[Any]) -> None:
@@ -121,7 +120,7 @@ def logsumexp(problem: Problem) -> Vector:
     """Return lse of each row."""
     lse = np.empty(problem.x.shape[0])
     for rows, part, _ in _staged(problem, None):
-        _call(scalar.logsumexp, part, lse=lse[rows])
+        _call("logsumexp", part, lse=lse[rows])
     return lse
 
 
@@ -130,7 +129,7 @@ def losses(problem: Problem, out: NDArray[Any] | None) -> tuple[Vector, Vector, 
     loss, m, r = np.empty((3, problem.x.shape[0]))
     for rows, part, result in _staged(problem, out):
         grad = np.empty((0, 0), part.x.dtype) if result is None else result
-        _call(scalar.losses, part, loss=loss[rows], ms=m[rows], rs=r[rows], grad=grad)
+        _call("losses", part, loss=loss[rows], ms=m[rows], rs=r[rows], grad=grad)
     return loss, m, r
 
 
@@ -147,12 +146,12 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
     for rows, part, result in _staged(problem, out):
-        _call(scalar.gradients, part, ms=m[rows], rs=r[rows], grad=result)
+        _call("gradients", part, ms=m[rows], rs=r[rows], grad=result)
 
 
 def pick(problem: Problem) -> Vector:
     """Return −s·⟨t, x⟩ of each row: the loss of log-probabilities."""
     loss = np.empty(problem.x.shape[0])
     for rows, part, _ in _staged(problem, None):
-        _call(scalar.pick, part, loss=loss[rows])
+        _call("pick", part, loss=loss[rows])
     return loss

@@ -31,7 +31,7 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from softnll._kernels.cpu.jit import converts_half
+from softnll._kernels.cpu.processor import converts_half
 
 __all__ = [
     "DOUBLES",

@@ -10,13 +10,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
-from softnll._kernels.cpu import by_plane, losses_by_plane, scalar_interface, spread_by_plane
+from softnll._kernels.cpu import scalar_interface
 from softnll._kernels.cpu.execute import (
     NO_TARGETS,
     NO_VALUES,
@@ -29,9 +28,10 @@ from softnll._kernels.cpu.execute import (
     soft_type,
     spread,
 )
-from softnll._kernels.cpu.jit import array, compiled, output
+from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.memory import BLOCK
 from softnll._kernels.cpu.parameters import entries_of
+from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 from softnll._kernels.cpu.threads import for_rows
 
 __all__ = ["logsumexp", "losses", "normalise", "pick"]
@@ -74,16 +74,16 @@ def _normalise(dtype: DType, log: bool) -> Computation:
     """Return softmax or log_softmax."""
     entries = entries_of(dtype)
     kernel = compiled(
-        by_plane.normalise,
-        types.intp,
+        "by_plane.normalise",
+        INTP,
         x=array(entries.element, 3),
-        prob=types.none if log else types.boolean,
+        prob=NONE if log else BOOLEAN,
         out=output(entries.element, 3),
-        streamed=types.boolean,
+        streamed=BOOLEAN,
         work=output(entries.computed, 1),
-        first=types.intp,
-        last=types.intp,
-        left=output(types.int64, 1),
+        first=INTP,
+        last=INTP,
+        left=output("int64", 1),
     )
     prob = None if log else True
 
@@ -107,14 +107,14 @@ def _logsumexp(dtype: DType) -> Computation:
     """Return logsumexp."""
     entries = entries_of(dtype)
     kernel = compiled(
-        by_plane.logsumexp,
-        types.intp,
+        "by_plane.logsumexp",
+        INTP,
         x=array(entries.element, 3),
-        lse=output(types.float64, 1),
+        lse=output("float64", 1),
         work=output(entries.computed, 1),
-        first=types.intp,
-        last=types.intp,
-        left=output(types.int64, 1),
+        first=INTP,
+        last=INTP,
+        left=output("int64", 1),
     )
 
     def call(part: Problem, _: Any, values: Values, __: bool, first: int, last: int, left: Any) -> Any:
@@ -134,20 +134,20 @@ def logsumexp(problem: Problem) -> NDArray[np.float64]:
     return lse
 
 
-def _loss_types(dtype: DType, written: bool) -> dict[str, Any]:
+def _loss_types(dtype: DType, written: bool) -> dict[str, Type]:
     """Return the types of the parameters of both kernels of losses."""
-    entries, reals, result = entries_of(dtype), array(types.float64, 1), output(types.float64, 1)
+    entries, reals, result = entries_of(dtype), array("float64", 1), output("float64", 1)
     return {
         "x": array(entries.element, 3),
-        "y": array(types.int64, 1),
+        "y": array("int64", 1),
         **dict.fromkeys(("w", "s"), reals),
-        **dict.fromkeys(("zeta", "divisor"), types.float64),
+        **dict.fromkeys(("zeta", "divisor"), FLOAT64),
         **dict.fromkeys(("loss", "ms", "rs"), result),
-        "grad": output(entries.element, 3) if written else types.none,
+        "grad": output(entries.element, 3) if written else NONE,
         "work": output(entries.computed, 1),
-        "first": types.intp,
-        "last": types.intp,
-        "left": output(types.int64, 1),
+        "first": INTP,
+        "last": INTP,
+        "left": output("int64", 1),
     }
 
 
@@ -155,7 +155,7 @@ def _loss_types(dtype: DType, written: bool) -> dict[str, Any]:
 def _hard(dtype: DType, written: bool) -> Computation:
     """Return the loss of hard targets, with the gradient if ``written``."""
     entries = entries_of(dtype)
-    kernel = compiled(losses_by_plane.losses, types.intp, **_loss_types(dtype, written))
+    kernel = compiled("losses_by_plane.losses", INTP, **_loss_types(dtype, written))
 
     def call(part: Problem, out: Any, values: Values, _: bool, first: int, last: int, left: Any) -> Any:
         x, grad = entries.view(part.x.array), None if out is None else entries.view(out.array)
@@ -170,9 +170,9 @@ def _hard(dtype: DType, written: bool) -> Computation:
 def _spread(dtype: DType, q_type: DType | None, written: bool) -> Computation:
     """Return the loss of soft (of a type) or, for None, smoothed targets, with the gradient if ``written``."""
     entries, soft = entries_of(dtype), None if q_type is None else entries_of(q_type)
-    of = _loss_types(dtype, written) | {"smoothing": types.float64}
-    of["q"] = types.none if soft is None else array(soft.element, 3)
-    kernel = compiled(spread_by_plane.losses, types.intp, **of)
+    of = _loss_types(dtype, written) | {"smoothing": FLOAT64}
+    of["q"] = NONE if soft is None else array(soft.element, 3)
+    kernel = compiled("spread_by_plane.losses", INTP, **of)
 
     def call(part: Problem, out: Any, values: Values, _: bool, first: int, last: int, left: Any) -> Any:
         x, grad = entries.view(part.x.array), None if out is None else entries.view(out.array)

@@ -17,7 +17,7 @@ from softnll.torch._base.scripting import scriptable
 from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._base.signatures import signature_of
 from softnll.torch._base.sparse import SparseTargets
-from softnll.torch._linear import autograd, compute, ops
+from softnll.torch._linear import autograd, compute, direct, ops
 from softnll.torch._linear.inputs import prepare
 from softnll.torch._linear.positions import over_positions
 from softnll.torch._losses.inputs import loss_without_classes
@@ -136,6 +136,19 @@ def linear_cross_entropy(
         return SERVES["linear_cross_entropy"](linear_cross_entropy, input, linear_weight, target, **keywords)
     if isinstance(linear_weight, Tensor) and linear_weight.dim() > 2:
         return over_positions(linear_cross_entropy, input, linear_weight, target, **keywords)
+    others = (weight, sample_weight, options, max_bytes, compact)
+    if direct.serves(input, linear_weight, target, linear_bias, temperature, ignore_index, *others):
+        scalars = {
+            "reduction": reduction,
+            "label_smoothing": label_smoothing,
+            "z_loss": z_loss,
+            "softcap": softcap,
+            "temperature": temperature,
+        }
+        try:
+            return direct.linear_cross_entropy(input, linear_weight, target, linear_bias, check, **scalars)
+        except (TypeError, ValueError) as error:
+            raise_as_torch(error, LINEAR_NAMES)
     inputs, values = prepare(input, linear_weight, target, **keywords)
     if linear_weight.dim() == 2 and inputs.indices is None and lacks_classes(linear_weight, 0):
         logits = input @ linear_weight.t()

@@ -1,7 +1,8 @@
-"""The loss of plain CPU tensors, in few steps: of a small batch, checks and general functions take most of the time.
+"""The functions of plain CPU tensors, in few steps: of small batches, checks and general functions take most time.
 
-Plain are float32 or float64 logits ``(N, C)`` with int64 targets ``(N,)``, both contiguous, outside transforms, traces
-and modes. Any option but weights and temperatures of the rows is served.
+Plain are contiguous float32 or float64 logits, outside transforms, traces and modes: for softmax and log_softmax over
+the last dimension, for the loss ``(N, C)`` with int64 targets ``(N,)``. Any option of the loss but weights and
+temperatures of the rows is served.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from softnll._core.problem import Problem, prepare_targets
 from softnll._kernels.select import kernels
 from softnll._numpy.output import reduce
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._base.autograd_base import immediate
+from softnll.torch._base.autograd_base import immediate, records
 from softnll.torch._base.backend import backend_of
 from softnll.torch._base.cpu_backend import CpuBackend
 from softnll.torch._losses.autograd import loss_gradients
 from softnll.torch._losses.compute import Kept
+from softnll.torch._losses.normalise import log_softmax_product, softmax_product
 
-__all__ = ["cross_entropy", "serves"]
+__all__ = ["cross_entropy", "normalise", "normalises", "serves"]
 
 _TYPES = (torch.float32, torch.float64)
 
@@ -34,15 +36,30 @@ def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, *others: An
     return (
         not isinstance(temperature, Tensor)
         and all(each is None for each in others)
-        and not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None  # noqa: SLF001
-        and _plain(x)
+        and _plain_call(x)
         and _plain(target)
-        and x.dtype in _TYPES
         and target.dtype is torch.int64
         and _fit(x.shape, target.shape)
-        and x.is_contiguous()
         and (weight is None or _plain_weight(weight, x))
+    )
+
+
+def normalises(x: Any, dim: Any, dtype: Any) -> bool:
+    """Return whether these logits are plain, of classes in the last dimension, and keep their type."""
+    if type(dim) is not int or dtype is not None or not _plain_call(x):
+        return False
+    axes = x.dim()
+    return dim in (-1, axes - 1) and axes > 0 and x.numel() > 0
+
+
+def _plain_call(x: Any) -> bool:
+    """Return whether logits are plain, and only autograd records the call."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None  # noqa: SLF001
+        and _plain(x)
+        and x.dtype in _TYPES
+        and x.is_contiguous()
         and isinstance(backend_of(x), CpuBackend)
         and torch._C._len_torch_dispatch_stack() == 0  # noqa: SLF001
         and not torch._C._are_functorch_transforms_active()  # noqa: SLF001
@@ -87,6 +104,52 @@ def _problem(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSet
 def _value(problem: Problem, layout: Layout, losses: Any) -> Tensor:
     """Return the reduced loss."""
     return torch.from_numpy(np.asarray(reduce(problem, layout, losses)))
+
+
+def normalise(x: Tensor, *, log: bool) -> Tensor:
+    """Return softmax or, with ``log``, log_softmax, which autograd can differentiate."""
+    if x.requires_grad and torch.is_grad_enabled():
+        value: Tensor = DirectNormalise.apply(x, log)
+        return value
+    return _normalised(x, log)
+
+
+def _normalised(x: Tensor, log: bool) -> Tensor:
+    """Return probabilities, or their logarithms."""
+    array = x.detach().numpy()
+    rows, out = array.reshape(-1, array.shape[-1]), np.empty(array.shape, array.dtype)
+    (kernels().log_softmax if log else kernels().softmax)(Problem(rows), out.reshape(rows.shape))
+    return torch.from_numpy(out)
+
+
+class DirectNormalise(Function):
+    """``Softmax`` or ``LogSoftmax`` of plain logits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, log: bool) -> Tensor:
+        """Return the probabilities, or their logarithms."""
+        value = _normalised(x, log)
+        ctx.save_for_backward(value)
+        ctx.log = log
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Return the product of the Jacobian and the upstream gradient; autograd can differentiate it if it records."""
+        (saved,) = ctx.saved_tensors
+        batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # noqa: SLF001 - is_grads_batched=True
+        compute = None if batched or records() or not _plain(grad) else getattr(kernels(), "product", None)
+        if compute is None:
+            return (log_softmax_product if ctx.log else softmax_product)(saved, grad, -1), None
+        out, shape = np.empty(saved.shape, saved.detach().numpy().dtype), (-1, saved.shape[-1])
+        upstream = grad.to(saved.dtype).contiguous()
+        compute(
+            *(each.detach().numpy().reshape(shape) for each in (saved, upstream)),
+            out.reshape(shape),
+            log=ctx.log,
+            logits=False,
+        )
+        return torch.from_numpy(out), None
 
 
 class DirectCrossEntropy(Function):

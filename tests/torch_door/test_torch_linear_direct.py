@@ -1,0 +1,100 @@
+"""linear_cross_entropy of plain CPU tensors with few logits takes a short path: its values, and whom it serves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+import softnll.torch as snt
+from softnll.torch import SparseTargets
+from softnll.torch._linear import direct
+
+OPTIONS = {
+    "plain": {},
+    "sum": {"reduction": "sum"},
+    "none": {"reduction": "none"},
+    "smoothed": {"label_smoothing": 0.1},
+    "all": {"label_smoothing": 0.1, "z_loss": 0.01, "softcap": 3.0, "temperature": 2.0, "check": True},
+}
+
+
+def given(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 5, dtype=dtype, generator=generator, requires_grad=True)
+    W = Parameter(torch.randn(4, 5, dtype=dtype, generator=generator))
+    return x, W, torch.tensor([0, 3, 1, 1, 2, 0]), torch.randn(4, dtype=dtype, generator=generator, requires_grad=True)
+
+
+def derivatives(x, W, y, b, options):
+    """Return the loss, its gradients, and second derivatives."""
+    loss = snt.linear_cross_entropy(x, W, y, linear_bias=b, **options)
+    total = (loss * torch.arange(1.0, loss.numel() + 1, dtype=x.dtype).view_as(loss)).sum()
+    gradients = torch.autograd.grad(total, (x, W, b), create_graph=True)
+    second = torch.autograd.grad(sum(each.square().sum() for each in gradients), (x, W, b))
+    with torch.no_grad():
+        plain = snt.linear_cross_entropy(x, W, y, linear_bias=b, **options)
+    return loss, *gradients, *second, plain
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_values_are_those_of_the_general_path(name, dtype, monkeypatch):
+    x, W, y, b = given(dtype)
+    assert direct.serves(x, W, y, b, 1.0, None)
+    short = derivatives(x, W, y, b, OPTIONS[name])
+    monkeypatch.setattr(direct, "serves", lambda *_: False)
+    tolerance = 1e-5 if dtype is torch.float32 else 1e-13
+    for one, other in zip(short, derivatives(x, W, y, b, OPTIONS[name]), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def not_served():
+    x, W, y, b = given()
+    rest = (1.0, None)
+    yield "an ignored row", (x, W, torch.full_like(y, -100), b, *rest)
+    yield "a target out of range", (x, W, torch.full_like(y, 4), b, *rest)
+    yield "an index to ignore among the classes", (x, W, y, b, 1.0, 2)
+    yield "temperatures", (x, W, y, b, torch.ones(6), None)
+    yield "class weights", (x, W, y, b, *rest, torch.ones(4))
+    yield "max_bytes", (x, W, y, b, *rest, None, None, None, 1000)
+    yield "half types", (x.half(), W.half(), y, b.half(), *rest)
+    yield "two types", (x, W.float(), y, b, *rest)
+    yield "a bias of another type", (x, W, y, b.float(), *rest)
+    yield "a bias of another shape", (x, W, y, b[:3], *rest)
+    yield "sparse targets", (x, W, SparseTargets(y[:, None], torch.ones(6, 1).double()), b, *rest)
+    yield "soft targets", (x, W, torch.ones(6, 4).double() / 4, b, *rest)
+    yield "another width", (x, W[:, :4], y, b, *rest)
+    yield "more dimensions", (x[None], W, y[None], b, *rest)
+    yield "no rows", (x[:0], W, y[:0], b, *rest)
+    yield "meta", (x.to("meta"), W.to("meta"), y.to("meta"), None, *rest)
+    yield "many logits", (x.new_zeros(400, 5), x.new_zeros(200, 5), y.new_zeros(400), None, *rest)
+
+
+@pytest.mark.parametrize("arguments", [pytest.param(each, id=name) for name, each in not_served()])
+def test_what_is_not_served(arguments):
+    assert not direct.serves(*arguments)
+
+
+def test_features_of_an_ignored_row_do_not_reach_the_head():
+    """0·NaN is NaN: such a row takes no part in the products."""
+    x, W, y, _ = given()
+    with torch.no_grad():
+        x[2] = torch.nan
+    y[2] = -100
+    snt.linear_cross_entropy(x, W, y).backward()
+    assert torch.isfinite(W.grad).all()
+
+
+def test_autocast_and_errors_are_those_of_the_general_path(monkeypatch):
+    x, W, y, _ = given(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not direct.serves(x, W, y, None, 1.0, None)
+    told = []
+    for serves in (direct.serves, lambda *_: False):
+        monkeypatch.setattr(direct, "serves", serves)
+        for options in ({"label_smoothing": 2.0}, {"reduction": "nope"}, {"z_loss": "a"}, {"temperature": 0.0}):
+            with pytest.raises((ValueError, TypeError)) as raised:
+                snt.linear_cross_entropy(x, W, y, **options)
+            told.append((raised.type, str(raised.value)))
+    assert told[:4] == told[4:]
