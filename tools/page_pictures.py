@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 from softnll._inspection.page.build import build
 
@@ -28,7 +28,7 @@ def main() -> None:
         page.write_text(build(), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name, (address, (width, height), scale, pressed) in PICTURES.items():
-            window = {"width": width, "height": height}
+            window = ViewportSize(width=width, height=height)
             tab = browser.new_page(viewport=window, device_scale_factor=scale, color_scheme="light")
             tab.goto(page.as_uri() + address)
             if pressed:
