@@ -173,7 +173,7 @@ PLACE = """(id) => {
     cut: scrollWidth - clientWidth,
     across: gap(panel.left, panel.right, number.left, number.right),
     down: gap(panel.top, panel.bottom, number.top, number.bottom),
-    inside: panel.left >= 0 && panel.right <= innerWidth && panel.top >= 0 && panel.bottom <= innerHeight,
+    inside: panel.left >= 0 && panel.right <= innerWidth && panel.top > -1 && panel.bottom < innerHeight + 1,
   };
 }"""
 PRESSED = {

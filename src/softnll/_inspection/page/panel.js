@@ -86,16 +86,16 @@ const panel = (() => {
     return { left, top, right: left + width, bottom: top + height };
   }
 
-  // The side on which the panel covers the fewest other numbers and lies in the window.
+  // The side on which the panel covers the fewest other numbers, and the page scrolls the least.
   function choose() {
     const others = [...document.querySelectorAll(CONTROLS)].filter((each) => !box.contains(each) && each !== shown.anchor)
       .map((each) => each.getBoundingClientRect()).filter(({ width }) => width > 0);
     const cost = (side) => {
       const { left, top, right, bottom } = rectangle(side);
       const beside = left < 0 || right > document.documentElement.clientWidth || top + window.scrollY < 0;
-      const beyond = top < 0 || bottom > window.innerHeight;
+      const beyond = Math.max(0, -top, bottom - window.innerHeight); // pixels that the page then scrolls
       const covered = others.filter((each) => each.left < right && each.right > left && each.top < bottom && each.bottom > top).length;
-      return (beside ? 1e6 : 0) + (beyond ? 50 : 0) + covered + (side === "left" || side === "right" ? 1.5 : 0);
+      return (beside ? 1e6 : 0) + beyond / 30 + covered + (side === "left" || side === "right" ? 1.5 : 0);
     };
     const costs = Object.keys(SIDES).map((side) => [side, cost(side)]);
     return costs.reduce((best, each) => (each[1] < best[1] ? each : best))[0];
