@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from softnll._inspection.figure_style import figure_style
+
 INK = "#76808c"  # 4 to 1 on white and on a dark page
 STYLE = {  # colours (told apart by the colour-blind, too) and strokes of the ways, in their order
     "color": ("#e0662b", "#2b8be6", "#8a9a3a", "#b36fc9"),
@@ -25,8 +27,8 @@ def draw(table: list[dict], ways: Iterable[str], path: Path) -> None:
     """Draw the table into an svg with a transparent ground."""
     shares = sorted({line["share"] for line in table})
     quiet = {"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with rc_context(quiet | {"svg.hashsalt": "softnll", "font.size": 10}):
-        figure = Figure(figsize=(12, 0.9 + 2.9 * len(shares)), layout="constrained")
+    with figure_style(), rc_context(quiet):
+        figure = Figure(figsize=(12, 0.9 + 2.9 * len(shares)))
         axes = figure.subplots(len(shares), len(PANELS), squeeze=False, sharex=True)
         for share, across in zip(shares, axes, strict=True):
             for (title, head), ax in zip(PANELS, across, strict=True):
@@ -56,5 +58,4 @@ def curves(ax, lines: list[dict], ways: list[str], head: str) -> None:
     else:
         ax.set_ylim(-0.03, 1.03)
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    ax.grid(color=INK, alpha=0.25, linewidth=0.6)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color=INK, alpha=0.25)

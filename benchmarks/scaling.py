@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py [--threads 2] [--most 1e9]
     python benchmarks/scaling.py --most 1e6 --out scaling --image scaling.svg   # seconds
+    python benchmarks/scaling.py --draw                                         # the figure again, from the csv
 
 From 10³ to 10⁹ bytes of float32 logits, with neighbours of 128, 4096 and 65 536 classes. Writes the times, the fitted
 slopes of log time against log bytes, and every cliff (the time of an entry jumps by more than half from one point to
@@ -35,7 +36,6 @@ MEASURES = ("loss", "loss+grad out")
 LINEAR = 1e6  # bytes from which calls and threads cost nothing beside the entries
 CLIFF = 1.5
 CLOSE = 1.1  # between points that close a fall is a cliff too; elsewhere it is the call's own time spread thinner
-COLOURS = ("#0063a3", "#b85500", "#00785a", "#a3387c")
 
 
 @dataclass(frozen=True)
@@ -123,28 +123,31 @@ def cliffs(line: list[Point]) -> list[str]:
 
 def draw(lines: dict[tuple, list[Point]], path: Path) -> None:
     """Draw time against bytes, one panel for rows and one for classes."""
-    from matplotlib import rc_context  # noqa: PLC0415 - the process that measures loads nothing it does not measure
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - the process that measures loads
+    from matplotlib.figure import Figure  # noqa: PLC0415 - nothing it does not measure
 
-    with rc_context({"svg.hashsalt": "softnll", "font.size": 10}):
-        figure = Figure(figsize=(11, 4.6), facecolor="white", layout="constrained")
+    from softnll._inspection.figure_style import MUTED, figure_style  # noqa: PLC0415 - likewise
+
+    with figure_style():
+        figure = Figure(figsize=(11, 4.6))
         FigureCanvasSVG(figure)
         for axes, against in zip(figure.subplots(1, 2, sharey=True), ("rows", "classes"), strict=True):
             panel = [(key, line) for key, line in lines.items() if key[0] == against]
-            for colour, ((_, fixed, measure), line) in zip(COLOURS, panel, strict=False):
+            for (_, fixed, measure), line in panel:
                 kept = "classes" if against == "rows" else "rows"
                 told = f"{measure}, {fixed} {kept}: slope {slope(line):.2f}"
                 x, y = [point.bytes for point in line], [point.seconds for point in line]
-                axes.plot(x, y, marker="o", markersize=3, linewidth=1.2, color=colour, label=told)
-            axes.set(xscale="log", yscale="log", title=f"Against {against}", xlabel="bytes of float32 logits")
-            axes.grid(color="#d9dde5", linewidth=0.6)
-            axes.legend(frameon=False, fontsize=8.5)
+                axes.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=told)
+            axes.set(xscale="log", yscale="log", xlabel="bytes of float32 logits", title=f"Against {against}")
+            axes.legend(loc="upper left", frameon=True, facecolor="white", edgecolor="none", framealpha=1)
             if against == "classes":
                 for classes in (128, 4096, 65_536):
                     for rows, style in zip(ROWS, (":", "--"), strict=True):
-                        axes.axvline(ITEM * rows * classes, color="#5b6475", linewidth=0.6, linestyle=style)
-                axes.set_title(f"Against classes (128, 4096, 65 536: dotted at {ROWS[0]} rows, dashed at {ROWS[1]})")
+                        axes.axvline(ITEM * rows * classes, color=MUTED, linewidth=0.6, linestyle=style)
+                note = f"lines at 128, 4096 and 65 536 classes:\ndotted {ROWS[0]} rows, dashed {ROWS[1]} rows"
+                box = {"color": "white", "pad": 1}
+                place = {"transform": axes.transAxes, "ha": "right"}
+                axes.text(0.98, 0.03, note, fontsize=8.5, color=MUTED, bbox=box, **place)
             else:
                 axes.set_ylabel("seconds a call")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +188,22 @@ def write(points: list[Point], folder: Path, image: Path, threads: int) -> None:
     print(text)
 
 
+def read(path: Path) -> list[Point]:
+    """Return the points of the csv."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    counts, times = ("fixed", "rows", "classes", "threads"), ("seconds", "low", "high")
+    return [
+        Point(
+            row["against"],
+            measure=row["measure"],
+            **{k: int(row[k]) for k in counts},
+            **{k: float(row[k]) for k in times},
+        )
+        for row in rows
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
@@ -192,10 +211,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=7)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of csv and page")
     parser.add_argument("--image", type=Path, default=ROOT / "docs" / "images" / "scaling.svg")
+    parser.add_argument("--draw", action="store_true", help="measure nothing: draw what the csv holds")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.threads, arguments.most, arguments.samples)
+        return
+    if arguments.draw:
+        draw(lines_of(read(arguments.out / "scaling.csv")), arguments.image)
         return
     process = start([__file__, "--worker", *sys.argv[1:]], arguments.threads)
     points = []

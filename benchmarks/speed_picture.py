@@ -14,13 +14,15 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from softnll._inspection.figure_style import figure_style
 from table import Group, best_peer, grouped, read
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
 BLUE, ORANGE, GREY = "#0a5fb4", "#c4580a", "#5f6b76"  # ours; the usual way; another way: apart also without colour
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "softnll", "font.size": 9, "font.family": "sans-serif"}
+# Beside the style sheet of all figures: texts that a search finds, and small ones.
+STYLE = {"svg.fonttype": "none", "font.size": 9, "axes.labelsize": 9, "font.family": "sans-serif", "axes.grid": False}
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def described(groups: Iterable[dict[str, list[Row]]]) -> str:
 
 def main(folder: Path = IMAGES) -> None:
     """Write the pictures into a folder."""
-    with mpl.rc_context(STYLE):
+    with figure_style(), mpl.rc_context(STYLE):
         for name, (draw, values) in PICTURES.items():
             about = {"Date": None, "Creator": None, "Title": name, "Description": described(each() for each in values)}
             draw().savefig(folder / name, metadata=about, facecolor="white")

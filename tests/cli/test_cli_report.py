@@ -387,7 +387,7 @@ def test_labels_of_mnists_format(digits, tmp_path, capsys):
 
 
 def test_page_escapes_the_name_that_it_prints(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("softnll._inspection.page.build.build", lambda: "page")
+    monkeypatch.setattr("softnll._inspection.page.build.build", lambda _site: "page")
     out = tmp_path / "a\x1b[31mb.html"
     assert main(["page", "--out", str(out)]) == 0
     printed = capsys.readouterr().out

@@ -14,6 +14,8 @@ import pytest
 for each in ("sphinx", "myst_nb", "furo", "sphinx_copybutton", "latex2mathml"):
     pytest.importorskip(each, reason="the site is built with softnll[docs]")
 
+from softnll._inspection.page.build import PICTURE  # noqa: E402 - after the reasons to skip
+
 inventory = pytest.importorskip("sphinx.util.inventory")
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,14 @@ def test_no_public_name_is_missing(site):
     for module in PUBLIC:
         wanted = {f"{module}.{name}" for name in importlib.import_module(module).__all__}
         assert wanted <= there, sorted(wanted - there)
+
+
+def test_the_interactive_page_links_to_pages_that_are_there(site):
+    page = (site / "page.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a href="(\./[^"#]*)"', page)
+    assert len(links) == 4
+    for link in [*links, PICTURE]:
+        assert (site / link).is_file(), link
 
 
 def test_every_command_and_option_is_there(site):

@@ -13,6 +13,12 @@ __all__ = ["page"]
 
 def page(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("softnll-page.html"),
+    site: Annotated[
+        str,
+        typer.Option(
+            help="Address of the published documentation: the page links to it and names a picture for sharing."
+        ),
+    ] = "",
     opened: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
 ) -> None:
     """Write the interactive page: scores, loss, gradient and training to play with, in one file that works offline."""
@@ -20,7 +26,7 @@ def page(
     from softnll.data.atomic import write_whole
     from softnll.data.text import printable
 
-    write_whole(out, build().encode())
+    write_whole(out, build(site).encode())
     typer.echo(f"wrote {printable(str(out), 400)}")
     if opened:
         import webbrowser

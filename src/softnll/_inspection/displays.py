@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from softnll._core.arrays import as_numpy
 from softnll._core.words import counted
 from softnll._inspection.calibration import Reliability
+from softnll._inspection.figure_style import INK, MUTED, SERIES, figure_style
 from softnll._inspection.survey import Block, confusion_counts, largest_bin, worst_share
 from softnll._numpy.functional import cross_entropy
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConfusionDisplay", "LossDisplay", "ReliabilityDisplay"]
 
-BLUE, RED, GREY = "#0063a3", "#b3350b", "#5b6475"
+BLUE, LIGHT_BLUE, RED = SERIES[0], "#66a1c8", "#b3350b"
 IGNORED = -100  # the default ignore_index of cross_entropy
 
 
@@ -45,17 +47,21 @@ class _Display:
     ax_: Axes
     figure_: Figure
 
-    def _axes(self, ax: Axes | None) -> Axes:
-        """Return the axes to draw on; those of a new figure if ``ax`` is None."""
-        if ax is None:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - loaded to draw
-            from matplotlib.figure import Figure  # noqa: PLC0415 - likewise
+    @contextmanager
+    def _drawing(self, ax: Axes | None) -> Iterator[Axes]:
+        """Give the axes to draw on; those of a new figure, in our style, if ``ax`` is None."""
+        if ax is not None:
+            self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
+            yield ax
+            return
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - loaded to draw
+        from matplotlib.figure import Figure  # noqa: PLC0415 - likewise
 
-            figure = Figure(figsize=(5, 4), layout="constrained")
-            FigureCanvasAgg(figure)
-            ax = figure.subplots()
-        self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
-        return ax
+        with figure_style():
+            self.figure_ = Figure(figsize=(5, 4))
+            FigureCanvasAgg(self.figure_)
+            self.ax_ = self.figure_.subplots()
+            yield self.ax_
 
 
 class LossDisplay(_Display):
@@ -98,14 +104,13 @@ class LossDisplay(_Display):
 
     def plot(self, ax: Axes | None = None, *, bins: int = 40) -> Self:
         """Draw the histogram of the losses, with the largest thousandth in the last bar, and the mean."""
-        ax = self._axes(ax)
         top = largest_bin(self.nll)
-        ax.hist(np.clip(self.nll, 0, top), bins=bins, range=(0, top), color=BLUE)
-        ax.axvline(float(self.nll.mean()), color=RED, label=f"mean {self.nll.mean():.3f}")
-        ax.set(
-            xlabel="loss, nats", ylabel="examples", title=f"worst hundredth: {100 * self.worst_share:.0f} % of the loss"
-        )
-        ax.legend(frameon=False)
+        title = f"worst hundredth: {100 * self.worst_share:.0f} % of the loss"
+        with self._drawing(ax) as axes:
+            axes.hist(np.clip(self.nll, 0, top), bins=bins, range=(0, top), color=BLUE)
+            axes.axvline(float(self.nll.mean()), color=RED, label=f"mean {self.nll.mean():.3f}")
+            axes.set(xlabel="loss, nats", ylabel="examples", title=title)
+            axes.legend(frameon=False)
         return self
 
 
@@ -142,19 +147,42 @@ class ReliabilityDisplay(_Display):
         return cls(Block(x, y).reliability(bins))
 
     def plot(self, ax: Axes | None = None) -> Self:
-        """Draw accuracy as bars, a mark for the mean confidence of each, the diagonal, and the counts."""
-        ax = self._axes(ax)
+        """Draw accuracy as bars, a mark for the mean confidence of each, the diagonal, and counts above them."""
         found = self.reliability
         filled = found.counts > 0
         left, width = found.edges[:-1][filled], np.diff(found.edges)[filled]
-        ax.bar(left, found.accuracy[filled], width, align="edge", color=BLUE, alpha=0.6, label="accuracy")
-        ax.hlines(found.confidence[filled], left, left + width, color=RED, label="mean confidence")
-        ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-        for x, y, n in zip(left + width / 2, found.accuracy[filled], found.counts[filled], strict=True):
-            ax.annotate(f"{n}", (x, y), ha="center", va="bottom", fontsize=7, color=GREY)
-        ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.08), title=f"ECE {found.ece:.4f}")
-        ax.legend(frameon=False, loc="upper left")
+        with self._drawing(ax) as axes:
+            axes.bar(left, found.accuracy[filled], width, align="edge", color=LIGHT_BLUE, label="accuracy")
+            axes.hlines(found.confidence[filled], left, left + width, color=RED, label="mean confidence")
+            axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
+            upright = 0 if len(found.counts) <= 15 else 90  # what has no room side by side
+            for x, n in zip(left + width / 2, found.counts[filled], strict=True):
+                style: dict[str, Any] = {
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": 7,
+                    "color": MUTED,
+                    "rotation": upright,
+                }
+                axes.text(x, 1.08, _shortened(int(n)), **style)
+            ticks = np.linspace(0, 1, 6)
+            axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.14), xticks=ticks, yticks=ticks)
+            axes.set_title(f"ECE {found.ece:.4f}; examples in each bin above")
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.92))
         return self
+
+
+def _shortened(n: int) -> str:
+    """Return a count in at most four characters: 9999, 12k, 3.4M."""
+    if n < 10_000:
+        return str(n)
+    for size, unit in ((10**3, "k"), (10**6, "M"), (10**9, "G")):
+        value = n / size
+        if value < 9.95:
+            return f"{value:.1f}{unit}"
+        if value < 999.5:
+            return f"{value:.0f}{unit}"
+    return f"{n:.0e}"
 
 
 class ConfusionDisplay(_Display):
@@ -203,14 +231,19 @@ class ConfusionDisplay(_Display):
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw the matrix, shaded by each cell's share of its true class; up to 20 classes with counts."""
-        ax = self._axes(ax)
         shares = self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
-        ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        if len(self.counts) <= 20:
-            for i, j in np.argwhere(self.counts):
-                ink = "white" if shares[i, j] > 0.55 else "black"
-                ax.annotate(f"{self.counts[i, j]}", (j, i), ha="center", va="center", color=ink, fontsize=8)
-            ax.set_xticks(range(len(self.counts)), self.class_names, rotation=45, ha="right")
-            ax.set_yticks(range(len(self.counts)), self.class_names)
-        ax.set(xlabel="predicted", ylabel="true")
+        with self._drawing(ax) as axes:
+            axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+            axes.grid(visible=False)
+            if len(self.counts) <= 20:
+                for i, j in np.argwhere(self.counts):
+                    ink = "white" if shares[i, j] > 0.55 else INK
+                    axes.annotate(f"{self.counts[i, j]}", (j, i), ha="center", va="center", color=ink, fontsize=8)
+                longest = max(map(len, self.class_names))
+                turned: dict[str, Any] = (
+                    {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 2 else {}
+                )
+                axes.set_xticks(range(len(self.counts)), self.class_names, **turned)
+                axes.set_yticks(range(len(self.counts)), self.class_names)
+            axes.set(xlabel="predicted", ylabel="true")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from softnll._inspection.explain.figure import draw_panels, figure_bytes, shown
+from softnll._inspection.figure_style import figure_style
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,8 +45,8 @@ class ExplanationDisplay:
     --------
     >>> import softnll as sn
     >>> display = sn.explain([[5, 4, 2]], [0]).display()
-    >>> display.plot().axes_[1].get_ylabel()
-    'nats'
+    >>> display.plot().axes_[1].get_xlabel()
+    'probability p of the true class'
     >>> display.true_probabilities.round(6).tolist()
     [0.705385]
     """
@@ -92,11 +94,16 @@ class ExplanationDisplay:
         """
         if ax is not None and figure is not None:
             raise ValueError("ax and figure are both given; allowed: one of them")
+        with figure_style() if ax is None and figure is None else nullcontext():
+            return self._plot(ax, figure)
+
+    def _plot(self, ax: Any, figure: Figure | None) -> Self:
+        """Draw the panels in the style that is set."""
         panels = 1 if self.nll is None else 3
         widths = [1.15, 1, 1][:panels]
         if ax is None:
             if figure is None:
-                figure = Figure(figsize=(12, 3.9), facecolor="white", layout="constrained")
+                figure = Figure(figsize=(12, 3.9), layout="constrained")
                 FigureCanvasAgg(figure)
             axes = list(np.atleast_1d(figure.subplots(1, panels, width_ratios=widths)))
         elif isinstance(ax, Axes):

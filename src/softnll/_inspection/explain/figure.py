@@ -8,10 +8,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.patches import Rectangle
 
 from softnll._inspection.explain.tables import shown_classes
+from softnll._inspection.figure_style import GRID, INK, MUTED, figure_style
+from softnll._inspection.figure_style import SERIES as ROWS  # a colour a row
 from softnll._inspection.format import rounded_loss
 from softnll.data.text import printable
 
@@ -28,12 +29,6 @@ __all__ = ["FORMATS", "draw_panels", "figure_bytes", "shown"]
 FORMATS = ("png", "svg", "pdf")
 MOST_ROWS = 8
 MOST_CLASSES = 8
-
-INK = "#1f2430"
-MUTED = "#5b6475"
-GRID = "#d9dde5"
-# One colour for each row, distinct for colour-blind readers too (Okabe and Ito, darkened so that text can be read).
-ROWS = ("#0063a3", "#b85500", "#00785a", "#a3387c", "#6a6f00", "#1f7fb8", "#8a4b2a", "#4d4dbf")
 
 
 def shown(explained: ExplanationNumbers) -> tuple[int, NDArray[np.int64]]:
@@ -55,7 +50,7 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     """Return the figure as a file of one of `FORMATS`; the same figure gives the same bytes."""
     stream = io.BytesIO()
     undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with rc_context({"svg.hashsalt": "softnll", "svg.fonttype": "path"}), warnings.catch_warnings():
+    with figure_style(), warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="Glyph .* missing"
         )  # a character that the font lacks is drawn as a box
@@ -91,6 +86,7 @@ def _draw_probabilities(ax: Axes, explained: ExplanationNumbers, N: int, classes
     for n, label in enumerate(ax.get_yticklabels()):
         label.set(color=ROWS[n % len(ROWS)], fontweight="bold")
     ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
     _title(ax, "Softmax" + (", true class framed" if explained.targets is not None else ""))
 
 
@@ -117,8 +113,10 @@ def _draw_losses(ax: Axes, explained: ExplanationNumbers, losses: Losses, N: int
         x = min(truth[n] + 0.02, 0.99)
         ax.text(x, place, label, ha=side, va="center", color=color, fontsize=10, parse_math=False)
     ax.set(xlim=(0, 1), ylim=(0, top))
+    ax.set_xticks(np.linspace(0, 1, 5), ["0", "0.25", "0.5", "0.75", "1"])
+    ax.set_yticks(np.arange(1, math.floor(top) + 1, 1 if top <= 6 else 2))  # without 0: the corner has that of p
     ax.set_xlabel("probability p of the true class", color=MUTED, fontsize=10)
-    ax.set_ylabel("nats", color=MUTED, fontsize=10)
+    ax.set_ylabel("loss \N{MINUS SIGN}ln p, nats", color=MUTED, fontsize=10)
     ax.grid(color=GRID, lw=0.7)
     _remove_frame(ax)
     _title(ax, f"Unhappiness \N{MINUS SIGN}ln p, total {rounded_loss(losses.total)}")
@@ -139,11 +137,13 @@ def _draw_gradient(ax: Axes, explained: ExplanationNumbers, losses: Losses, N: i
                 style: dict[str, Any] = {"ha": side, "va": "center", "fontsize": 8, "color": MUTED}
                 ax.annotate(text, (g, y), (4 if g >= 0 else -4, 0), textcoords="offset points", **style)
     ax.axvline(0, color=INK, lw=1)
-    ax.margins(x=0.2)
+    ax.margins(x=0.32)
     ax.set_ylim(len(classes) - 0.5, -0.5)
     _class_axis(ax.yaxis, places, explained, classes)
     ax.set_xlabel("derivative by the score", color=MUTED, fontsize=10)
+    ax.grid(visible=False)
     ax.grid(axis="x", color=GRID, lw=0.7)
+    ax.locator_params(axis="x", nbins=5)
     _remove_frame(ax)
     _title(ax, "Gradient p \N{MINUS SIGN} onehot")
 

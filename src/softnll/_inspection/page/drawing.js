@@ -38,6 +38,21 @@ const drawing = (() => {
   // A number as a button that shows its formula.
   const numberButton = (attributes, ...inside) => html("button", { type: "button", class: "number", ...attributes }, ...inside);
 
+  // Change a number's text and its name for screen readers; the button stays, and so does its focus.
+  function setNumber(button, text, label) {
+    if (button.textContent !== text) button.textContent = text;
+    if (label !== undefined) button.setAttribute("aria-label", label);
+  }
+
+  // Call a function for each move of the pressed pointer, until it is let go.
+  function follow(event, moved) {
+    const element = event.currentTarget;
+    const until = new AbortController();
+    element.setPointerCapture(event.pointerId);
+    element.addEventListener("pointermove", moved, { signal: until.signal });
+    for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, () => until.abort(), { signal: until.signal });
+  }
+
   function setSlider(id, value, shown) {
     const range = byId(id);
     range.value = value;
@@ -45,5 +60,5 @@ const drawing = (() => {
     range.parentElement.querySelector("output").textContent = shown;
   }
 
-  return Object.freeze({ html, svg, byId, scale, colour, slider, setSlider, numberButton });
+  return Object.freeze({ html, svg, byId, scale, colour, slider, setSlider, numberButton, setNumber, follow });
 })();

@@ -1,5 +1,5 @@
 // The tabs, and one global object for tests.
-const ROOMS = { scores: roomScores, training: roomTraining, mistakes: roomMistakes };
+const ROOMS = { story: roomStory, scores: roomScores, training: roomTraining, mistakes: roomMistakes };
 
 function openRoom(name) {
   for (const each of Object.keys(ROOMS)) {
@@ -10,6 +10,12 @@ function openRoom(name) {
     drawing.byId(`room-${each}`).hidden = !chosen;
   }
 }
+
+// Before the rooms' own: a number that is hidden now closes its panel.
+state.onChange(({ room }) => {
+  openRoom(room);
+  panel.refresh();
+});
 
 for (const [name, room] of Object.entries(ROOMS)) {
   room.build(drawing.byId(`room-${name}`));
@@ -26,8 +32,8 @@ for (const [name, room] of Object.entries(ROOMS)) {
     drawing.byId(`tab-${next}`).focus();
   });
 }
-state.onChange(({ room }) => openRoom(room));
 openRoom(state.current.room);
+ROOMS[state.current.room].opened?.();
 
 // For tests: the page's functions and its state.
 window.softnllPage = Object.freeze({ mathematics, state, training: roomTraining.standing });

@@ -1,7 +1,7 @@
 // The last layer in float64, in the same form as the library: the largest score m and the rest r.
 // These functions do not use the page; a test runs these functions in the browser against the library.
 const mathematics = (() => {
-  // d = (x - largest x)/temperature, the difference first: it is exact where the quotients are not;
+  // d = (f - largest f)/temperature, the difference first: it is exact where the quotients are not;
   // r = sum of exp(d_j) without the first largest entry, which would be exactly 1.
   function parts(scores, temperature = 1) {
     const top = scores.indexOf(Math.max(...scores));
@@ -37,10 +37,25 @@ const mathematics = (() => {
     return p.map((each, i) => (i === target ? -complement(p, i) : each) / temperature);
   }
 
-  // d p_i / d x_j
+  // d p_i / d f_j
   function jacobian(scores, temperature = 1) {
     const p = softmax(scores, temperature);
     return p.map((pi, i) => p.map((pj, j) => (i === j ? pi * complement(p, i) : -pi * pj) / temperature));
+  }
+
+  // The largest probability, 1/(1 + r); it makes no arrays, as a picture asks for each of its pixels.
+  function confidence(scores) {
+    let top = 0;
+    for (let j = 1; j < scores.length; j += 1) if (scores[j] > scores[top]) top = j;
+    let r = 0;
+    for (let j = 0; j < scores.length; j += 1) if (j !== top) r += Math.exp(scores[j] - scores[top]);
+    return 1 / (1 + r);
+  }
+
+  // The score of one class at which its probability is p, the other scores as they are: ln(p/(1 - p)) + logsumexp(others).
+  function scoreFor(scores, target, p, temperature = 1) {
+    const others = scores.filter((_, j) => j !== target);
+    return temperature * (Math.log(p) - Math.log1p(-p) + logsumexp(others, temperature));
   }
 
   // What most libraries compute in float32: exp, sum, log, each rounded to 24 bits.
@@ -68,8 +83,8 @@ const mathematics = (() => {
     return { loss: over.reduce((sum, each) => sum + each, 0), slope };
   }
 
-  // Mean loss of points [{at: [a, b], label}] and its gradient by W and b.
-  function evaluate(model, points, kind = "softmax") {
+  // Mean loss of points [{at: [a, b], label}] plus penalty/2 times the squares of W, and the gradient by W and b.
+  function evaluate(model, points, kind = "softmax", penalty = 0) {
     const dW = model.W.map(() => [0, 0]);
     const db = model.b.map(() => 0);
     let total = 0;
@@ -85,12 +100,18 @@ const mathematics = (() => {
         db[c] += g / points.length;
       });
     }
-    return { loss: total / points.length, accuracy: right / points.length, dW, db };
+    let squares = 0;
+    model.W.forEach((line, c) => line.forEach((w, k) => {
+      squares += w * w;
+      dW[c][k] += penalty * w;
+    }));
+    const data = total / points.length;
+    return { loss: data + (penalty / 2) * squares, data, squares, accuracy: right / points.length, dW, db };
   }
 
   // One step of gradient descent; the given model is not changed.
-  function step(model, points, rate, kind = "softmax") {
-    const { dW, db } = evaluate(model, points, kind);
+  function step(model, points, rate, kind = "softmax", penalty = 0) {
+    const { dW, db } = evaluate(model, points, kind, penalty);
     return {
       W: model.W.map((row, c) => row.map((w, k) => w - rate * dW[c][k])),
       b: model.b.map((each, c) => each - rate * db[c]),
@@ -111,6 +132,7 @@ const mathematics = (() => {
   }
 
   return Object.freeze({
-    parts, softmax, logsumexp, loss, complement, gradient, jacobian, conventional32, evaluate, step, reliability, scoresOf,
+    parts, softmax, logsumexp, loss, complement, gradient, jacobian, confidence, scoreFor, conventional32, ofScores, evaluate, step, reliability,
+    scoresOf,
   });
 })();

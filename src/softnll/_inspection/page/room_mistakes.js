@@ -1,6 +1,6 @@
 // Room three: common mistakes, each a small experiment; a press on a number shows its formula.
 const roomMistakes = (() => {
-  const { html, svg, scale, slider, setSlider, numberButton } = drawing;
+  const { html, svg, scale, slider, setSlider, numberButton, setNumber } = drawing;
   const { math, mi, mo, mn, row, fraction, sub, exp, paren, ln, fixed, number, share } = formulas;
   const M = mathematics;
   const NAMES = state.CLASSES;
@@ -15,43 +15,34 @@ const roomMistakes = (() => {
       const moved = state.current.sliders[`${id}-${name}`];
       return moved === undefined ? value : Math.min(max, Math.max(min, moved));
     };
-    const place = html("div", { class: "outcome", id: `${id}-outcome` });
-    const words = html("div", { class: "explanation", id: `${id}-formula`, "aria-live": "polite" });
-    let shown = null;
+    const now = () => outcome(Object.fromEntries(sliders.map((each) => [each.name, valueOf(each)])));
+    const formulasOf = ({ rows }) => rows.flatMap(([, ...each]) => each);
+    const first = now();
+    const buttons = first.rows.map(([, ...each]) => each.map(() => numberButton({
+      onclick: ({ currentTarget }) => panel.toggle(currentTarget, () => formulasOf(now())[buttons.flat().indexOf(currentTarget)].formula),
+    })));
+    const picture = html("div");
+    const place = html("div", { class: "outcome", id: `${id}-outcome` }, picture, html("table", { class: "plain" },
+      html("thead", {}, html("tr", {}, ...first.head.map((each, k) => (k || each ? html("th", { scope: "col" }, each) : html("td"))))),
+      html("tbody", {}, ...first.rows.map(([name], k) => html("tr", {}, html("th", { scope: "row" }, name), ...buttons[k].map((each) => html("td", {}, each)))))));
 
-    function explain(at) {
-      shown = at;
-      const buttons = [...place.querySelectorAll("button")];
-      buttons.forEach((each, n) => (n === at ? each.setAttribute("aria-current", "true") : each.removeAttribute("aria-current")));
-      const { formula = [] } = cells[at] ?? {};
-      words.replaceChildren(...formula.map((each) => (typeof each === "string" ? html("p", {}, each) : each)));
-    }
-
-    let cells = [];
+    // The buttons stay: one that is pressed or focused is so after each change.
     function draw() {
-      const { head, rows, picture = null } = outcome(Object.fromEntries(sliders.map((each) => [each.name, valueOf(each)])));
-      cells = rows.flatMap(([, ...each]) => each);
-      let n = 0;
-      const button = ({ text }, name, column) => {
-        const at = n++;
-        return numberButton({ onclick: () => explain(at), "aria-label": `${name}, ${column}: ${text}: show the formula` }, text);
-      };
-      place.replaceChildren(...[picture, html("table", { class: "plain" },
-        html("thead", {}, html("tr", {}, ...head.map((each) => html("th", { scope: "col" }, each)))),
-        html("tbody", {}, ...rows.map(([name, ...each]) => html("tr", {}, html("th", { scope: "row" }, name),
-          ...each.map((cell, c) => html("td", {}, button(cell, name, head[c + 1])))))))].filter(Boolean));
-      explain(shown);
+      const found = now();
+      picture.replaceChildren(...[found.picture].filter(Boolean));
+      found.rows.forEach(([name, ...cells], k) => cells.forEach(({ text }, c) => setNumber(buttons[k][c], text, `${name}, ${found.head[c + 1]}: ${text}: show the formula`)));
+      panel.refresh();
     }
 
-    const move = (name, now) => {
-      state.note({ sliders: { ...state.current.sliders, [`${id}-${name}`]: Number(now.toPrecision(6)) } });
+    const move = (name, value) => {
+      state.note({ sliders: { ...state.current.sliders, [`${id}-${name}`]: Number(value.toPrecision(6)) } });
       draw();
     };
     const section = html("section", { class: "experiment", id, "aria-labelledby": `${id}-title` },
       html("h3", { id: `${id}-title` }, title),
       ...sliders.map((each) => slider({ ...each, id: `${id}-${each.name}`, value: valueOf(each),
-        shown: each.shown ?? ((value) => fixed(value, 1)), input: (now) => move(each.name, now) })),
-      place, words, html("p", { class: "see" }, see));
+        shown: each.shown ?? ((value) => fixed(value, 1)), input: (value) => move(each.name, value) })),
+      place, html("p", { class: "see" }, see));
     draw();
     redraws.push(() => {
       sliders.forEach((each) => setSlider(`${id}-${each.name}`, valueOf(each), (each.shown ?? ((value) => fixed(value, 1)))(valueOf(each))));
@@ -61,7 +52,7 @@ const roomMistakes = (() => {
   }
 
   const p = (c) => sub(mi("p"), mi(c));
-  const derivative = (c) => fraction(row(mo("∂"), mi("L")), row(mo("∂"), sub(mi("x"), mi(c))));
+  const derivative = (c) => fraction(row(mo("∂"), mi("L")), row(mo("∂"), sub(mi("f"), mi(c))));
 
   const offDiagonal = () => experiment("off-diagonal", "Only the diagonal of the Jacobian",
     [{ name: "ahead", label: "Score of the true class", min: -4, max: 8, step: 0.5, value: 2 }],
@@ -80,8 +71,8 @@ const roomMistakes = (() => {
       const entry = (i) => from(fixed(right[i], 4), i ? "Of any other class: its probability." : "Of the true class: its probability less 1.",
         math(derivative(NAMES[i]), mo("="), ...(i ? [p(NAMES[i])] : [p(NAMES[0]), mo("−"), mn("1")]), mo("="), mn(right[i])));
       const lone = (i) => from(fixed(wrong[i], 4), i ? "The loss holds the true class's probability alone; its derivative by another class's score is off the diagonal, and left out." : "The one entry on the diagonal that the loss meets:",
-        math(derivative(NAMES[i]), mo("="), ...(i ? [mn("0")] : [mo("−"), fraction(mn("1"), p(NAMES[0])), mo("·"), fraction(row(mo("∂"), p(NAMES[0])), row(mo("∂"), sub(mi("x"), mi(NAMES[0])))), mo("="), mn(wrong[0])])));
-      return { head: ["∂L/∂x", "all terms", "diagonal only"], rows: [...NAMES.map((name, i) => [name, entry(i), lone(i)]), ["sum", sum(right), sum(wrong)]] };
+        math(derivative(NAMES[i]), mo("="), ...(i ? [mn("0")] : [mo("−"), fraction(mn("1"), p(NAMES[0])), mo("·"), fraction(row(mo("∂"), p(NAMES[0])), row(mo("∂"), sub(mi("f"), mi(NAMES[0])))), mo("="), mn(wrong[0])])));
+      return { head: ["∂L/∂f", "all terms", "diagonal only"], rows: [...NAMES.map((name, i) => [name, entry(i), lone(i)]), ["sum", sum(right), sum(wrong)]] };
     });
 
   const logBase = () => experiment("log-base", "Which logarithm",
@@ -111,7 +102,7 @@ const roomMistakes = (() => {
         ["rounded", from(kept, `The probability ${number(all[0])}, cut to ${digits} digits after the point.`),
           from(number(-Math.log(Number(kept)), 4), "The logarithm of what is left:", math(mo("−"), ln(mn(kept)), mo("="), mn(-Math.log(Number(kept)))))],
         ["exact", from(share(all[0], M.complement(all, 0)), "The share of one exponential in the sum of all:", math(p("truth"), mo("="), fraction(mn(M.parts(scores).shifted[0]), row(mn("1"), mo("+"), mn(r))), mo("="), mn(all[0]))),
-          from(number(exact, 4), "From the scores, without the probability:", math(mi("L"), mo("="), paren(mi("m"), mo("−"), sub(mi("x"), mi("truth"))), mo("+"), ln(paren(mn("1"), mo("+"), mi("r"))), mo("="), mn(gap), mo("+"), ln(paren(mn("1"), mo("+"), mn(r))), mo("="), mn(exact)))]] };
+          from(number(exact, 4), "From the scores, without the probability:", math(mi("L"), mo("="), paren(mi("m"), mo("−"), sub(mi("f"), mi("truth"))), mo("+"), ln(paren(mn("1"), mo("+"), mi("r"))), mo("="), mn(gap), mo("+"), ln(paren(mn("1"), mo("+"), mn(r))), mo("="), mn(exact)))]] };
     });
 
   const twice = () => experiment("twice", "Softmax applied twice",

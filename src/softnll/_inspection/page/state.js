@@ -3,26 +3,26 @@
 const state = (() => {
   const CLASSES = Object.freeze(["cat", "dog", "horse"]);
   const IMAGES = Object.freeze(["cat", "horse", "dog"]);
-  const ROOMS = Object.freeze(["scores", "training", "mistakes"]);
+  const ROOMS = Object.freeze(["story", "scores", "training", "mistakes"]);
   const KINDS = Object.freeze(["softmax", "hinge"]);
-  const LARGEST = Object.freeze({ score: 1e6, place: 2.9, weight: 1e9 });
+  const LARGEST = Object.freeze({ score: 1e6, place: 2.9, weight: 1e9, points: 60, penalty: 1 });
+  const STEPS = 7; // of the story
   const FORMULAS = new Map([["loss", 0], ["mean", 0], ["p", 1], ["g", 1], ["j", 2]]); // of so many entries each
   const LATER = 250; // milliseconds: browsers throttle pages that write the address at each move of a slider
   const START = Object.freeze({
-    room: "scores",
+    room: "story",
+    step: 0, // of the story
     scores: [[5, 4, 2], [4, 2, 8], [4, 4, 1]],
     targets: [0, 2, 1],
     temperature: 1,
     row: 0,
-    formula: { kind: "loss" },
-    points: [
-      [-1.6, 0.9], [-1.1, 1.6], [-1.9, 1.7], [-0.7, 0.8], [-1.3, 0.3],
-      [1.3, 1.2], [1.9, 0.6], [0.9, 1.7], [1.6, 1.9], [0.5, 0.6],
-      [0.1, -1.2], [0.8, -1.6], [-0.6, -1.7], [0.3, -2.1], [-0.2, -0.5],
-    ],
+    formula: null, // the number in the room of scores that is pressed
+    points: dataSets.apart.points,
+    labels: dataSets.apart.labels,
     model: { W: [[0.5, -0.6], [-0.4, -0.5], [0.2, 0.9]], b: [0, 0, 0] }, // wrong on purpose: there is something to learn
     kind: "softmax",
     rate: 0.5,
+    penalty: 0, // λ: half of it times the squared weights joins the loss
     sliders: {}, // of the experiments, by id: those that were moved
   });
   const current = structuredClone(START);
@@ -35,7 +35,7 @@ const state = (() => {
 
   // A table of numbers such as "1,2;3,4", of this many rows and columns; null for anything else.
   function table(text, rows, columns, most) {
-    const found = (text ?? "").split(";").map((line) => line.split(",").map(numeric));
+    const found = (text ?? "").split(";", LARGEST.points + 1).map((line) => line.split(",", columns + 1).map(numeric));
     const whole = found.length === rows && found.every((line) => line.length === columns && line.every((each) => !Number.isNaN(each)));
     return whole ? found.map((line) => line.map((each) => clamp(each, most))) : null;
   }
@@ -46,11 +46,13 @@ const state = (() => {
     y: (at) => at.targets.join(","),
     t: (at) => String(at.temperature),
     row: (at) => String(at.row),
-    f: ({ formula: { kind, i, j } }) => [kind, i, j].filter((each) => each !== undefined).join("."),
-    pts: (at) => text(at.points),
+    step: (at) => String(at.step + 1),
+    f: ({ formula }) => (formula ? [formula.kind, formula.i, formula.j].filter((each) => each !== undefined).join(".") : ""),
+    pts: (at) => text(at.points.map((each, n) => [...each, at.labels[n]])),
     W: ({ model: { W, b } }) => text(W.map((line, c) => [...line, b[c]])),
     loss: (at) => at.kind,
     rate: (at) => String(at.rate),
+    l2: (at) => String(at.penalty),
     e: (at) => Object.entries(at.sliders).map(([id, value]) => `${id}.${value}`).join(","),
   };
 
@@ -70,11 +72,19 @@ const state = (() => {
       if (!entries.every((each) => ["0", "1", "2"].includes(each))) return;
       found.formula = { kind, ...(entries.length > 0 && { i: Number(i) }), ...(entries.length > 1 && { j: Number(j) }) };
     },
-    pts: (given, found) => { found.points = table(given, START.points.length, 2, LARGEST.place) ?? found.points; },
+    pts: (given, found) => {
+      const count = given.split(";", LARGEST.points + 1).length;
+      const rows = count <= LARGEST.points ? table(given, count, 3, LARGEST.place) : null;
+      if (!rows?.every((line) => [0, 1, 2].includes(line[2]))) return;
+      found.points = rows.map(([a, b]) => [a, b]);
+      found.labels = rows.map((line) => line[2]);
+    },
     W: (given, found) => {
       const rows = table(given, 3, 3, LARGEST.weight);
       if (rows) found.model = { W: rows.map(([a, b]) => [a, b]), b: rows.map((line) => line[2]) };
     },
+    step: (given, found) => { if (Number.isInteger(numeric(given)) && numeric(given) >= 1 && numeric(given) <= STEPS) found.step = numeric(given) - 1; },
+    l2: (given, found) => { if (numeric(given) >= 0 && numeric(given) <= LARGEST.penalty) found.penalty = numeric(given); },
     loss: (given, found) => { if (KINDS.includes(given)) found.kind = given; },
     rate: (given, found) => { if (numeric(given) >= 0.01 && numeric(given) <= 10) found.rate = numeric(given); },
     // The experiments clamp these values to the ends of their sliders.
@@ -129,5 +139,5 @@ const state = (() => {
   window.addEventListener("hashchange", (event) => set(read(new URL(event.newURL).hash)));
   window.addEventListener("pagehide", () => pending !== null && write());
   Object.assign(current, read(location.hash));
-  return Object.freeze({ CLASSES, IMAGES, START, current, set, note, settled, onChange, read, clamp, LARGEST });
+  return Object.freeze({ CLASSES, IMAGES, START, current, set, note, settled, onChange, read, clamp, LARGEST, STEPS });
 })();
