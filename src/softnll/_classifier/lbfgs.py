@@ -190,4 +190,4 @@ def warn_unless_converged(minimum: Minimum, category: type[Warning]) -> None:
         # The first words are scikit-learn's, which its users search for.
         failed = f"lbfgs failed to converge after {minimum.iterations} iteration(s): {minimum.failure}"
         advice = "Increase the number of iterations (max_iter) or tol, or scale the data"
-        warnings.warn(f"{failed}. {advice}", category, stacklevel=4)
+        warnings.warn(f"{failed}. {advice}", category, stacklevel=5)
