@@ -9,7 +9,7 @@ try:
     import dask as _dask  # noqa: F401 - for the message about what to install
     import distributed as _distributed  # noqa: F401 - likewise
 except ImportError as error:
-    raise ImportError("softnll.dask needs Dask: pip install 'softnll[app,dask]'") from error
+    raise ImportError("softnll.dask needs Dask: pip install 'softnll[dask]'") from error
 
 from softnll.dask._estimator import SoftmaxClassifier
 

@@ -147,6 +147,7 @@ def _labels(y: Any, rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
         return find_classes(y)
 
 
+@np.errstate(over="ignore")  # infinite sums of weights are refused later
 def examine(partition: Partition, options: dict[str, Any], check: bool | None) -> Facts:
     """Return the facts of a partition after checking all of it."""
     with _named(partition.number):
