@@ -12,11 +12,11 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-from dask_tables import H, K, in_memory, rows_of, table
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 import softnll as sn
+from dask_tables import H, K, in_memory, rows_of, table
 from softnll._classifier.penalised_loss import Penalised, pack
 from softnll.dask import SoftmaxClassifier
 
@@ -178,7 +178,9 @@ def test_predictions_are_lazy_and_those_of_the_local_model(n_classes):
         assert found.shape == expected.shape
         assert found.dtype == expected.dtype
         assert found.chunks[0] == dX.chunks[0]
-        np.testing.assert_array_equal(found.compute(), np.concatenate([getattr(local, method)(X[rows]) for rows in ROWS]))
+        np.testing.assert_array_equal(
+            found.compute(), np.concatenate([getattr(local, method)(X[rows]) for rows in ROWS])
+        )
         np.testing.assert_array_equal(getattr(model, method)(X), expected)  # arrays in memory give arrays
     assert model.score(X, y % n_classes) == local.score(X, y % n_classes)
 

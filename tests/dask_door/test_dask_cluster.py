@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 from contextlib import contextmanager
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
-from dask_tables import H, table
 from distributed import Client, LocalCluster
 
+from dask_tables import H, table
 from softnll.dask import SoftmaxClassifier
 
 SIZES = (900, 400, 700, 800, 10, 650, 700, 500, 880, 300)
@@ -51,7 +53,8 @@ def kill_one(client):
     os.kill(min(pids.values()), signal.SIGKILL)
 
 
-def test_two_processes_give_the_bits_of_one(two, here):
+@pytest.mark.usefixtures("two")
+def test_two_processes_give_the_bits_of_one(here):
     X, y = table(SIZES)
     model = SoftmaxClassifier(tol=1e-6).fit(X, y)
     assert same_bits(model, here)
@@ -72,7 +75,8 @@ def test_data_stay_on_the_workers(two):
     assert sizes[0] >= sum(SIZES) * H * 8
 
 
-def test_errors_of_workers_are_raised_here_as_one_line(two):
+@pytest.mark.usefixtures("two")
+def test_errors_of_workers_are_raised_here_as_one_line():
     X, y = table(SIZES)
     with pytest.raises(ValueError, match=r"partition 3 \(0 first\): .*NaN"):
         SoftmaxClassifier().fit(_holed(X), y)
@@ -106,6 +110,30 @@ def test_a_worker_killed_in_the_middle_of_a_fit_changes_nothing(here, kept, monk
         model = SoftmaxClassifier(tol=1e-6).fit(*table(SIZES), callback=kill)
     assert killed == [2, 5]
     assert same_bits(model, here)
+
+
+def _uniform(block_info=None):
+    rng = np.random.default_rng(block_info[None]["chunk-location"][0])
+    return rng.random((20_000, 101))
+
+
+def _peak():
+    """Return the most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.slow
+def test_a_table_larger_than_the_memory_of_the_workers():
+    limit = 500 << 20
+    whole = da.map_blocks(_uniform, chunks=((20_000,) * 64, (101,)), dtype=np.float64, meta=np.zeros((0, 0)))
+    X, y = whole[:, :100], (whole[:, 100] + whole[:, 0] + 2 * whole[:, 1] > 2).astype(int)
+    with cluster(memory_limit=limit) as client:
+        assert X.nbytes > 2 * limit * 0.95
+        before = client.run(os.getpid)
+        model = SoftmaxClassifier(tol=1e-3).fit(X, y)
+        assert client.run(os.getpid) == before  # none was stopped for its memory
+        assert max(client.run(_peak).values()) < limit
+        assert model.score(X, y) > 0.7
 
 
 def _die(block):

@@ -8,24 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from dask import delayed
-from dask_tables import H, K, in_memory, rows_of, table, unknown
 from scipy.sparse import csr_matrix
 
+from dask_tables import H, K, in_memory, rows_of, table, unknown
 from softnll.dask import SoftmaxClassifier
 
 
-def blocks(*parts, unknown_lengths=True):
-    """Return a Dask array of given blocks, which may not be what the array says."""
-    lengths = [np.nan if unknown_lengths else len(each) for each in parts]
-    made = [
-        da.from_delayed(delayed(each, traverse=False), (n, *parts[0].shape[1:]), parts[0].dtype)
-        for n, each in zip(lengths, parts, strict=True)
-    ]
+def blocks(*parts):
+    """Return a Dask array of given blocks of unknown lengths, which may not be what the array says."""
+    shape = (np.nan, *parts[0].shape[1:])
+    made = [da.from_delayed(delayed(each, traverse=False), shape, parts[0].dtype) for each in parts]
     return da.concatenate(made, allow_unknown_chunksizes=True)
 
 
 X, y = in_memory()
-dX, dy = table()
+XS, YS = table()
 PARTS = [rows_of(k, 50) for k in range(3)]
 
 
@@ -40,18 +37,18 @@ LABELS = blocks(*(each for _, each in PARTS))
 
 BAD = {
     "X in memory": ((X, y), "X is a ndarray; allowed: a Dask array or dataframe; softnll.SoftmaxClassifier"),
-    "X of one dimension": ((dy, dy), "X has 1 dimensions; allowed: 2"),
-    "y of three": ((dX, dX[:, None]), "y has 3 dimensions; allowed: 1 or 2"),
-    "y is a number": ((dX, 3), "y is array"),
-    "other length": ((dX, dy[:900]), "X has 1000 rows, y 900"),
-    "other length in memory": ((dX, y[:900]), "X has 1000 rows, y 900"),
-    "weights of two dimensions": ((dX, dy, dX), "sample_weight has 2 dimensions; allowed: 1"),
+    "X of one dimension": ((YS, YS), "X has 1 dimensions; allowed: 2"),
+    "y of three": ((XS, XS[:, None]), "y has 3 dimensions; allowed: 1 or 2"),
+    "y is a number": ((XS, 3), "y is array"),
+    "other length": ((XS, YS[:900]), "X has 1000 rows, y 900"),
+    "other length in memory": ((XS, y[:900]), "X has 1000 rows, y 900"),
+    "weights of two dimensions": ((XS, YS, XS), "sample_weight has 2 dimensions; allowed: 1"),
     "unknown lengths, y in memory": (
-        (unknown(dX), y),
+        (unknown(XS), y),
         r"y is in memory, and the lengths of X's partitions are unknown; compute them: X.compute_chunk_sizes\(\)",
     ),
     "unknown lengths, other partitions": (
-        (unknown(dX), dy.rechunk(500)),
+        (unknown(XS), YS.rechunk(500)),
         r"X has 4 partitions and y 2, and their lengths are unknown; compute them: X.compute_chunk_sizes\(\)",
     ),
     "a frame, y in memory": (
@@ -80,7 +77,10 @@ BAD = {
         (blocks(PARTS[0][0], np.full((50, H), "a"), PARTS[2][0]), LABELS),
         r"partition 1 \(0 first\): .*could not convert string to float",
     ),
-    "sparse": ((blocks(csr_matrix(PARTS[0][0]), unknown_lengths=True), LABELS.blocks[0]), "X is sparse; allowed: dense"),
+    "sparse": (
+        (blocks(csr_matrix(PARTS[0][0]), unknown_lengths=True), LABELS.blocks[0]),
+        "X is sparse; allowed: dense",
+    ),
     "labels of two kinds": (
         (WHOLE, blocks(PARTS[0][1], PARTS[1][1].astype(str), PARTS[2][1])),
         r"partition 1 \(0 first\): y holds text, numbers in partition 0",
@@ -95,11 +95,11 @@ BAD = {
         r"partition \d \(0 first\): y holds missing labels",
     ),
     "one class": ((WHOLE, LABELS * 0), "y holds one class"),
-    "no distribution": ((dX, dX[:, :3] ** 2), r"partition \d \(0 first\): .*sum"),
-    "negative weights": ((dX, dy, -y), r"partition \d \(0 first\): sample_weight holds negative"),
-    "weights of 0": ((dX, dy, 0 * y), "the weights of all rows are 0"),
-    "infinite sum": ((dX, dy, np.full(1000, 1e306)), "the sum of the weights is infinite"),
-    "no rows": ((dX[:0], dy[:0]), "X holds no rows"),
+    "no distribution": ((XS, XS[:, :3] ** 2), r"partition \d \(0 first\): .*sum"),
+    "negative weights": ((XS, YS, -y), r"partition \d \(0 first\): sample_weight holds negative"),
+    "weights of 0": ((XS, YS, 0 * y), "the weights of all rows are 0"),
+    "infinite sum": ((XS, YS, np.full(1000, 1e306)), "the sum of the weights is infinite"),
+    "no rows": ((XS[:0], YS[:0]), "X holds no rows"),
 }
 
 
@@ -119,16 +119,16 @@ def test_options_are_checked_first(options, error):
 
 
 def test_predictions_of_other_widths_and_missing_numbers():
-    model = SoftmaxClassifier().fit(dX, dy)
+    model = SoftmaxClassifier().fit(XS, YS)
     with pytest.raises(ValueError, match=r"allowed: \(N, 12\)"):
-        model.predict(dX[:, :5])
+        model.predict(XS[:, :5])
     with pytest.raises(ValueError, match="X contains NaN"):
         model.predict(with_a(np.nan)).compute()
     with pytest.raises(ValueError, match="there is no score"):
-        model.score(dX, dy, 0 * dy)
+        model.score(XS, YS, 0 * YS)
 
 
 def test_lengths_that_are_computed_are_taken():
-    found = unknown(dX)
+    found = unknown(XS)
     found.compute_chunk_sizes()
-    assert SoftmaxClassifier().fit(found, y).score(dX, dy) > 0.5
+    assert SoftmaxClassifier().fit(found, y).score(XS, YS) > 0.5

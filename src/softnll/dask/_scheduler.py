@@ -44,19 +44,20 @@ class Scheduler:
         """Return the result of a task; raise what it raised, or ConnectionError where the workers are lost."""
         if self.client is None:
             return dask.compute(task)[0]
-        with _losses_as_errors():
+        with _losses_as_errors(self.client):
             future = self.client.compute(task)
             try:
                 self._wait([future])
                 return future.result()
-            finally:
-                future.cancel() if future.status == "pending" else future.release()
+            except KeyboardInterrupt:
+                future.cancel()
+                raise
 
     def keep(self, tasks: Sequence[Any]) -> list[Any]:
         """Return the tasks with their results in memory, where they were computed."""
         if self.client is None:
             return list(dask.persist(*tasks))
-        with _losses_as_errors():
+        with _losses_as_errors(self.client):
             kept = self.client.persist(list(tasks))
             futures = distributed.futures_of(kept)
             self._wait(futures)
@@ -89,7 +90,7 @@ class Scheduler:
 
 
 @contextmanager
-def _losses_as_errors() -> Iterator[None]:
+def _losses_as_errors(client: Any) -> Iterator[None]:
     """Raise ConnectionError, in one line, where workers or tasks are lost for good."""
     try:
         with warnings.catch_warnings():
@@ -100,5 +101,9 @@ def _losses_as_errors() -> Iterator[None]:
             "a partition was lost with each worker that computed it: a worker's memory is too small for it, "
             "or it stops the process; make partitions smaller or memory_limit larger"
         ) from error
-    except distributed.CancelledError as error:
+    except ConnectionError:
+        raise
+    except Exception as error:
+        if client.status == "running" and not isinstance(error, distributed.CancelledError):
+            raise
         raise ConnectionError("the Dask cluster lost the tasks: its Client was closed or restarted") from error
