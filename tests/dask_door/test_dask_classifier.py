@@ -19,6 +19,7 @@ import softnll as sn
 from dask_tables import H, K, in_memory, rows_of, table
 from softnll._classifier.penalised_loss import Penalised, pack
 from softnll.dask import SoftmaxClassifier
+from softnll.dask._scheduler import Scheduler
 
 TIGHT = {"tol": 1e-9, "max_iter": 2000}
 SIZES = (300, 200, 250, 250)
@@ -111,6 +112,22 @@ def test_partitions_that_are_not_kept_give_the_same_bits(monkeypatch):
     monkeypatch.setattr("softnll.dask._scheduler.Scheduler.keep", lambda *_: called.append(1))
     assert same_bits(SoftmaxClassifier().fit(X, y), kept)
     assert not called
+
+
+def test_a_common_source_of_features_and_labels_is_read_once_a_pass(monkeypatch):
+    made, passes = [], []
+
+    def make(block_info=None):
+        k = block_info[None]["chunk-location"][0]
+        made.append(k)
+        return np.column_stack(rows_of(k, 50))
+
+    whole = da.map_blocks(make, chunks=((50,) * 4, (H + 1,)), dtype=np.float64, meta=np.zeros((0, 0)))
+    compute = Scheduler.compute
+    monkeypatch.setattr(Scheduler, "compute", lambda self, task: (passes.append(1), compute(self, task))[1])
+    monkeypatch.setattr("softnll.dask._scheduler._SHARE", 0.0)
+    SoftmaxClassifier(tol=1e-3).fit(whole[:, :H], whole[:, H].astype(int))
+    assert len(made) == 4 * len(passes)
 
 
 def test_dataframes_with_words_for_labels():

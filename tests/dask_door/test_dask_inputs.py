@@ -78,7 +78,7 @@ BAD = {
         r"partition 1 \(0 first\): .*could not convert string to float",
     ),
     "sparse": (
-        (blocks(csr_matrix(PARTS[0][0]), unknown_lengths=True), LABELS.blocks[0]),
+        (blocks(csr_matrix(PARTS[0][0])), LABELS.blocks[0]),
         "X is sparse; allowed: dense",
     ),
     "labels of two kinds": (

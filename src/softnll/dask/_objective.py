@@ -112,6 +112,7 @@ def _kind(classes: NDArray[Any]) -> str:
     return {"U": "text", "T": "text", "M": "dates", "m": "durations"}.get(classes.dtype.kind, "numbers")
 
 
+@np.errstate(over="ignore")  # a sum of weights that is infinite is refused
 def prepared(
     scheduler: Scheduler, table: TableFacts, C: float, class_weight: Any, label_smoothing: float, *, fit_intercept: bool
 ) -> tuple[PartitionedObjective, Any]:
@@ -126,7 +127,7 @@ def prepared(
     else:
         weights = class_weights(class_weight, table.classes, np.empty(0), None)
     counts = [_weight(table.classes, each, weights) for each in table.facts]
-    total = math.fsum(each.weight for each in table.facts) if soft else math.fsum(counts)
+    total = sum(each.weight for each in table.facts) if soft else sum(counts)
     if not total < math.inf:
         raise ValueError("the sum of the weights is infinite; divide sample_weight by a constant")
     shape = (n_classes, table.width)

@@ -54,15 +54,17 @@ def align(X: Any, y: Any, sample_weight: Any) -> Partitions:
         names = None
     if isinstance(X, da.Array):
         X = _whole_rows(X, "X")
-    blocks = _blocks(X)
-    ys = _beside(X, y, "y", len(blocks))
-    weights = [None] * len(blocks)
+    y = _beside(X, y, "y")
+    given = [X, y]
     if sample_weight is not None:
         if getattr(sample_weight, "ndim", 1) != 1:
             raise ValueError(f"sample_weight has {sample_weight.ndim} dimensions; allowed: 1, (N,)")
-        weights = _beside(X, sample_weight, "sample_weight", len(blocks))
+        given.append(_beside(X, sample_weight, "sample_weight"))
+    blocks = [_blocks(each) for each in given]
+    if sample_weight is None:
+        blocks.append([None] * len(blocks[0]))
     partition = delayed(Partition, pure=False)
-    return Partitions([partition(i, *each) for i, each in enumerate(zip(blocks, ys, weights, strict=True))], names)
+    return Partitions([partition(i, *each) for i, each in enumerate(zip(*blocks, strict=True))], names)
 
 
 def as_array(X: Any) -> Any:
@@ -77,8 +79,8 @@ def _whole_rows(X: Any, name: str) -> Any:
     return X if len(X.chunks[1]) == 1 else X.rechunk({1: -1})
 
 
-def _beside(X: Any, value: Any, name: str, count: int) -> list[Any]:
-    """Return the blocks of y or weights that belong to those of X."""
+def _beside(X: Any, value: Any, name: str) -> Any:
+    """Return y or weights with the partitions of X."""
     if not is_dask(value):
         value = np.asarray(value)
         if value.ndim == 0:
@@ -97,13 +99,12 @@ def _beside(X: Any, value: Any, name: str, count: int) -> list[Any]:
         if X.shape[0] != value.shape[0]:
             raise ValueError(f"X has {X.shape[0]} rows, {name} {value.shape[0]}")
         value = value.rechunk({0: X.chunks[0]})
-    blocks = _blocks(value)
-    if len(blocks) != count:
+    if X.npartitions != value.npartitions:
         raise ValueError(
-            f"X has {count} partitions and {name} {len(blocks)}, and their lengths are unknown; {_remedy(X)} "
-            f"and {name}'s, or give both the same partitions"
+            f"X has {X.npartitions} partitions and {name} {value.npartitions}, and their lengths are unknown; "
+            f"{_remedy(X)} and {name}'s, or give both the same partitions"
         )
-    return blocks
+    return value
 
 
 def _known(value: Any) -> bool:
@@ -118,4 +119,5 @@ def _remedy(X: Any) -> str:
 
 def _blocks(value: Any) -> list[Any]:
     """Return the partitions of an array, dataframe or series as tasks."""
-    return list(np.ravel(value.to_delayed())) if isinstance(value, da.Array) else list(value.to_delayed())
+    # The graphs of arrays are fused one by one: what X and y are both made of would be made twice.
+    return list(np.ravel(value.to_delayed(optimize_graph=is_frame(value))))
