@@ -124,13 +124,13 @@ def _peak():
 
 @pytest.mark.slow
 def test_a_table_larger_than_the_memory_of_the_workers():
-    limit = 450 << 20
-    whole = da.map_blocks(_uniform, chunks=((12_500,) * 48, (101,)), dtype=np.float64, meta=np.zeros((0, 0)))
+    limit = 600 << 20
+    whole = da.map_blocks(_uniform, chunks=((12_500,) * 64, (101,)), dtype=np.float64, meta=np.zeros((0, 0)))
     X, y = whole[:, :100], (whole[:, 100] + whole[:, 0] + 2 * whole[:, 1] > 2).astype(int)
     with cluster(1, memory_limit=limit) as client:
         assert X.nbytes > limit
         before = client.run(os.getpid)
-        model = SoftmaxClassifier(tol=1e-3).fit(X, y)
+        model = SoftmaxClassifier(tol=0.05).fit(X, y)
         assert client.run(os.getpid) == before  # none was stopped for its memory
         assert max(client.run(_peak).values()) < limit
         assert model.score(X, y) > 0.7
