@@ -104,6 +104,15 @@ def test_the_bits_do_not_depend_on_the_scheduler_or_the_threads():
     assert same_bits(*models)
 
 
+def test_the_filters_of_warnings_are_left_as_they_were():
+    X, y = table((40,) * 24)
+    before = [*warnings.filters]
+    with dask.config.set(scheduler="threads", num_workers=8):
+        for _ in range(3):
+            SoftmaxClassifier(tol=1e-2).fit(X, y)
+    assert warnings.filters == before
+
+
 def test_partitions_that_are_not_kept_give_the_same_bits(monkeypatch):
     X, y = table()
     kept = SoftmaxClassifier().fit(X, y)

@@ -37,6 +37,10 @@ __all__ = [
 
 Vector = NDArray[np.float64]
 
+# The filters of warnings belong to the process: tasks in several threads that set and restore them, as scikit-learn's
+# check_array does, would leave each other's.
+_WARNINGS = threading.Lock()
+
 
 class Partition(NamedTuple):
     """A partition as it was given, and its number, by which errors name it. ``weight`` may be None."""
@@ -106,15 +110,16 @@ def features(X: Any, *, finite: bool = True) -> NDArray[Any]:
     """Return the features of a partition as a C-contiguous array, float32 or float64."""
     if issparse(X):
         raise TypeError("X is sparse; allowed: dense features, or softnll.SoftmaxClassifier in memory")
-    array = check_array(
-        X,
-        dtype=[np.float64, np.float32],
-        order="C",
-        ensure_all_finite=finite,
-        ensure_min_samples=0,
-        ensure_min_features=0,
-        input_name="X",
-    )
+    with _WARNINGS:
+        array = check_array(
+            X,
+            dtype=[np.float64, np.float32],
+            order="C",
+            ensure_all_finite=finite,
+            ensure_min_samples=0,
+            ensure_min_features=0,
+            input_name="X",
+        )
     return np.asarray(array)
 
 
@@ -140,7 +145,7 @@ def _labels(y: Any, rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
         raise ValueError("y holds missing labels")
     if rows == 0:
         return (np.arange(y.shape[1]), y) if y.ndim == 2 else (y[:0], y)
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UserWarning
         )  # scikit-learn's, that a few rows of many classes may be regression
