@@ -17,7 +17,7 @@ import pytest
 import softnll as sn
 import softnll.torch as snt
 
-HEAVY = ("numba", "scipy", "torch", "matplotlib", "sklearn", "rich", "typer", "jinja2", "pandas", "PIL", "ml_dtypes")
+HEAVY = ("numba", "scipy", "torch", "matplotlib", "sklearn", "rich", "typer", "jinja2", "pandas", "PIL", "ml_dtypes", "dask")
 
 
 def run(code, **environment):
