@@ -17,7 +17,20 @@ import pytest
 import softnll as sn
 import softnll.torch as snt
 
-HEAVY = ("numba", "scipy", "torch", "matplotlib", "sklearn", "rich", "typer", "jinja2", "pandas", "PIL", "ml_dtypes", "dask")
+HEAVY = (
+    "numba",
+    "scipy",
+    "torch",
+    "matplotlib",
+    "sklearn",
+    "rich",
+    "typer",
+    "jinja2",
+    "pandas",
+    "PIL",
+    "ml_dtypes",
+    "dask",
+)
 
 
 def run(code, **environment):
