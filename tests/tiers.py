@@ -62,6 +62,8 @@ SLOW = re.compile(
     r"|\[(.*-)?jax(-jit)?(-.*)?\]"  # the core's cases: tests/jax_door has its own
     r"|test_site|test_documents.*::test_commands_of_softnll_run.(README|docs/getting-started|docs/how-to/large)"
     r"|test_needs_neither_numba_nor_scipy|test_torch_tokens.*::test_derivatives"
+    r"|test_a_worker_killed_in_the_middle.*False|test_a_partition_that_ends_each_worker|test_a_client_that_is_closed"
+    r"|test_the_coefficients_are_those_of_the_local_estimator.*synchronous"
 )
 
 

@@ -287,7 +287,7 @@ def test_without_the_features_gradient_the_others_are_the_same_bit_for_bit(dtype
 def test_the_objective_in_chunks_is_the_objective():
     X, y = blobs(N=10_000, H=20)
     problem = Penalised.check(X, y, 4, 2.0, True, {})
-    assert problem.plan.chunks == 10
+    assert problem.rows.plan.chunks == 10
     W, b = np.random.default_rng(1).normal(size=(4, 20)), np.arange(4.0)
     value, _ = problem(pack(W, b))
     expected = sn.cross_entropy(X @ W.T + b, y) + (W**2).sum() / (2 * 2.0 * 10_000)

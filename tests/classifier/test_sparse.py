@@ -62,8 +62,8 @@ def test_chunks_of_rows_add_up(weighted):
     options = {"sample_weight": (np.arange(len(y)) % 3).astype(float)} if weighted else {}
     whole = Penalised.check(X.toarray(), y, K, 1.0, True, options)
     parts = Penalised.check(X, y, K, 1.0, True, options)
-    rows = 64
-    parts = replace(parts, plan=replace(parts.plan, rows=rows, chunks=-(-parts.head.n_rows // rows)))
+    plan = replace(parts.rows.plan, rows=64, chunks=-(-parts.head.n_rows // 64))
+    parts = replace(parts, rows=replace(parts.rows, plan=plan))
     vector = np.random.default_rng(0).normal(size=K * X.shape[1] + K)
     for ours, right in zip(parts(vector), whole(vector), strict=True):
         np.testing.assert_allclose(ours, right, rtol=1e-10, atol=1e-14)

@@ -17,7 +17,18 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("docs/how-to/*.md"))
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = {"sh", "bash", "shell", "console"}
-OTHERS = {".", "pip", "python", "python3", "torchrun", "ruff", "pytest", "mypy", ".ci/run"}  # their files must exist
+OTHERS = {
+    ".",
+    "pip",
+    "python",
+    "python3",
+    "torchrun",
+    "ruff",
+    "pytest",
+    "mypy",
+    "pyright",
+    ".ci/run",
+}  # their files must exist
 
 
 def blocks(path, languages):

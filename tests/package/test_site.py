@@ -19,7 +19,7 @@ from softnll._inspection.page.build import PICTURE  # noqa: E402 - after the rea
 inventory = pytest.importorskip("sphinx.util.inventory")
 
 ROOT = Path(__file__).parents[2]
-PUBLIC = ("softnll", "softnll.torch", "softnll.torch.parallel", "softnll.jax", "softnll.data")
+PUBLIC = ("softnll", "softnll.torch", "softnll.torch.parallel", "softnll.jax", "softnll.dask", "softnll.data")
 COMMAND = "python -m sphinx -W --keep-going -c docs . build/site"
 
 

@@ -25,7 +25,7 @@ from softnll._classifier.file import MAX_BYTES, read_model, write_model
 from softnll._classifier.inputs import checked_data, class_weights, encode
 from softnll._classifier.lbfgs import Variables, minimise, warn_unless_converged
 from softnll._classifier.options import check_options
-from softnll._classifier.penalised_loss import Penalised, pack, unpack
+from softnll._classifier.penalised_loss import Objective, Penalised, pack, unpack
 from softnll._classifier.precondition import precondition
 from softnll._classifier.recipe import FeatureRecipe
 from softnll._classifier.scaling import moments, scaling
@@ -199,13 +199,25 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
             variables: Variables | None = scaling(problem, found)
         else:
             variables = precondition(problem)
-        start = self._start(len(classes), X.shape[1])
+        return self._optimise(problem, variables, classes, X.dtype, previous, given, callback)
+
+    def _optimise(
+        self,
+        problem: Objective,
+        variables: Variables | None,
+        classes: NDArray[Any],
+        dtype: Any,
+        previous: NDArray[Any] | None,
+        given: dict[str, Any],
+        callback: Callback | None,
+    ) -> Self:
+        """Minimise the objective and keep the result; ``previous`` has the classes of the fit before."""
+        shape = problem.shape
+        start = self._start(*shape)
         if self.warm_start and previous is not None:
-            if not np.array_equal(previous, classes) or self.coef_.shape != (len(classes), X.shape[1]):
+            if not np.array_equal(previous, classes) or self.coef_.shape != shape:
                 raise ValueError("warm_start needs the classes and the number of features of the previous fit")
             start = self._packed()
-
-        shape = problem.head.weight.shape
         tasks = FitTasks(self, **given, classes=classes, max_iter=self.max_iter)
         tasks.begin(*unpack(start, shape))
 
@@ -216,7 +228,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  
 
         minimum = minimise(problem, start, tol=self.tol, max_iter=self.max_iter, callback=report, variables=variables)
         self.classes_ = classes
-        self._keep(minimum.x, X.dtype)
+        self._keep(minimum.x, dtype)
         self.n_iter_ = minimum.iterations
         self._weight_seen, self._adam = problem.total, None
         tasks.end()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from softnll.data.tables import AnyTable
 
-__all__ = ["Examples", "is_table_file", "load_examples", "read_examples"]
+__all__ = ["Examples", "files_of", "is_table_file", "load_examples", "read_examples"]
 
 _MAX_BYTES = 8 << 30  # of all features
 _REMEDY = "; name the column of labels: --label-column"
@@ -40,6 +42,16 @@ class Examples:
     test: Dataset
     recipe: FeatureRecipe  # the class names are those of the data, whether the training part has them or not
     notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the data."""
+        return self.train.name
+
+    @property
+    def count(self) -> int:
+        """The number of examples to train."""
+        return len(self.train.labels)
 
     def recipe_for(self, classes: NDArray[Any]) -> FeatureRecipe:
         """Return the recipe with the names of these classes only."""
@@ -74,6 +86,22 @@ def load_examples(
         train, test = hold_out(train, seed)
     shape = train.inputs.shape[1:] if train.has_images else ()
     return Examples(train, test, FeatureRecipe(train.class_names, shape=shape, scale=train.scale), notes)
+
+
+def files_of(source: str) -> list[Path]:
+    """Return the files that a pattern with ``*``, ``?`` or ``[`` matches, sorted; [] for what is no pattern.
+
+    Raises
+    ------
+    DataError
+        Where no file matches.
+    """
+    if not glob.has_magic(source) or os.path.lexists(source):
+        return []
+    found = [path for path in map(Path, sorted(glob.glob(os.path.expanduser(source)))) if path.is_file()]  # noqa: PTH207, PTH111 - absolute patterns too
+    if not found:
+        raise DataError(f"{printable(source, 80)}: no file matches")
+    return found
 
 
 def is_table_file(path: Path) -> bool:

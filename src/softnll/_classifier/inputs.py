@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-__all__ = ["checked_data", "class_weights", "encode", "find_classes", "positions"]
+__all__ = ["balanced_weights", "checked_data", "class_weights", "encode", "find_classes", "positions"]
 
 
 def checked_data(
@@ -88,5 +88,10 @@ def class_weights(
         mass = targets.sum(axis=0, dtype=np.float64)
     else:
         mass = sample_weight @ targets
+    return balanced_weights(mass)
+
+
+def balanced_weights(mass: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weights with which classes of this mass weigh the same; 1 for a class without mass."""
     present = mass > 0
-    return np.where(present, mass.sum() / (len(classes) * np.where(present, mass, 1.0)), 1.0)
+    return np.where(present, mass.sum() / (len(mass) * np.where(present, mass, 1.0)), 1.0)

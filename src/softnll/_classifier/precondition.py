@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll._classifier.penalised_loss import Penalised, pack, unpack
-from softnll._core.chunked import LinearLoss
+from softnll._classifier.penalised_loss import Objective, Penalised, pack, unpack
 from softnll._numpy.blas import multiply
 
-__all__ = ["Preconditioner", "precondition"]
+__all__ = ["Preconditioner", "SampleSize", "draws", "precondition", "preconditioner", "sample_size"]
 
 _RANK = 100  # directions that have a factor of their own
 _SAMPLE = 2000  # rows of the sample that the directions are computed from, and
@@ -76,34 +76,58 @@ def precondition(problem: Penalised) -> Preconditioner | None:
     (2011), "Finding structure with randomness", SIAM Review 53, 217, for the eigenvectors (scikit-learn's code).
     """
     head = problem.head
-    K, H = head.weight.shape
     N = head.layout.n_rows if head.active is None else len(head.active)
-    n = min(N, _SAMPLE, max(_SAMPLE_BYTES // max(1, H * head.dtype.itemsize), N // 32))
+    size = sample_size(N, problem.shape, head.dtype)
+    if size is None:
+        return None
+    weight = np.ones(head.layout.n_rows) if head.problem.s is None else head.problem.s
+    if head.problem.w is not None and head.problem.y is not None:
+        weight = weight * head.problem.w[head.problem.y]
+    # The weights' sum may be out of range; rows of weight 0 are never drawn.
+    share = np.cumsum(weight / weight.max())
+    sample = head.features[np.searchsorted(share, draws(size) * share[-1], side="right")]
+    return preconditioner(problem, sample, size)
+
+
+class SampleSize(NamedTuple):
+    """The rows of a sample, and the directions that are computed from it."""
+
+    rows: int
+    rank: int
+
+
+def sample_size(N: int, shape: tuple[int, int], dtype: Any) -> SampleSize | None:
+    """Return the size of the sample of N rows for W of this shape, or None where it would cost more than it saves."""
+    K, H = shape
+    n = min(N, _SAMPLE, max(_SAMPLE_BYTES // max(1, H * dtype.itemsize), N // 32))
     rank = min(_RANK, H, n // 2)
     if rank == 0 or 10 * rank > N or 12 * n * (rank + 10) > 4 * _EVALUATIONS * N * K:
         return None
-    found = _directions(head, n, rank, centre=problem.fit_intercept)
+    return SampleSize(n, rank)
+
+
+def draws(size: SampleSize) -> Vector:
+    """Return the numbers from 0 to 1 that draw the rows of the sample, as shares of the sum of all weights."""
+    return np.random.default_rng(0).random(size.rows)
+
+
+def preconditioner(problem: Objective, sample: Matrix, size: SampleSize) -> Preconditioner | None:
+    """Return the change of variables from a sample of the rows, which is overwritten; None if they do not vary."""
+    found = _directions(sample, size, centre=problem.fit_intercept)
     if found is None:
         return None
     variances, basis, mean = found
+    K, H = problem.shape
     curvature = np.maximum(variances, _FLAT * variances[0]) / K + problem.strength
     factors = curvature**-0.5
     return Preconditioner(basis, factors, float(factors[-1]), mean, K**0.5, (K, H))
 
 
 @np.errstate(all="ignore")  # the check of the result finds overflows
-def _directions(head: LinearLoss, n: int, rank: int, *, centre: bool) -> tuple[Vector, Matrix, Vector] | None:
+def _directions(sample: Matrix, size: SampleSize, *, centre: bool) -> tuple[Vector, Matrix, Vector] | None:
     """Return the features' largest variances, descending, their directions and the mean; None if they do not vary."""
     from sklearn.utils.extmath import randomized_svd  # noqa: PLC0415 - loaded by the classifier already
 
-    problem = head.problem
-    weight = np.ones(head.layout.n_rows) if problem.s is None else problem.s
-    if problem.w is not None and problem.y is not None:
-        weight = weight * problem.w[problem.y]
-    # The weights' sum may be out of range; rows of weight 0 are never drawn.
-    share = np.cumsum(weight / weight.max())
-    at = np.random.default_rng(0).random(n) * share[-1]
-    sample = head.features[np.searchsorted(share, at, side="right")]
     mean = np.zeros(sample.shape[1])
     if centre:
         mean = sample.mean(axis=0, dtype=np.float64)
@@ -112,8 +136,8 @@ def _directions(head: LinearLoss, n: int, rank: int, *, centre: bool) -> tuple[V
     if not (np.isfinite(peak) and peak > 0):
         return None
     sample /= peak  # keeps the products in float32's range
-    _, values, basis = randomized_svd(sample, rank, n_iter=2, random_state=0)
-    variances = (values.astype(np.float64) * peak) ** 2 / n
+    _, values, basis = randomized_svd(sample, size.rank, n_iter=2, random_state=0)
+    variances = (values.astype(np.float64) * peak) ** 2 / len(sample)
     if not (np.isfinite(variances).all() and variances[0] > 0):
         return None
     return variances, np.ascontiguousarray(basis, np.float64), mean

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-from softnll._classifier.penalised_loss import Penalised, pack, unpack
+from softnll._classifier.penalised_loss import Objective, pack, unpack
 
-__all__ = ["Moments", "Scaling", "moments", "scaling"]
+__all__ = ["Moments", "Scaling", "moments", "row_step", "scaling"]
 
 _SAMPLE = 1 << 21  # numbers of dense features that the moments are computed from: 16 MiB
 _FEWEST = 64  # rows, whatever their width
@@ -68,7 +68,7 @@ def moments(X: Any, weight: Vector | None, *, centre: bool) -> Moments:
         sums = np.bincount(X.indices, X.data * each, minlength=H) if centre else np.zeros(H)
         return Moments(np.asarray(sums, np.float64), np.asarray(np.maximum(square - sums**2, 0), np.float64))
     at = np.arange(N) if weight is None else np.flatnonzero(weight)
-    at = at[:: -(-len(at) // max(1, min(len(at), max(_FEWEST, _SAMPLE // H))))]
+    at = at[:: row_step(len(at), H)]
     share = np.ones(len(at)) if weight is None else weight[at]
     share = share / share.sum()
     rows = X[at].astype(np.float64)
@@ -78,6 +78,11 @@ def moments(X: Any, weight: Vector | None, *, centre: bool) -> Moments:
     # Rounding gives a constant column of 0.1 a deviation of 1e-17.
     variance[variance <= (1e-12 * mean) ** 2] = 0
     return Moments(mean, variance)
+
+
+def row_step(N: int, H: int) -> int:
+    """Return the distance of the rows that the moments are computed from, of N that count."""
+    return -(-N // max(1, min(N, max(_FEWEST, _SAMPLE // H))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +113,12 @@ class Scaling:
         return pack((dW - np.outer(db, self.mean)) * self.factors, np.sqrt(self.shape[0]) * db)
 
 
-def scaling(problem: Penalised, found: Moments) -> Scaling | None:
+def scaling(problem: Objective, found: Moments) -> Scaling | None:
     """Return the scaling in which each feature is as curved as the others; None where the moments are not finite.
 
     At W = 0 the Hessian's entry of a feature is about ``variance / K + λ``, with λ = 1/(C·D); f is its inverse root.
     """
-    K, H = problem.head.weight.shape
+    K, H = problem.shape
     curvature = found.variance / K + problem.strength
     if not (np.isfinite(curvature).all() and np.isfinite(found.mean).all() and curvature.min() > 0):
         return None

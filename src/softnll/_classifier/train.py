@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from softnll.data import Dataset
 
-__all__ = ["Settings", "Trained", "TrainingStep", "train"]
+__all__ = ["Settings", "Trained", "TrainingStep", "folded", "interruptions", "train"]
 
 _CURVE_ROWS = 5000  # rows that the accuracy of an iteration is of: all 50 000 of CIFAR-10 cost a third more time
 _SEARCH_TOL = 1e-4  # of the candidates' fits, which end earlier where the held-out loss stops to improve
@@ -123,7 +123,7 @@ def train(
             warm_start=True,
         )
 
-    with _interruptions() as interrupted, warnings.catch_warnings(record=True) as caught:
+    with interruptions() as interrupted, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore", ConvergenceWarning)  # a candidate need not converge
 
         def note(C: float, rows: tuple[Any, Any], progress: Any, held_out: tuple[Any, ...] = ()) -> None:
@@ -158,11 +158,17 @@ def train(
             rows = _sample(X, y)
             model.fit(X, y, callback=lambda _, *progress: note(model.C, rows, progress))
     model.classes_ = classes
+    folded(model, mean, scale)
+    failure = next((str(each.message) for each in caught if each.category is ConvergenceWarning), "")
+    return Trained(model, tuple(history), bool(interrupted), failure, choice)
+
+
+def folded(model: Any, mean: NDArray[Any], scale: NDArray[Any]) -> Any:
+    """Return the model of ``(features − mean) / scale`` after making it one of the features themselves."""
     weight = np.asarray(model.coef_, np.float64) / scale
     model.intercept_ = np.asarray(model.intercept_, np.float64) - weight @ mean
     model.coef_ = weight
-    failure = next((str(each.message) for each in caught if each.category is ConvergenceWarning), "")
-    return Trained(model, tuple(history), bool(interrupted), failure, choice)
+    return model
 
 
 def _final_strength(settings: Settings, choice: ChosenStrength | None) -> float:
@@ -179,7 +185,7 @@ def _sample(X: NDArray[Any], y: NDArray[np.int64]) -> tuple[NDArray[Any], NDArra
 
 
 @contextmanager
-def _interruptions() -> Iterator[list[int]]:
+def interruptions() -> Iterator[list[int]]:
     """Collect the first Ctrl-C in a list instead of raising KeyboardInterrupt; the second one raises it."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals

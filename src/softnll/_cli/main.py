@@ -60,8 +60,9 @@ def _outcome(error: Exception) -> tuple[int, str | None]:
             # The process that reads the output has ended (``| head``): print nothing, also when Python flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitCode.FAILED, ""
-        case ImportError() if (error.name or "").partition(".")[0] in _EXTRA or "softnll[app]" in str(error):
-            return ExitCode.FAILED, "the command line needs more: pip install 'softnll[app]'"
+        case ImportError() if (error.name or "").partition(".")[0] in _EXTRA or "softnll[" in str(error):
+            other = "softnll[app]" not in str(error) and "softnll[" in str(error)
+            return ExitCode.FAILED, str(error) if other else "the command line needs more: pip install 'softnll[app]'"
         case OSError(strerror=str(reason), filename=str(name)):
             return ExitCode.FAILED, f"{name}: {reason}"
         case OSError() | MemoryError():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,17 +14,22 @@ import typer
 from softnll._cli.exit_code import ExitCode
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from softnll._classifier.examples import Examples
     from softnll._classifier.options import Settings
     from softnll._classifier.train import Trained, TrainingStep
     from softnll._cli.activity import Activity
+    from softnll.dask._train import FileExamples
+    from softnll.data.columns import Choice
 
 __all__ = ["train"]
 
 
 def train(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="digits, cifar10, mnist, fashion-mnist, or a file or folder.")
+        str,
+        typer.Argument(metavar="DATA", help="digits, cifar10, mnist, fashion-mnist, a file, a folder, 'files*'."),
     ] = "digits",
     out: Annotated[Path | None, typer.Option(help="Where the results go.  [default: ./softnll-NAME]")] = None,
     C: Annotated[
@@ -43,7 +49,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Chooses the examples that are held out.", min=0)] = 0,
     cache: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
     no_download: Annotated[bool, typer.Option("--no-download", help="Use only what is there already.")] = False,
-    labels: Annotated[Path | None, typer.Option(help="Labels, where DATA has none: a .npy or .csv file.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels, where DATA has none: a .npy or .csv file, or 'files*'.")
+    ] = None,
     label_column: Annotated[str | None, typer.Option(help="A table's column of labels: its name or number.")] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="A table's column that is no feature; may be given several times.")
@@ -58,26 +66,34 @@ def train(
     C is chosen on held-out training examples; the test examples take no part in it. Words in a table become one column
     a category, empty cells the median. DIR gets model.npz, scores.npy, labels.npy, history.csv and report.html; other
     files there are left alone. `softnll predict` applies the model. Ctrl-C ends the training and keeps what it reached.
+    A pattern in quotes, 'rows/*.parquet', is many files with the same columns, which may be larger than memory.
     """
+    from contextlib import ExitStack
+
     from softnll._cli.activity import activity
 
-    with activity("starting") as shown:
-        from softnll._classifier.examples import load_examples
+    with ExitStack() as opened, activity("starting") as shown:
+        from softnll._classifier.examples import files_of, load_examples
         from softnll._classifier.options import Settings
         from softnll.data.columns import Choice
 
         settings = Settings(C=C, max_iter=max_iter, tol=tol, label_smoothing=label_smoothing, mirror=mirror, seed=seed)
         shown.stage(f"reading {data}")
-        examples = load_examples(
-            data,
-            seed,
-            labels=labels,
-            choice=Choice(label=label_column, drop=tuple(drop or ()), header=header),
-            cache=cache,
-            download=not no_download,
-            progress=lambda done, size: shown.step(f"downloaded {done >> 20} of {size >> 20} MiB"),
-        )
-        directory = out if out is not None else Path(f"softnll-{_folder_name(examples.train.name)}")
+        chosen = Choice(label=label_column, drop=tuple(drop or ()), header=header)
+        examples: Examples | FileExamples
+        if files := files_of(data):
+            examples = _many(data, files, seed, chosen, labels, mirror, shown, opened)
+        else:
+            examples = load_examples(
+                data,
+                seed,
+                labels=None if labels is None else Path(labels),
+                choice=chosen,
+                cache=cache,
+                download=not no_download,
+                progress=lambda done, size: shown.step(f"downloaded {done >> 20} of {size >> 20} MiB"),
+            )
+        directory = out if out is not None else Path(f"softnll-{_folder_name(examples.name)}")
         _check_writable(directory)  # before the training, not after it
         shown.accept("loading scikit-learn")
         from softnll._classifier.evaluate import evaluate
@@ -96,9 +112,31 @@ def train(
         raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _train(examples: Examples, settings: Settings, shown: Activity) -> Trained:
+def _many(
+    pattern: str,
+    files: list[Path],
+    seed: int,
+    chosen: Choice,
+    labels: str | None,
+    mirror: bool,
+    shown: Activity,
+    opened: ExitStack,
+) -> FileExamples:
+    """Return the examples of many files; the workers that read them end with ``opened``."""
+    from softnll.dask._train import read_files, workers
+
+    if mirror:
+        raise ValueError(f"{pattern}: several files; --mirror is for one")
+    where = opened.enter_context(workers(files))
+    shown.stage(f"reading {len(files)} files {where}")
+    examples = read_files(pattern, files, seed, chosen, labels)
+    return replace(examples, notes=(f"{len(files)} files, read {where}", *examples.notes))
+
+
+def _train(examples: Examples | FileExamples, settings: Settings, shown: Activity) -> Trained:
     """Train, and show each iteration, the choice of C and how the fit ended."""
     from softnll._classifier import train as training
+    from softnll._classifier.examples import Examples
 
     for note in examples.notes:
         shown.note(note)
@@ -109,7 +147,10 @@ def _train(examples: Examples, settings: Settings, shown: Activity) -> Trained:
             facts += f"  held out {step.held_out_loss:.4f}  {step.held_out_accuracy:.4f}  C {step.C:g}"
         shown.step(facts)
 
-    trained = training.train(examples.train, settings, show, shown.stage)
+    if isinstance(examples, Examples):
+        trained = training.train(examples.train, settings, show, shown.stage)
+    else:
+        trained = examples.train(settings, show, shown.stage)
     trained.model.recipe_ = examples.recipe_for(trained.model.classes_)
     if trained.interrupted:
         shown.note(f"interrupted after {len(trained.history)} iterations; what was reached is kept")

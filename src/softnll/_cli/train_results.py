@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from softnll._classifier.evaluate import Evaluation
     from softnll._classifier.examples import Examples
     from softnll._classifier.train import Settings, Trained
+    from softnll.dask._train import FileExamples
     from softnll.data import Dataset
 
 __all__ = ["FILES", "facts_of", "print_facts", "write_results"]
@@ -73,14 +74,16 @@ def _settings(settings: Settings, trained: Trained) -> tuple[tuple[str, str], ..
     return tuple((name, f"{value:g}") for name, value in values.items()) + chosen
 
 
-def facts_of(examples: Examples, trained: Trained, evaluation: Evaluation, directory: Path) -> dict[str, Any]:
+def facts_of(
+    examples: Examples | FileExamples, trained: Trained, evaluation: Evaluation, directory: Path
+) -> dict[str, Any]:
     """Return the results of a run in the types of JSON."""
     K, choice = len(evaluation.class_names), trained.choice
     return {
-        "data": examples.train.name,
+        "data": examples.name,
         "read": list(examples.notes),
         "classes": K,
-        "train_examples": len(examples.train.labels),
+        "train_examples": examples.count,
         "C": trained.model.C,
         "choice": None
         if choice is None

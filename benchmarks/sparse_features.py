@@ -1,6 +1,7 @@
 """SoftmaxClassifier beside LogisticRegression's saga and lbfgs on sparse features: 20 000 × 100 000 at 0.1 %.
 
-    python benchmarks/sparse.py [--rows 20000] [--features 100000] [--density 1e-3] [--classes 5] [--C 1] [--repeat 3]
+    python benchmarks/sparse_features.py [--rows 20000] [--features 100000] [--density 1e-3] \
+        [--classes 5] [--C 1] [--repeat 3]
 
 The features are made: counts of words whose frequencies follow Zipf's law, and classes that depend on them. Each fit
 runs in a process of its own, the three in turn, with the same C and tol, and reports its time, its peak memory beyond
