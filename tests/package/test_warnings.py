@@ -98,6 +98,8 @@ def test_an_implied_dimension(function):
         "sn.nll_loss(x, y)",
         "snt.cross_entropy(torch.tensor(x), torch.tensor(y))",
         "snt.CrossEntropyLoss()(torch.tensor(x, requires_grad=True), torch.tensor(y))",
+        "sn.fit_temperature(x, [0, 1, 1])",
+        "sn.diagnose(x, y)",
         "sn.SoftmaxClassifier().fit(x, y)",
     ],
 )

@@ -211,6 +211,9 @@ class LinearCrossEntropyLoss(_Further, _Linear):
 
     weight: Tensor | None
     reduction: str
+    num_classes: int
+    out_features: tuple[int, ...]
+    linear: nn.Linear
     if TYPE_CHECKING:
 
         def __call__(  # noqa: D102
