@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 
 from command_line import main
 
@@ -90,6 +90,13 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "predictions.csv").write_text("\n".join([columns, *rows]) + "\n")
     people = [f"{rng.normal():.3f},{'ab'[i % 2]},{'no' if i % 3 else 'yes'}" for i in range(90)]
     (tmp_path / "people.csv").write_text("\n".join(["age,ticket,survived", *people]) + "\n")
+    frame = load_iris(as_frame=True).frame.rename(columns={"target": "species"})
+    for part in range(2):  # of many files
+        for name in ("rows", "x", "y"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        frame[part::2].to_parquet(tmp_path / "rows" / f"{part}.parquet", index=False)
+        np.save(tmp_path / "x" / f"{part}.npy", frame[part::2].drop(columns="species").to_numpy())
+        np.save(tmp_path / "y" / f"{part}.npy", frame["species"][part::2].to_numpy())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("webbrowser.open", lambda _: True)
     return tmp_path

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-ELSEWHERE = {"fsdp_fused", "jax_digits", "tensor_parallel_head"}  # tests of their rooms run them
+ELSEWHERE = {"dask_classifier", "fsdp_fused", "jax_digits", "tensor_parallel_head"}  # tests of their rooms run them
 
 # What runs of each example, and what must be true of its result: small sizes, which take seconds.
 RUNS = {

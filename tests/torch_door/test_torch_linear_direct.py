@@ -13,7 +13,6 @@ from softnll.torch._linear import direct
 OPTIONS = {
     "plain": {},
     "sum": {"reduction": "sum"},
-    "none": {"reduction": "none"},
     "smoothed": {"label_smoothing": 0.1},
     "all": {"label_smoothing": 0.1, "z_loss": 0.01, "softcap": 3.0, "temperature": 2.0, "check": True},
 }

@@ -58,18 +58,20 @@ def run(name, f, W, y):
 for name in names:
     run(name, *layer(4))  # compiles
     f, W, y = layer(N)
-    gc.collect()
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    before = memory("VmRSS")
-    found = run(name, f, W, y)
-    used = memory("VmHWM") - before
-    del found
+    used = []
+    for _ in range(2):  # the first run may have read in again what the system had taken from memory
+        gc.collect()
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        before = memory("VmRSS")
+        found = run(name, f, W, y)
+        used.append(memory("VmHWM") - before)
+        del found
     size = W.nbytes + f.nbytes
     held = (0, size, 3 * size)[order]  # of the second order: the gradients, their upstream gradients, the results
     held += W.numel() * 4 if order and dtype != "float32" else 0  # the wider sum
     held += N * C * W.element_size() if name == "soft" else 0  # the targets are inputs
-    print(json.dumps([name, used, held + limit]))
+    print(json.dumps([name, min(used), held + limit]))
 """
 
 

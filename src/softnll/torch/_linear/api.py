@@ -137,7 +137,9 @@ def linear_cross_entropy(
     if isinstance(linear_weight, Tensor) and linear_weight.dim() > 2:
         return over_positions(linear_cross_entropy, input, linear_weight, target, **keywords)
     others = (weight, sample_weight, options, max_bytes, compact)
-    if direct.serves(input, linear_weight, target, linear_bias, temperature, ignore_index, *others):
+    if reduction != "none" and direct.serves(
+        input, linear_weight, target, linear_bias, temperature, ignore_index, *others
+    ):
         scalars = {
             "reduction": reduction,
             "label_smoothing": label_smoothing,

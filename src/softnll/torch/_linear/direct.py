@@ -1,6 +1,7 @@
 """The linear loss of plain CPU tensors with few logits: one product of torch's, then the short path of the loss.
 
 The logits of a small batch fit the cache: chunks of rows, and the plan of them, would take longer than all of the loss.
+``reduction="none"`` is not served: rows without an upstream gradient take no part in the products.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ def serves(
         all(each is None for each in others)
         and not isinstance(temperature, Tensor)
         and (ignore_index is None or (type(ignore_index) is int and ignore_index < 0))
-        and all(type(each) in (Tensor, Parameter) for each in (x, linear_weight, target))
-        and x.dim() == linear_weight.dim() == 2
+        and type(linear_weight) in (Tensor, Parameter)
+        and linear_weight.dim() == 2
+        and direct.serves(x, target, None)
         and 0 < x.shape[0] * linear_weight.shape[0] <= _MOST
         and x.shape[1] == linear_weight.shape[1] > 0
         and x.dtype is linear_weight.dtype
         and _is_vector(linear_bias, linear_weight)
         and not torch.is_autocast_enabled("cpu")
         and linear_weight.device == x.device
-        and direct.serves(x, target, None)
     ):
         return False
     classes = target.numpy()
