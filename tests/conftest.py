@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(items):
     """Mark slow tests, and leave out the backends that lack what a test needs."""
     items[:] = [item for item in items if not lacking(item)]
     tiers.mark_slow(items, pytest.mark.slow)
+    tiers.longest_first(items)
 
 
 def lacking(item):

@@ -69,6 +69,14 @@ SLOW = re.compile(
     r"|test_the_coefficients_are_those_of_the_local_estimator.*synchronous"
 )
 
+# Tests that take a minute each: they run first, as at the end one process would wait for the other.
+LONGEST = re.compile(r"test_derivatives_to_order_three|test_gpu_script|test_other_cpus")
+
+
+def longest_first(items):
+    """Put the longest tests in front, and keep the order of the others."""
+    items.sort(key=lambda item: LONGEST.search(item.nodeid) is None)
+
 
 def mark_slow(items, slow):
     """Mark the tests that the default run leaves out."""
