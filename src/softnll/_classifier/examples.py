@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,10 +52,6 @@ class Examples:
     def count(self) -> int:
         """The number of examples to train."""
         return len(self.train.labels)
-
-    def recipe_for(self, classes: NDArray[Any]) -> FeatureRecipe:
-        """Return the recipe with the names of these classes only."""
-        return replace(self.recipe, class_names=tuple(self.recipe.class_names[c] for c in classes))
 
 
 def load_examples(

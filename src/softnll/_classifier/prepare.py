@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from softnll.data import Dataset
 
-__all__ = ["folds", "held_out_rows", "hold_out", "standardise", "test_rows", "with_mirrored"]
+__all__ = ["column_scale", "folds", "held_out_rows", "hold_out", "standardise", "test_rows", "with_mirrored"]
 
 _HELD_OUT = 0.2  # share of each class in the test part, where the data has none
 
@@ -31,15 +31,23 @@ def standardise(data: Dataset) -> tuple[NDArray[Any], NDArray[np.float64], NDArr
     mean = features.mean(axis=0, dtype=np.float64)
     scale = np.ones_like(mean)
     if not data.has_images:
-        deviation = features.std(axis=0, dtype=np.float64)
-        # Rounding leaves a constant column of 0.1 with a deviation of 1e-17, not 0.
-        constant = deviation <= 1e-12 * np.abs(mean)
-        scale = np.where(constant | (deviation == 0), 1.0, deviation)
+        scale, constant = column_scale(mean, features.std(axis=0, dtype=np.float64))
         mean = np.where(constant, features[0], mean)
     if data.has_images:  # these features are a new array; those of a table belong to the data
         features -= mean.astype(features.dtype)
         return features, mean.astype(features.dtype).astype(np.float64), scale
     return ((features - mean) / scale).astype(features.dtype), mean, scale
+
+
+def column_scale(
+    mean: NDArray[np.float64], deviation: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return what each column is divided by, and which columns are constant; theirs is 1.
+
+    Rounding leaves a constant column of 0.1 with a deviation of 1e-17, not 0.
+    """
+    constant = deviation <= 1e-12 * np.abs(mean)
+    return np.where(constant | (deviation == 0), 1.0, deviation), constant
 
 
 def hold_out(data: Dataset, seed: int) -> tuple[Dataset, Dataset]:

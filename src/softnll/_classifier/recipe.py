@@ -5,7 +5,7 @@ A model file holds its recipe, so that `softnll predict` makes the same features
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 
     from softnll.data.tables import AnyTable
 
-__all__ = ["ColumnRecipe", "FeatureRecipe", "column_recipe", "numbers_of", "words_of"]
+__all__ = [
+    "MOST_CATEGORIES",
+    "ColumnRecipe",
+    "FeatureRecipe",
+    "column_recipe",
+    "most_categories",
+    "numbers_of",
+    "words_of",
+]
 
-_MOST_CATEGORIES = 1000
+MOST_CATEGORIES = 1000  # of a column, however many rows there are
 _FEW = 20  # categories that a column of words may always have
 _MAX_TEXT = 1 << 16  # characters of a name or category in a model file
 
@@ -92,6 +100,10 @@ class FeatureRecipe:
             blocks.append(column.encode(values))
         return np.concatenate(blocks, axis=1)
 
+    def of_classes(self, classes: NDArray[Any]) -> FeatureRecipe:
+        """Return the recipe with the names of these classes only."""
+        return replace(self, class_names=tuple(self.class_names[c] for c in classes))
+
     def to_plain(self) -> dict[str, Any]:
         """Return the recipe in the types of JSON."""
         return {
@@ -151,9 +163,14 @@ def column_recipe(table: AnyTable, k: int, train: NDArray[np.intp]) -> tuple[Col
         return ColumnRecipe(name, fill), numbers, f"{empty} empty cells of {shown} become its median, {fill:g}"
     words = words_of(table, k)
     categories = tuple(sorted({words[row] for row in train.tolist()}))
-    if len(categories) > max(_FEW, min(_MOST_CATEGORIES, len(train) // 10)):
+    if len(categories) > most_categories(len(train)):
         return None, None, f"left out: {shown} ({len(categories)} different texts in {len(train)} rows)"
     return ColumnRecipe(name, categories=categories), words, ""
+
+
+def most_categories(rows: int) -> int:
+    """Return how many categories a column of words may have in so many rows."""
+    return max(_FEW, min(MOST_CATEGORIES, rows // 10))
 
 
 def numbers_of(table: AnyTable, k: int) -> NDArray[np.float64]:

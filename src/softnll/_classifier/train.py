@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from softnll.data import Dataset
 
-__all__ = ["Settings", "Trained", "TrainingStep", "folded", "interruptions", "train"]
+__all__ = ["Settings", "Trained", "TrainingStep", "failure_of", "folded", "interruptions", "train"]
 
 _CURVE_ROWS = 5000  # rows that the accuracy of an iteration is of: all 50 000 of CIFAR-10 cost a third more time
 _SEARCH_TOL = 1e-4  # of the candidates' fits, which end earlier where the held-out loss stops to improve
@@ -159,8 +159,12 @@ def train(
             model.fit(X, y, callback=lambda _, *progress: note(model.C, rows, progress))
     model.classes_ = classes
     folded(model, mean, scale)
-    failure = next((str(each.message) for each in caught if each.category is ConvergenceWarning), "")
-    return Trained(model, tuple(history), bool(interrupted), failure, choice)
+    return Trained(model, tuple(history), bool(interrupted), failure_of(caught), choice)
+
+
+def failure_of(caught: list[warnings.WarningMessage]) -> str:
+    """Return how a fit that did not converge ended, from the warnings that it gave; "" for one that did."""
+    return next((str(each.message) for each in caught if each.category is ConvergenceWarning), "")
 
 
 def folded(model: Any, mean: NDArray[Any], scale: NDArray[Any]) -> Any:

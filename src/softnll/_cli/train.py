@@ -151,7 +151,7 @@ def _train(examples: Examples | FileExamples, settings: Settings, shown: Activit
         trained = training.train(examples.train, settings, show, shown.stage)
     else:
         trained = examples.train(settings, show, shown.stage)
-    trained.model.recipe_ = examples.recipe_for(trained.model.classes_)
+    trained.model.recipe_ = examples.recipe.of_classes(trained.model.classes_)
     if trained.interrupted:
         shown.note(f"interrupted after {len(trained.history)} iterations; what was reached is kept")
     elif trained.failure:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll._classifier.prepare import held_out_rows
-from softnll._classifier.recipe import FeatureRecipe, numbers_of, words_of
+from softnll._classifier.recipe import MOST_CATEGORIES, FeatureRecipe, numbers_of, words_of
 from softnll.data import DataError, Dataset
 from softnll.data.arrays import as_inputs, read_npy
 from softnll.data.columns import Choice
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from softnll.data.tables import AnyTable
 
 __all__ = ["ColumnScan", "FileRows", "FileScan", "Source", "Spread", "features_and_labels", "moments_of", "scan"]
-
-_MOST_CATEGORIES = 1000
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def _column(table: AnyTable, k: int, words: frozenset[int]) -> ColumnScan:
     """Return what a table has in one column."""
     if table.columns[k].kind != "number" or k in words:
         found = sorted(set(words_of(table, k)))
-        return ColumnScan(tuple(found[: _MOST_CATEGORIES + 1]), 0, 0.0)
+        return ColumnScan(tuple(found[: MOST_CATEGORIES + 1]), 0, 0.0)
     numbers = numbers_of(table, k)
     missing = np.isnan(numbers)
     median = float(np.nan if missing.all() else np.median(numbers[~missing]))

@@ -21,8 +21,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from softnll._classifier.examples import files_of
 from softnll._classifier.options import Settings
-from softnll._classifier.recipe import ColumnRecipe, FeatureRecipe
-from softnll._classifier.train import Trained, TrainingStep, folded, interruptions, train
+from softnll._classifier.prepare import column_scale
+from softnll._classifier.recipe import ColumnRecipe, FeatureRecipe, most_categories
+from softnll._classifier.train import Trained, TrainingStep, failure_of, folded, interruptions, train
 from softnll.dask._estimator import SoftmaxClassifier
 from softnll.dask._files import FileRows, FileScan, Source, Spread, features_and_labels, moments_of, scan
 from softnll.dask._scheduler import Scheduler
@@ -41,7 +42,6 @@ _CLUSTER = 0.1  # share of the memory from which files are read by processes, no
 _HELD_OUT, _MOST_HELD_OUT = 0.2, 250_000  # share of the rows that is held out for the test, and the most rows
 _TEST_BYTES, _SAMPLE_BYTES = 256 << 20, 128 << 20  # of the features held out, and of the sample that C is chosen on
 _SAMPLE = 50_000  # rows of that sample
-_FEW, _MOST_CATEGORIES = 20, 1000
 
 
 @contextmanager
@@ -74,10 +74,6 @@ class FileExamples:
     scale: NDArray[np.float64]
     task: Callable[..., Any]  # of a file's number and the options of `features_and_labels`
     lengths: tuple[int, ...]
-
-    def recipe_for(self, classes: NDArray[Any]) -> FeatureRecipe:
-        """Return the recipe with the names of these classes only."""
-        return replace(self.recipe, class_names=tuple(self.recipe.class_names[c] for c in classes))
 
     def sample(self) -> Dataset:
         """Return evenly spaced examples to train, unscaled."""
@@ -124,9 +120,8 @@ class FileExamples:
                     raise StopIteration
 
             model.fit(*self.table(), callback=note)
-        failure = next((str(each.message) for each in caught if each.category is ConvergenceWarning), "")
         local = folded(model.to_local(), self.spread.mean, self.scale)
-        return Trained(local, tuple(history), bool(interrupted), failure, first.choice)
+        return Trained(local, tuple(history), bool(interrupted), failure_of(caught), first.choice)
 
 
 def read_files(pattern: str, files: Sequence[Path], seed: int, choice: Choice, labels: str | None) -> FileExamples:
@@ -166,9 +161,8 @@ def read_files(pattern: str, files: Sequence[Path], seed: int, choice: Choice, l
     moments = delayed(moments_of, pure=False)
     spreads: list[Spread] = _computed([moments(each, recipe, share, seed) for each in sources])
     spread = reduce(Spread.merged, spreads)
-    deviation = np.sqrt(spread.squares / spread.rows)
-    constant = deviation <= 1e-12 * np.abs(spread.mean)
-    scale = np.ones(width) if images else np.where(constant | (deviation == 0), 1.0, deviation)
+    scale, _ = column_scale(spread.mean, np.sqrt(spread.squares / spread.rows))
+    scale = np.ones(width) if images else scale
     test = _dataset(_computed([task(k, held=True) for k in range(len(sources))]), recipe, "test", name)
     lengths = tuple(each.rows for each in spreads)
     return FileExamples(name, spread.rows, test, recipe, (*notes,), spread, scale, task, lengths)
@@ -246,7 +240,7 @@ def _recipe(
         found = [each.columns[at] for each in scans]
         if found[0].categories is not None:
             words = sorted({word for each in found for word in each.categories or ()})
-            if len(words) > max(_FEW, min(_MOST_CATEGORIES, total // 10)):
+            if len(words) > most_categories(total):
                 notes.append(f"left out: {printable(name, 40)} (more than {len(words) - 1} different texts)")
                 continue
             recipes.append(ColumnRecipe(name, categories=tuple(words)))
