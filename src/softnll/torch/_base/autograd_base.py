@@ -18,6 +18,7 @@ __all__ = [
     "apply",
     "batched",
     "immediate",
+    "in_batch",
     "keep",
     "one_by_one",
     "records",
@@ -87,6 +88,11 @@ def _eager(rule: type[Rule]) -> type[Function]:
 def records() -> bool:
     """Return whether the operations of this moment may be differentiated later."""
     return torch.is_grad_enabled() or transformed()
+
+
+def in_batch(tensor: Any) -> bool:
+    """Return whether a tensor stands for each of several upstream gradients (``is_grads_batched=True``)."""
+    return bool(torch._C._functorch.is_legacy_batchedtensor(tensor))  # noqa: SLF001 - torch has no public name for it
 
 
 def immediate() -> bool:

@@ -20,6 +20,7 @@ from softnll.torch._base.autograd_base import (
     Rule,
     batched,
     immediate,
+    in_batch,
     keep,
     one_by_one,
     records,
@@ -139,7 +140,7 @@ class EagerLinear(Function):
         names = _names(take(LinearInputs, flags))
         if upstream is None or not names:
             return None, *gradients(LinearInputs)
-        if torch._C._functorch.is_legacy_batchedtensor(upstream):  # noqa: SLF001 - is_grads_batched=True
+        if in_batch(upstream):
             inputs = LinearInputs(*ctx.saved_tensors)
             values = dict(zip(names, formulas.gradient(upstream, inputs, ctx.settings, names), strict=True))
         elif records():

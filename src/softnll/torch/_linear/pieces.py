@@ -16,7 +16,7 @@ from softnll._core.options import unreduced
 from softnll._core.plan import default_max_bytes
 from softnll._core.targets import rows_without_part
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInputs, LossSettings
-from softnll.torch._base.autograd_base import records
+from softnll.torch._base.autograd_base import in_batch, records
 from softnll.torch._losses import formulas
 
 __all__ = ["OF_ROWS", "Named", "Piece", "Pieces", "Sums"]
@@ -75,8 +75,7 @@ class Pieces:
         self.reduction = objective.reduction
         one = torch.ones_like(D)
         self.factor = formulas.share(one, D) if self.reduction == "mean" else one
-        legacy = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001 - is_grads_batched=True
-        self.in_place = not records() and not any(each is not None and legacy(each) for each in (*tensors, *inputs))
+        self.in_place = not records() and not any(each is not None and in_batch(each) for each in (*tensors, *inputs))
         self._plan(settings)
 
     def _plan(self, settings: LinearSettings) -> None:

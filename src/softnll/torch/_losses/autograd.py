@@ -18,6 +18,7 @@ from softnll.torch._base.autograd_base import (
     Rule,
     batched,
     immediate,
+    in_batch,
     keep,
     one_by_one,
     records,
@@ -105,12 +106,11 @@ def loss_gradients(
     """Return the gradients by logits and soft targets that are asked for, from what ``EagerCrossEntropy`` has saved."""
     if upstream is None:
         return None, None
-    each_of_batch = torch._C._functorch.is_legacy_batchedtensor(upstream)  # noqa: SLF001 - is_grads_batched=True
-    if ctx.gradient is not None and not (for_target or each_of_batch or records()):
+    if ctx.gradient is not None and not (for_target or in_batch(upstream) or records()):
         gradient, ctx.gradient = ctx.gradient, None  # returned to the caller: a second backward computes anew
         return compute.rescaled(gradient, upstream, lambda: _unwritten(ctx), ctx.kept), None
     inputs, to_input, to_target = LossInputs(*ctx.saved_tensors), None, None
-    if for_input and each_of_batch:
+    if for_input and in_batch(upstream):
         to_input = formulas.gradient(upstream, inputs, ctx.settings).to(inputs.input.dtype)
     elif for_input and records():
         m, r = ctx.kept.tensors(inputs.input)

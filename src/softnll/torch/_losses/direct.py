@@ -19,7 +19,7 @@ from softnll._core.problem import Problem, prepare_targets
 from softnll._kernels.select import kernels
 from softnll._numpy.output import reduce
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._base.autograd_base import immediate, records
+from softnll.torch._base.autograd_base import immediate, in_batch, records
 from softnll.torch._base.backend import backend_of
 from softnll.torch._base.cpu_backend import CpuBackend
 from softnll.torch._losses.autograd import loss_gradients
@@ -137,8 +137,7 @@ class DirectNormalise(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the product of the Jacobian and the upstream gradient; autograd can differentiate it if it records."""
         (saved,) = ctx.saved_tensors
-        batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # noqa: SLF001 - is_grads_batched=True
-        compute = None if batched or records() or not _plain(grad) else getattr(kernels(), "product", None)
+        compute = None if in_batch(grad) or records() or not _plain(grad) else getattr(kernels(), "product", None)
         if compute is None:
             return (log_softmax_product if ctx.log else softmax_product)(saved, grad, -1), None
         out, shape = np.empty(saved.shape, saved.detach().numpy().dtype), (-1, saved.shape[-1])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll.torch._base.autograd_base import Rule, records
+from softnll.torch._base.autograd_base import Rule, in_batch, records
 from softnll.torch._losses import compute
 
 __all__ = ["LogSoftmax", "LogSumExp", "Softmax", "log_softmax_product", "softmax_product", "wide"]
@@ -68,7 +68,7 @@ class _Normalised(_AlongDim):
     @staticmethod
     def _computed(ctx: Any, grad: Tensor, *, log: bool) -> Tensor | None:
         """Return the backward's product by a kernel; None without one, or if autograd or a transform records it."""
-        if records() or torch._C._functorch.is_legacy_batchedtensor(grad):  # noqa: SLF001 - is_grads_batched=True
+        if records() or in_batch(grad):
             return None
         (saved,) = ctx.saved_tensors
         return compute.product(saved, grad, ctx.dim, log=log, logits=ctx.narrow)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softnll._core.plan import Wanted
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossSettings, gradients, take
-from softnll.torch._base.autograd_base import Rule, keep, one_by_one, refuse_constants
+from softnll.torch._base.autograd_base import Rule, in_batch, keep, one_by_one, refuse_constants
 from softnll.torch._linear import formulas
 from softnll.torch._losses.formulas import effective
 from softnll.torch._losses.normalise import LogSoftmax, LogSumExp
@@ -132,7 +132,7 @@ def pullback(
     inputs: LinearInputs, settings: LinearSettings, upstream: Cotangents, names: Sequence[str]
 ) -> tuple[Tensor, ...]:
     """Return the gradients of inputs by name, from the upstream gradients of log_prob, entropy and lse."""
-    if any(each is not None and torch._C._functorch.is_legacy_batchedtensor(each) for each in upstream):  # noqa: SLF001
+    if any(each is not None and in_batch(each) for each in upstream):
         return formulas.pull_rows(_rows, inputs, settings, upstream, names)
     found: tuple[Tensor, ...] = TokenGradient.apply(*upstream, *inputs, settings, _Names(tuple(names)))
     return found
