@@ -77,28 +77,32 @@ def reduce(
     dtype: np.dtype[Any] | None = None,
     *,
     again: Callable[[Problem], NDArray[np.float64]] | None = None,
+    total: Callable[[NDArray[np.float64]], float] | None = None,
 ) -> Any:
     """Return the losses after the objective's reduction; ``dtype`` None means the type of losses of the logits.
 
     With ``again``, the function that computed the losses, a mean is finite also where a row's loss alone overflows. The
-    problem must still have its logits.
+    problem must still have its logits. ``total`` returns a sum; None means the kernels' function.
     """
     dtype = loss_dtype(problem.x.dtype) if dtype is None else dtype
     reduction = problem.objective.reduction
     if reduction == "none":
         return narrowed(losses, dtype).reshape(layout.row_shape)[()]
-    value = losses.item() if losses.size == 1 else kernels().total(losses)
+    value = losses.item() if losses.size == 1 else (total or kernels().total)(losses)
     if reduction == "mean":
         value = value / problem.divisor if problem.divisor > 0 else math.nan
         if math.isinf(value):
-            value = _mean(problem, losses, again)
+            value = _mean(problem, losses, again, total or kernels().total)
     if -_SAFE < value < _SAFE:
         return dtype.type(value)
     return narrowed(np.float64(value), dtype)
 
 
 def _mean(
-    problem: Problem, losses: NDArray[np.float64], again: Callable[[Problem], NDArray[np.float64]] | None
+    problem: Problem,
+    losses: NDArray[np.float64],
+    again: Callable[[Problem], NDArray[np.float64]] | None,
+    total: Callable[[NDArray[np.float64]], float],
 ) -> float:
     """Return Σ (loss/D), for losses whose sum overflows."""
     parts = losses / problem.divisor
@@ -109,7 +113,7 @@ def _mean(
             part = problem.take(rows, problem.x[rows])
             shares = np.full(len(rows), 1 / problem.divisor) if part.s is None else part.s / problem.divisor
             parts[rows] = again(replace(part, s=shares))
-    return float(kernels().total(parts))
+    return float(total(parts))
 
 
 def narrowed(values: Any, dtype: np.dtype[Any]) -> Any:

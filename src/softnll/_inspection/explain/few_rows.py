@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll._core.layout import loss_dtype
 from softnll._core.problem import loss_problem, prepare
 from softnll._kernels import reference
 from softnll._numpy import functional
+from softnll._numpy.output import reduce, write
 
 __all__ = ["FewRows", "functions"]
 
@@ -38,18 +38,17 @@ class FewRows:
     @staticmethod
     def cross_entropy(logits: NDArray[Any], targets: NDArray[Any], *, reduction: str = "mean") -> Any:
         """Return the losses of rows, or their mean or sum."""
-        problem, _ = loss_problem(logits, targets, reduction=reduction)
-        return _reduced(reference.losses(problem), reduction, loss_dtype(problem.x.dtype))
+        problem, layout = loss_problem(logits, targets, reduction=reduction)
+        return reduce(problem, layout, reference.losses(problem), total=_total)
 
     @staticmethod
     def cross_entropy_and_grad(
         logits: NDArray[Any], targets: NDArray[Any], *, reduction: str = "mean"
     ) -> tuple[Any, NDArray[Any]]:
         """Return the loss of rows and its gradient."""
-        problem, _ = loss_problem(logits, targets, reduction=reduction)
-        gradient = np.empty(problem.x.shape, problem.x.dtype)
-        losses = reference.forward_backward(problem, gradient)
-        return _reduced(losses, reduction, loss_dtype(problem.x.dtype)), gradient
+        problem, layout = loss_problem(logits, targets, reduction=reduction)
+        gradient, losses = write(problem, layout, None, reference.forward_backward)
+        return reduce(problem, layout, losses, total=_total), gradient
 
 
 def functions(size: int) -> type[FewRows] | ModuleType:
@@ -59,15 +58,10 @@ def functions(size: int) -> type[FewRows] | ModuleType:
 
 def _filled(fill: Any, logits: NDArray[Any]) -> NDArray[Any]:
     """Return what a reference function writes for rows of logits."""
-    problem, _ = prepare(logits)
-    out = np.empty(problem.x.shape, problem.x.dtype)
-    fill(problem, out)
-    return out
+    problem, layout = prepare(logits)
+    return write(problem, layout, None, fill)[0]
 
 
-def _reduced(losses: NDArray[np.float64], reduction: str, dtype: np.dtype[Any]) -> Any:
-    """Return losses after a reduction, in the type of losses."""
-    if reduction == "none":
-        return losses.astype(dtype)
-    total = math.fsum(losses) if np.isfinite(losses).all() else float(losses.sum())
-    return dtype.type(total / len(losses) if reduction == "mean" else total)
+def _total(losses: NDArray[np.float64]) -> float:
+    """Return the sum of losses, rounded once."""
+    return math.fsum(losses) if np.isfinite(losses).all() else float(losses.sum())
