@@ -1,4 +1,4 @@
-"""The listener that is told of compilations in this process. Importing it loads no Numba."""
+"""Report each compilation of a kernel to one object, such as the command line's announcement; no Numba is imported."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ __all__ = ["Listener", "current", "listen"]
 
 
 class Listener(Protocol):
-    """What is told of compilations: the command line, which announces them."""
+    """An object whose methods are called before and after a kernel is compiled."""
 
     def begins(self) -> None:
-        """Take note that the compilation of a kernel begins, which is not in the cache."""
+        """Handle the beginning of a compilation; the kernel is not in the cache."""
 
     def compiled(self, seconds: float) -> None:
-        """Take note that a kernel is compiled, and of the seconds that this took."""
+        """Handle its end, after so many seconds."""
 
 
 _listeners: list[Listener] = []
 
 
 def listen(listener: Listener | None) -> None:
-    """Tell this listener, and no other, from now on."""
+    """Call this listener from now on, instead of the one before; None for no listener."""
     _listeners[:] = [] if listener is None else [listener]
 
 

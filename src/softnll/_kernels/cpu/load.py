@@ -61,14 +61,11 @@ class _Method(ctypes.Structure):
 @cache
 def _engine() -> Any:
     """Return LLVM's loader of object code."""
-    with loading:
-        for initialize in (llvm.initialize_native_target, llvm.initialize_native_asmprinter):
-            initialize()
-        here = processor()
-        machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
-            cpu=here.name, features=here.features
-        )
-        return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    for initialize in (llvm.initialize_native_target, llvm.initialize_native_asmprinter):
+        initialize()
+    here, target = processor(), llvm.Target.from_triple(llvm.get_process_triple())
+    machine = target.create_target_machine(cpu=here.name, features=here.features)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
 @cache
