@@ -46,7 +46,8 @@ def of_type(dtype: Any, wide: bool) -> Iterator[Callable[[], Any]]:
         yield partial(interface._logsumexp, dtype, tiles, False)
     for written in (False, True):
         yield partial(strided._hard, dtype, written)
-        yield partial(strided._spread, dtype, None, written)
+        for q in (None, dtype) if wide else (None,):
+            yield partial(strided.computation_of, dtype, q, written=written)
     for passes in PASSES:
         yield partial(interface._hard, dtype, None, *passes)
         yield partial(interface._hard, dtype, PLAIN, *passes)

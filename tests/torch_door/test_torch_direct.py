@@ -14,6 +14,9 @@ OPTIONS = [
     {"z_loss": 1e-2, "softcap": 20.0},
     {"temperature": 2, "ignore_index": 3},
     {"check": True, "weight": torch.tensor([1.0, 2.0, 3.0, 4.0]), "reduction": "none"},
+    {"soft": True},
+    {"soft": True, "weight": torch.tensor([0.5, 2.0, 0.0, 1.0]), "label_smoothing": 0.1},
+    {"soft": True, "reduction": "none", "softcap": 20.0},
 ]
 
 
@@ -34,6 +37,8 @@ def test_the_same_bits_as_the_general_path(monkeypatch, dtype, options, factor):
     if options.get("ignore_index") == 3:
         y[2] = 1
     options = {k: v.to(dtype) if k == "weight" else v for k, v in options.items()}
+    if options.pop("soft", False):
+        y = torch.rand(9, 4).to(dtype)
 
     def run():
         leaf = x.clone().requires_grad_()
@@ -115,7 +120,10 @@ def not_plain():
     x, y = plain()
     yield "bfloat16", (x.bfloat16(), y, None)
     yield "int32 targets", (x, y.int(), None)
-    yield "soft targets", (x, x.softmax(1), None)
+    yield "soft targets of another type", (x, x.double().softmax(1), None)
+    yield "soft targets of another shape", (x, x.softmax(1)[:, :3], None)
+    yield "soft targets with a gradient", (x, x.softmax(1).requires_grad_(), None)
+    yield "soft targets and an index to ignore", (x, x.softmax(1), None, 1.0, 2)
     yield "transposed", (x.t().contiguous().t(), y, None)
     yield "more dimensions", (x.view(9, 4, 1), y.view(9, 1), None)
     yield "one row", (x[0], y[0], None)
@@ -142,9 +150,10 @@ def test_what_is_not_plain(given):
 def test_what_surrounds_a_call():
     x, y = plain()
     assert direct.serves(x, y, None)
-    assert direct.serves(x, y, torch.ones(4), 2, None)
+    assert direct.serves(x, y, torch.ones(4), 2, -100, None)
+    assert direct.serves(x, x.softmax(1), torch.ones(4))
     assert not direct.serves(x, y, None, torch.tensor(2.0))
-    assert not direct.serves(x, y, None, 1.0, None, torch.ones(9))
+    assert not direct.serves(x, y, None, 1.0, -100, None, torch.ones(9))
     with torch._subclasses.FakeTensorMode():
         assert not direct.serves(x, y, None)
     with torch.autograd.forward_ad.dual_level():

@@ -241,14 +241,17 @@ def test_accumulated_gradients_are_nobody_elses():
 
 def test_after_a_step_the_graph_gives_the_gradient_of_before_or_an_error():
     f, W, b, y = large()
-    expected = torch.autograd.grad(snt.linear_cross_entropy(f, W, y, linear_bias=b), (f, W, b))
-    loss = snt.linear_cross_entropy(f, W, y, linear_bias=b)
+    general = {"linear_bias": b, "compact": True}
+    expected = torch.autograd.grad(snt.linear_cross_entropy(f, W, y, **general), (f, W, b))
+    loss = snt.linear_cross_entropy(f, W, y, **general)
+    direct = snt.linear_cross_entropy(f, W, y, linear_bias=b)
     with torch.no_grad():
         W.add_(1.0)
     for got, e in zip(torch.autograd.grad(loss, (f, W, b), retain_graph=True), expected, strict=True):
         assert torch.equal(got, e)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.grad(loss, (f, W, b))
+    for each in (loss, direct):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(each, (f, W, b))
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

@@ -13,6 +13,11 @@ from softnll.torch._linear import direct
 OPTIONS = {
     "plain": {},
     "sum": {"reduction": "sum"},
+    "none": {"reduction": "none"},
+    "ignored": {"ignore_index": 1},
+    "weights": {"weight": torch.tensor([0.5, 0.0, 2.0, 1.0])},
+    "weights of soft targets": {"weight": torch.tensor([0.5, 0.0, 2.0, 1.0]), "soft": True, "label_smoothing": 0.1},
+    "soft": {"soft": True, "check": True},
     "smoothed": {"label_smoothing": 0.1},
     "all": {"label_smoothing": 0.1, "z_loss": 0.01, "softcap": 3.0, "temperature": 2.0, "check": True},
 }
@@ -23,6 +28,14 @@ def given(dtype=torch.float64):
     x = torch.randn(6, 5, dtype=dtype, generator=generator, requires_grad=True)
     W = Parameter(torch.randn(4, 5, dtype=dtype, generator=generator))
     return x, W, torch.tensor([0, 3, 1, 1, 2, 0]), torch.randn(4, dtype=dtype, generator=generator, requires_grad=True)
+
+
+def of(options, y, dtype):
+    """Return targets and options, those of a type that is the logits'."""
+    options = {name: value.to(dtype) if name == "weight" else value for name, value in options.items()}
+    if options.pop("soft", False):
+        return torch.nn.functional.one_hot(y, 4).to(dtype) * 0.75 + 0.0625, options
+    return y, options
 
 
 def derivatives(x, W, y, b, options):
@@ -40,29 +53,30 @@ def derivatives(x, W, y, b, options):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_values_are_those_of_the_general_path(name, dtype, monkeypatch):
     x, W, y, b = given(dtype)
-    assert direct.serves(x, W, y, b, 1.0, None)
-    short = derivatives(x, W, y, b, OPTIONS[name])
+    y, options = of(OPTIONS[name], y, dtype)
+    assert direct.serves(x, W, y, b, options.get("weight"), 1.0, options.get("ignore_index"))
+    short = derivatives(x, W, y, b, options)
     monkeypatch.setattr(direct, "serves", lambda *_: False)
     tolerance = 1e-5 if dtype is torch.float32 else 1e-13
-    for one, other in zip(short, derivatives(x, W, y, b, OPTIONS[name]), strict=True):
+    for one, other in zip(short, derivatives(x, W, y, b, options), strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 def not_served():
     x, W, y, b = given()
-    rest = (1.0, None)
-    yield "an ignored row", (x, W, torch.full_like(y, -100), b, *rest)
-    yield "a target out of range", (x, W, torch.full_like(y, 4), b, *rest)
-    yield "an index to ignore among the classes", (x, W, y, b, 1.0, 2)
-    yield "temperatures", (x, W, y, b, torch.ones(6), None)
-    yield "class weights", (x, W, y, b, *rest, torch.ones(4))
-    yield "max_bytes", (x, W, y, b, *rest, None, None, None, 1000)
+    q, rest = torch.ones(6, 4).double() / 4, (None, 1.0, None)
+    yield "an index to ignore and soft targets", (x, W, q, b, None, 1.0, 2)
+    yield "temperatures", (x, W, y, b, None, torch.ones(6), None)
+    yield "class weights of another type", (x, W, y, b, torch.ones(4), 1.0, None)
+    yield "class weights of another shape", (x, W, y, b, torch.ones(5).double(), 1.0, None)
+    yield "max_bytes", (x, W, y, b, *rest, None, None, 1000)
     yield "half types", (x.half(), W.half(), y, b.half(), *rest)
     yield "two types", (x, W.float(), y, b, *rest)
     yield "a bias of another type", (x, W, y, b.float(), *rest)
     yield "a bias of another shape", (x, W, y, b[:3], *rest)
     yield "sparse targets", (x, W, SparseTargets(y[:, None], torch.ones(6, 1).double()), b, *rest)
-    yield "soft targets", (x, W, torch.ones(6, 4).double() / 4, b, *rest)
+    yield "soft targets of another type", (x, W, q.float(), b, *rest)
+    yield "soft targets with a gradient", (x, W, q.requires_grad_(), b, *rest)
     yield "another width", (x, W[:, :4], y, b, *rest)
     yield "more dimensions", (x[None], W, y[None], b, *rest)
     yield "no rows", (x[:0], W, y[:0], b, *rest)
@@ -75,25 +89,45 @@ def test_what_is_not_served(arguments):
     assert not direct.serves(*arguments)
 
 
-def test_features_of_an_ignored_row_do_not_reach_the_head():
+WITHOUT_PART = {
+    "an ignored row": ({}, -100),
+    "a class of weight 0": ({"weight": torch.tensor([1.0, 1.0, 0.0, 1.0]).double()}, 2),
+    "no upstream gradient": ({"reduction": "none"}, 1),
+}
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e308])
+@pytest.mark.parametrize("name", WITHOUT_PART)
+def test_features_of_a_row_that_takes_no_part_do_not_reach_the_head(name, value):
     """0·NaN is NaN: such a row takes no part in the products."""
     x, W, y, _ = given()
     with torch.no_grad():
-        x[2] = torch.nan
-    y[2] = -100
-    snt.linear_cross_entropy(x, W, y).backward()
-    assert torch.isfinite(W.grad).all()
+        x[2] = value
+    options, y[2] = WITHOUT_PART[name]
+    upstream = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 1.0]).double()
+    loss = snt.linear_cross_entropy(x, W, y, **options)
+    loss.backward(upstream if loss.dim() else None)
+    gradients = W.grad, x.grad
+    x.grad = W.grad = None
+    with torch.no_grad():
+        x[2] = 0.5
+    loss = snt.linear_cross_entropy(x, W, y, **options)
+    loss.backward(upstream if loss.dim() else None)
+    for one, other in zip(gradients, (W.grad, x.grad), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)
 
 
 def test_autocast_and_errors_are_those_of_the_general_path(monkeypatch):
     x, W, y, _ = given(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not direct.serves(x, W, y, None, 1.0, None)
+        assert not direct.serves(x, W, y, None, None, 1.0, None)
     told = []
     for serves in (direct.serves, lambda *_: False):
         monkeypatch.setattr(direct, "serves", serves)
-        for options in ({"label_smoothing": 2.0}, {"reduction": "nope"}, {"z_loss": "a"}, {"temperature": 0.0}):
-            with pytest.raises((ValueError, TypeError)) as raised:
-                snt.linear_cross_entropy(x, W, y, **options)
+        cases = [(y, {"label_smoothing": 2.0}), (y, {"reduction": "nope"}), (y, {"z_loss": "a"})]
+        cases += [(y, {"temperature": 0.0}), (torch.full_like(y, 4), {}), (2 * torch.ones(6, 4) / 4, {"check": True})]
+        for target, options in cases:
+            with pytest.raises((ValueError, TypeError, IndexError)) as raised:
+                snt.linear_cross_entropy(x, W, target, **options)
             told.append((raised.type, str(raised.value)))
-    assert told[:4] == told[4:]
+    assert told[:6] == told[6:]

@@ -217,9 +217,9 @@ def prepare_targets(
     check = check is None or check
     y, q = as_targets(targets, layout, problem.x)
     if class_weight is None and sample_weight is None and temperatures is None:
-        every = _all_rows(problem, layout, y)  # the most frequent case, in a third of the time
-        if every is not None:
-            return every
+        unweighted = _unweighted(problem, layout, y)  # the most frequent case, in a third of the time
+        if unweighted is not None:
+            return unweighted
     w = None if class_weight is None else as_weights(class_weight, "class_weight", (layout.n_classes,), signed=signed)
     ignored, inside = None, True
     if y is not None:
@@ -255,15 +255,20 @@ def _denominator(layout: Layout, y: Any, w: Any, s: Any, inside: bool) -> tuple[
     return s, divisor
 
 
-def _all_rows(problem: Problem, layout: Layout, y: Any) -> Problem | None:
-    """Return the Problem of hard targets that are all in range, none of them ignored; else None."""
-    objective = problem.objective
-    if y is None or y.dtype != _INT64 or problem.where is not None or 0 <= objective.ignore_index < layout.n_classes:
+def _unweighted(problem: Problem, layout: Layout, y: Any) -> Problem | None:
+    """Return the Problem of hard targets that are each in range or ignored, without masks; else None."""
+    objective, C = problem.objective, layout.n_classes
+    if y is None or y.dtype != _INT64 or problem.where is not None or 0 <= objective.ignore_index < C:
         return None
-    if not all_inside(y, layout.n_classes):
-        return None
-    divisor = float(layout.n_rows) if objective.reduction == "mean" else 1.0
-    return Problem(problem.x, objective, y, None, None, None, None, problem.tau, divisor)
+    s, n_rows = None, layout.n_rows
+    if not all_inside(y, C):
+        ignored = y == objective.ignore_index
+        n_ignored = int(np.count_nonzero(ignored))
+        if n_ignored < np.count_nonzero(y.view(np.uint64) >= C):
+            return None
+        s, n_rows = np.subtract(1.0, ignored), n_rows - n_ignored
+    divisor = float(n_rows) if objective.reduction == "mean" else 1.0
+    return Problem(problem.x, objective, y, None, None, s, None, problem.tau, divisor)
 
 
 def _near_one(weights: Any, given: Any) -> Any:

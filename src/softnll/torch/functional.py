@@ -346,7 +346,7 @@ def cross_entropy(
         return handle_torch_function(cross_entropy, tensors, *given, **keywords)
     by_row = isinstance(temperature, Tensor)
     scalars = (label_smoothing, z_loss, softcap, 1.0 if by_row else temperature, ignore_index, reduction)
-    if direct.serves(input, target, weight, temperature, sample_weight, size_average, reduce):
+    if direct.serves(input, target, weight, temperature, ignore_index, sample_weight, size_average, reduce):
         return _loss(direct.cross_entropy, LossInputs(input, target, weight), scalars, 1, check)
     x, target, dim = loss_input(tensors[:4], size_average, reduce)
     if isinstance(ignore_index, int) and ignore_index >= 0 and target.is_floating_point():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from softnll._core.options import CrossEntropy
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
-from softnll._kernels.cpu import scalar_interface, strided
+from softnll._kernels.cpu import scalar_interface, strided, turned
 from softnll._kernels.cpu.execute import (
     NO_TARGETS,
     NO_VALUES,
@@ -287,6 +287,9 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
         computation = _of_targets(uncapped, m is not None, out is not None)
         run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, RowValues(loss, m, r))
         return loss
+    if turned.serves(problem):
+        turned.losses(problem, out, RowValues(loss, m, r))
+        return loss
     computation = _of_targets(problem, m is not None, out is not None)
     if few(problem):
         run_few(computation, problem, out, (loss, m, r))
@@ -323,6 +326,9 @@ def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
         uncapped = _uncapped(problem)
         computation = _of_targets(uncapped, True, True, reads=True)
         run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, RowValues(None, m, r))
+        return
+    if turned.serves(problem):
+        turned.losses(problem, out, RowValues())
         return
     computation = _of_targets(problem, True, True, reads=True)
     if few(problem):

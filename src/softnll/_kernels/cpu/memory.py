@@ -8,12 +8,14 @@ from softnll._core.problem import Problem
 from softnll._core.targets import SparseRows
 from softnll._kernels.cpu.threads import threads_of
 
-__all__ = ["BLOCK", "CAPPED_BLOCK", "FEW", "LEFT_BLOCK", "STREAMED", "scratch_bytes"]
+__all__ = ["BLOCK", "CAPPED_BLOCK", "FEW", "LEFT_BLOCK", "STREAMED", "TURNED", "TURNED_BLOCK", "scratch_bytes"]
 
 FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
 BLOCK = 1 << 16  # logits of a block, where rows are copied or go to the scalar kernels
 CAPPED_BLOCK = 1 << 15  # logits of a block whose capped values are in scratch
 LEFT_BLOCK = 1 << 14  # logits of a block of the rows that vector kernels leave
+TURNED = 24  # classes up to which rows with spread targets are turned into planes
+TURNED_BLOCK = 1 << 15  # logits of a block of them
 STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
 
 
@@ -32,6 +34,8 @@ def scratch_bytes(problem: Problem, n_rows: int, n_columns: int, itemsize: int) 
     each += _block(LEFT_BLOCK, n_rows, n_columns) * (2 * item + q_item)
     if q_item == 2:  # widened for the scalar kernels
         each += 4 * _block(BLOCK, n_rows, n_columns)
+    if rows == 4 and n_columns <= TURNED:
+        each += _block(TURNED_BLOCK, n_rows, n_columns) * (2 * item + (0 if q is None else item))
     if problem.objective.softcap is not None:
         each += _block(CAPPED_BLOCK, n_rows, n_columns) * (8 if q is None or q.dtype == np.float64 else 16)
     elif q is not None and (q_item == 8) != (item == 8):  # targets of another width, and the rows of their gradient

@@ -34,7 +34,7 @@ from softnll._kernels.cpu.parameters import entries_of
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 from softnll._kernels.cpu.threads import for_rows
 
-__all__ = ["logsumexp", "losses", "normalise", "pick"]
+__all__ = ["computation_of", "logsumexp", "losses", "normalise", "pick", "with_all"]
 
 DType = np.dtype[Any]
 Vector = NDArray[np.float64]
@@ -167,7 +167,7 @@ def _hard(dtype: DType, written: bool) -> Computation:
 
 
 @cache
-def _spread(dtype: DType, q_type: DType | None, written: bool) -> Computation:
+def computation_of(dtype: DType, q_type: DType | None, *, written: bool) -> Computation:
     """Return the loss of soft (of a type) or, for None, smoothed targets, with the gradient if ``written``."""
     entries, soft = entries_of(dtype), None if q_type is None else entries_of(q_type)
     of = _loss_types(dtype, written) | {"smoothing": FLOAT64}
@@ -185,20 +185,26 @@ def _spread(dtype: DType, q_type: DType | None, written: bool) -> Computation:
     return Computation(call, scalar_losses)
 
 
+def with_all(values: RowValues, n_rows: int) -> RowValues:
+    """Return the values that the kernels of losses write: those that are None are written to scratch."""
+    return RowValues(*(np.empty(n_rows) if each is None else each for each in values))
+
+
 def losses(problem: Problem, out: Planes | None, m: Vector | None, r: Vector | None) -> Vector:
     """Return the loss of each row; write m and r unless they are None and, with ``out``, the gradient.
 
     A backward from m and r is this as well: it takes as long, and reads weights of either sign. The gradient may be
     written over the logits.
     """
-    loss, tops, rests = np.empty((3, len(problem.x)))
-    values = RowValues(loss, tops if m is None else m, rests if r is None else r)
+    loss = np.empty(len(problem.x))
+    values = with_all(RowValues(loss, m, r), len(loss))
     packed = None
     if problem.q is not None:
         with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or counts as 0
             packed = problem.with_rows(problem.x, problem.q.astype(soft_type(problem)))
     if spread(problem):
-        computation = _spread(problem.x.dtype, None if packed is None else packed.q.dtype, out is not None)
+        q_type = None if packed is None else packed.q.dtype
+        computation = computation_of(problem.x.dtype, q_type, written=out is not None)
     else:
         computation = _hard(problem.x.dtype, out is not None)
     run(computation, problem, out, values, vectors=served(problem), packed=packed)

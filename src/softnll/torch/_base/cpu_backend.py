@@ -22,7 +22,7 @@ from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInpu
 from softnll.torch._base.sparse import densify, flat_sparse
 from softnll.torch._base.views import as_array, as_tensor, laid_out_like
 
-__all__ = ["CpuBackend"]
+__all__ = ["CpuBackend", "checks_targets"]
 
 
 def _or_none(tensor: Tensor | None) -> NDArray[Any] | None:
@@ -92,7 +92,7 @@ class CpuBackend(NumpyBackend):
             as_array(inputs.target),
             _or_none(inputs.weight),
             _or_none(inputs.sample_weight),
-            _checks(inputs.target, settings),
+            checks_targets(inputs.target, settings),
             _or_none(inputs.temperatures),
             signed=settings.check is not True,
         )
@@ -101,7 +101,7 @@ class CpuBackend(NumpyBackend):
     def linear_problem(self, inputs: LinearInputs, settings: LinearSettings, layout: Layout) -> Problem:
         """Return the Problem of a linear loss, without logits, after checking targets and weights."""
         problem, tau = Problem(None, settings.loss.objective), _or_none(inputs.temperatures)
-        check, signed = _checks(inputs.target, settings.loss), settings.loss.check is not True
+        check, signed = checks_targets(inputs.target, settings.loss), settings.loss.check is not True
         w, s = _or_none(inputs.weight), _or_none(inputs.sample_weight)
         if inputs.indices is None:
             return prepare_targets(problem, layout, as_array(inputs.target), w, s, check, tau, signed=signed)
@@ -227,7 +227,7 @@ def _rows_rescaled(kept: Tensor, upstream: Tensor, dim: int, again: Any) -> Tens
     return kept.masked_fill_(by_row == 0, 0.0) if (factors == 0).any() else kept  # a row's gradient may be NaN
 
 
-def _checks(target: Tensor, settings: LossSettings) -> bool:
+def checks_targets(target: Tensor, settings: LossSettings) -> bool:
     """Return whether the values of targets are checked; ``check=None`` checks hard ones only."""
     return bool(settings.check) if target.is_floating_point() else settings.check is None or settings.check
 

@@ -136,11 +136,9 @@ def linear_cross_entropy(
         return SERVES["linear_cross_entropy"](linear_cross_entropy, input, linear_weight, target, **keywords)
     if isinstance(linear_weight, Tensor) and linear_weight.dim() > 2:
         return over_positions(linear_cross_entropy, input, linear_weight, target, **keywords)
-    others = (weight, sample_weight, options, max_bytes, compact)
-    if reduction != "none" and direct.serves(
-        input, linear_weight, target, linear_bias, temperature, ignore_index, *others
-    ):
-        scalars = {
+    given: tuple[Any, ...] = (input, linear_weight, target, linear_bias, weight)
+    if direct.serves(*given, temperature, ignore_index, sample_weight, options, max_bytes, compact):
+        scalars: dict[str, Any] = {
             "reduction": reduction,
             "label_smoothing": label_smoothing,
             "z_loss": z_loss,
@@ -148,9 +146,11 @@ def linear_cross_entropy(
             "temperature": temperature,
         }
         try:
-            return direct.linear_cross_entropy(input, linear_weight, target, linear_bias, check, **scalars)
+            loss = direct.linear_cross_entropy(given, ignore_index, check, scalars)
         except (TypeError, ValueError) as error:
             raise_as_torch(error, LINEAR_NAMES)
+        if loss is not None:
+            return loss
     inputs, values = prepare(input, linear_weight, target, **keywords)
     if linear_weight.dim() == 2 and inputs.indices is None and lacks_classes(linear_weight, 0):
         logits = input @ linear_weight.t()

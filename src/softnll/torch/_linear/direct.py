@@ -1,11 +1,12 @@
 """The linear loss of plain CPU tensors with few logits: one product of torch's, then the short path of the loss.
 
 The logits of a small batch fit the cache: chunks of rows, and the plan of them, would take longer than all of the loss.
-``reduction="none"`` is not served: rows without an upstream gradient take no part in the products.
+Rows that take no part are in the products too, where they count as 0: that holds only where all logits are finite.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -27,28 +28,27 @@ def serves(
     linear_weight: Any,
     target: Any,
     linear_bias: Any,
+    weight: Any,
     temperature: Any,
     ignore_index: Any,
     *others: Any,
 ) -> bool:
-    """Return whether the arguments are plain and the others None, there are few logits, and each row takes part."""
-    if not (
+    """Return whether the arguments are plain, the others None, and there are few logits."""
+    return (
         all(each is None for each in others)
         and not isinstance(temperature, Tensor)
-        and (ignore_index is None or (type(ignore_index) is int and ignore_index < 0))
         and type(linear_weight) in (Tensor, Parameter)
         and linear_weight.dim() == 2
-        and direct.serves(x, target, None)
+        and direct.plain_call(x)
+        and x.dim() == 2
         and 0 < x.shape[0] * linear_weight.shape[0] <= _MOST
         and x.shape[1] == linear_weight.shape[1] > 0
         and x.dtype is linear_weight.dtype
+        and direct.fits(target, weight, (x.shape[0], linear_weight.shape[0]), x.dtype, _index(ignore_index))
         and _is_vector(linear_bias, linear_weight)
         and not torch.is_autocast_enabled("cpu")
         and linear_weight.device == x.device
-    ):
-        return False
-    classes = target.numpy()
-    return bool(classes.min() >= 0 and classes.max() < linear_weight.shape[0])
+    )
 
 
 def _is_vector(linear_bias: Any, linear_weight: Tensor) -> bool:
@@ -61,9 +61,21 @@ def _is_vector(linear_bias: Any, linear_weight: Tensor) -> bool:
     )
 
 
+def _index(ignore_index: Any) -> Any:
+    """Return the target that is ignored; None means the default."""
+    return -100 if ignore_index is None else ignore_index
+
+
 def linear_cross_entropy(
-    x: Tensor, linear_weight: Tensor, target: Any, linear_bias: Tensor | None, check: Any, **scalars: Any
-) -> Tensor:
-    """Return the loss, which autograd can differentiate."""
-    settings = LossSettings.of(*with_defaults(ignore_index=-100, **scalars), 1, check)
-    return direct.cross_entropy(LossInputs(linear(x, linear_weight, linear_bias), target), settings)
+    given: tuple[Any, ...], ignore_index: int | None, check: Any, scalars: dict[str, Any]
+) -> Tensor | None:
+    """Return the loss of the first five arguments of ``serves``, which autograd can differentiate.
+
+    Return None where a logit is not finite.
+    """
+    x, linear_weight, target, linear_bias, weight = given
+    settings = LossSettings.of(*with_defaults(ignore_index=_index(ignore_index), **scalars), 1, check)
+    logits = linear(x, linear_weight, linear_bias)
+    if not math.isfinite(logits.detach().sum().item()):
+        return None
+    return direct.cross_entropy(LossInputs(logits, target, weight), settings)

@@ -1,8 +1,8 @@
 """The functions of plain CPU tensors, in few steps: of small batches, checks and general functions take most time.
 
 Plain are contiguous float32 or float64 logits, outside transforms, traces and modes: for softmax and log_softmax over
-the last dimension, for the loss ``(N, C)`` with int64 targets ``(N,)``. Any option of the loss but weights and
-temperatures of the rows is served.
+the last dimension, for the loss ``(N, C)`` with int64 targets ``(N,)`` or soft ones of the logits' shape and type. Any
+option of the loss but weights and temperatures of the rows is served.
 """
 
 from __future__ import annotations
@@ -21,38 +21,49 @@ from softnll._numpy.output import reduce
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import immediate, in_batch, records
 from softnll.torch._base.backend import backend_of
-from softnll.torch._base.cpu_backend import CpuBackend
+from softnll.torch._base.cpu_backend import CpuBackend, checks_targets
 from softnll.torch._losses.autograd import loss_gradients
 from softnll.torch._losses.compute import Kept
 from softnll.torch._losses.normalise import log_softmax_product, softmax_product
 
-__all__ = ["cross_entropy", "normalise", "normalises", "serves"]
+__all__ = ["cross_entropy", "fits", "normalise", "normalises", "plain_call", "serves"]
 
 _TYPES = (torch.float32, torch.float64)
 
 
-def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, *others: Any) -> bool:
+def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, ignore_index: Any = -100, *others: Any) -> bool:
     """Return whether the arguments are plain, the others None, and only autograd records the call."""
     return (
         not isinstance(temperature, Tensor)
         and all(each is None for each in others)
-        and _plain_call(x)
-        and _plain(target)
-        and target.dtype is torch.int64
-        and _fit(x.shape, target.shape)
-        and (weight is None or _plain_weight(weight, x))
+        and plain_call(x)
+        and len(x.shape) == 2
+        and fits(target, weight, x.shape, x.dtype, ignore_index)
     )
+
+
+def fits(target: Any, weight: Any, shape: Any, dtype: Any, ignore_index: Any) -> bool:
+    """Return whether these are plain targets of logits of shape (N, C) and of a type, and constant weights or None."""
+    n_rows, n_classes = shape
+    if not (n_classes and _plain(target)):
+        return False
+    if target.dtype is torch.int64:
+        matches = target.shape == (n_rows,)
+    else:
+        constant = not target.requires_grad and type(ignore_index) is int and ignore_index < 0
+        matches = target.dtype is dtype and target.shape == (n_rows, n_classes) and constant and target.is_contiguous()
+    return matches and (weight is None or _plain_weight(weight, (n_classes,), dtype))
 
 
 def normalises(x: Any, dim: Any, dtype: Any) -> bool:
     """Return whether these logits are plain, of classes in the last dimension, and keep their type."""
-    if type(dim) is not int or dtype is not None or not _plain_call(x):
+    if type(dim) is not int or dtype is not None or not plain_call(x):
         return False
     axes = x.dim()
     return dim in (-1, axes - 1) and axes > 0 and x.numel() > 0
 
 
-def _plain_call(x: Any) -> bool:
+def plain_call(x: Any) -> bool:
     """Return whether logits are plain, and only autograd records the call."""
     return (
         not torch.compiler.is_compiling()
@@ -72,14 +83,9 @@ def _plain(x: Any) -> bool:
     return type(x) is Tensor and x.is_cpu and x.layout is torch.strided and not (x.is_nested or x.is_neg())
 
 
-def _fit(shape: Any, targets: Any) -> bool:
-    """Return whether these are the shapes of logits ``(N, C)``, with classes, and of N targets."""
-    return len(shape) == 2 and len(targets) == 1 and shape[0] == targets[0] and bool(shape[1])
-
-
-def _plain_weight(weight: Any, x: Tensor) -> bool:
+def _plain_weight(weight: Any, shape: tuple[int], dtype: Any) -> bool:
     """Return whether class weights are constants of the logits' type."""
-    return _plain(weight) and not weight.requires_grad and weight.dtype is x.dtype and weight.shape == x.shape[1:]
+    return _plain(weight) and not weight.requires_grad and weight.dtype is dtype and weight.shape == shape
 
 
 def cross_entropy(inputs: LossInputs, settings: LossSettings) -> Tensor:
@@ -96,7 +102,7 @@ def _problem(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSet
     """Return the Problem and the layout of a loss, after checking the values of its targets."""
     array = x.detach().numpy()
     layout, w = layout_of(array.shape, 1), None if weight is None else weight.numpy()
-    check, signed = settings.check is not False, settings.check is not True
+    check, signed = checks_targets(target, settings), settings.check is not True
     problem = prepare_targets(Problem(array, settings.objective), layout, target.numpy(), w, check=check, signed=signed)
     return problem, layout
 
