@@ -50,9 +50,12 @@ def of_type(dtype: Any, wide: bool) -> Iterator[Callable[[], Any]]:
             yield partial(strided.computation_of, dtype, q, written=written)
     for passes in PASSES:
         yield partial(interface._hard, dtype, None, *passes)
+        m_and_r, written, reads = passes
+        if not m_and_r:
+            continue
         yield partial(interface._hard, dtype, PLAIN, *passes)
         for q in (None, dtype) if wide else ():
-            yield partial(interface._soft, dtype, q, False, False, *passes)
+            yield partial(interface._soft, dtype, q, False, False, written, reads)
 
 
 def kernels() -> Iterator[Callable[[], Any]]:

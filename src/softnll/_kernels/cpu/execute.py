@@ -57,6 +57,10 @@ class RowValues(NamedTuple):
         """Return the values of some rows: a view for a slice, else a copy."""
         return RowValues(*(None if each is None else each[rows] for each in self))
 
+    def filled(self, n_rows: int) -> RowValues:
+        """Return the values, with scratch for those that are None: a kernel without variants writes all."""
+        return RowValues(*(np.empty(n_rows) if each is None else each for each in self))
+
     def put(self, rows: NDArray[np.int64], values: RowValues) -> None:
         """Write the values of some rows."""
         for target, each in zip(self, values, strict=True):

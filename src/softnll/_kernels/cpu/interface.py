@@ -163,7 +163,8 @@ def _scalar_gradients(part: Problem, out: Any, values: RowValues) -> None:
 def _hard(dtype: DType, options: Options | None, m_and_r: bool, written: bool, reads: bool) -> Computation:
     """Return the loss of hard targets, with m and r and with the gradient ``written``, or (``reads``) their gradient.
 
-    It is computed by rows with these options or, for None, by tiles.
+    It is computed by rows with these options or, for None, by tiles. By rows m and r are always written: of many
+    classes that takes no time, and there are half as many kernels to compile.
     """
     masked, tempered = options or (False, False)
     function = f"{'by_tile' if options is None else 'by_row'}.{'gradients' if reads else 'losses'}"
@@ -199,14 +200,14 @@ def _padded(w: Vector | None, dtype: DType, n_columns: int) -> NDArray[Any] | No
 
 @cache
 def _soft(
-    dtype: DType, q_type: DType | None, weighted: bool, tempered: bool, m_and_r: bool, written: bool, reads: bool
+    dtype: DType, q_type: DType | None, weighted: bool, tempered: bool, written: bool, reads: bool
 ) -> Computation:
     """Return the loss of soft (of a type) or, for None, smoothed targets, or their gradient, as ``_hard`` does."""
     entries, q_bits = entries_of(dtype), None if q_type is None else entries_of(q_type).bits
     bits, work = entries.bits, entries.work
     w_type = array(entries.computed, 1) if weighted else NONE
     of = loss_types(
-        dtype, masked=False, tempered=tempered, q=q_type, w=w_type, m_and_r=m_and_r, written=written, reads=reads
+        dtype, masked=False, tempered=tempered, q=q_type, w=w_type, m_and_r=True, written=written, reads=reads
     )
     kernel = compiled("soft_targets.gradients" if reads else "soft_targets.losses", INTP, **of)
 
@@ -232,8 +233,10 @@ def _of_targets(problem: Problem, m_and_r: bool, written: bool, reads: bool = Fa
     dtype = problem.x.dtype
     if spread(problem):
         q_type = None if problem.q is None else soft_type(problem)
-        return _soft(dtype, q_type, problem.w is not None, _options(problem)[1], m_and_r, written, reads)
-    return _hard(dtype, None if few(problem) else _options(problem), m_and_r, written, reads)
+        return _soft(dtype, q_type, problem.w is not None, _options(problem)[1], written, reads)
+    if few(problem):
+        return _hard(dtype, None, m_and_r, written, reads)
+    return _hard(dtype, _options(problem), True, written, reads)
 
 
 @cache
@@ -284,8 +287,9 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
     loss = np.empty(problem.x.shape[0])
     if _caps_in_vectors(problem):
         uncapped = _uncapped(problem)
-        computation = _of_targets(uncapped, m is not None, out is not None)
-        run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, RowValues(loss, m, r))
+        computation = _of_targets(uncapped, True, out is not None)
+        values = RowValues(loss, m, r).filled(len(loss))
+        run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, values)
         return loss
     if turned.serves(problem):
         turned.losses(problem, out, RowValues(loss, m, r))
@@ -294,7 +298,7 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
     if few(problem):
         run_few(computation, problem, out, (loss, m, r))
     else:
-        run(computation, problem, out, RowValues(loss, m, r))
+        run(computation, problem, out, RowValues(loss, m, r).filled(len(loss)))
     return loss
 
 

@@ -40,7 +40,7 @@ def scratch_bytes(problem: Problem, n_rows: int, n_columns: int, itemsize: int) 
         each += _block(CAPPED_BLOCK, n_rows, n_columns) * (8 if q is None or q.dtype == np.float64 else 16)
     elif q is not None and (q_item == 8) != (item == 8):  # targets of another width, and the rows of their gradient
         each += 2 * item * _block(BLOCK, n_rows, n_columns)
-    return threads_of(n_rows, n_columns) * each + 8 * n_rows
+    return threads_of(n_rows, n_columns) * each + 24 * n_rows  # loss, m and r
 
 
 def _block(entries: int, n_rows: int, n_columns: int) -> int:

@@ -34,7 +34,7 @@ from softnll._kernels.cpu.parameters import entries_of
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 from softnll._kernels.cpu.threads import for_rows
 
-__all__ = ["computation_of", "logsumexp", "losses", "normalise", "pick", "with_all"]
+__all__ = ["computation_of", "logsumexp", "losses", "normalise", "pick"]
 
 DType = np.dtype[Any]
 Vector = NDArray[np.float64]
@@ -185,11 +185,6 @@ def computation_of(dtype: DType, q_type: DType | None, *, written: bool) -> Comp
     return Computation(call, scalar_losses)
 
 
-def with_all(values: RowValues, n_rows: int) -> RowValues:
-    """Return the values that the kernels of losses write: those that are None are written to scratch."""
-    return RowValues(*(np.empty(n_rows) if each is None else each for each in values))
-
-
 def losses(problem: Problem, out: Planes | None, m: Vector | None, r: Vector | None) -> Vector:
     """Return the loss of each row; write m and r unless they are None and, with ``out``, the gradient.
 
@@ -197,7 +192,7 @@ def losses(problem: Problem, out: Planes | None, m: Vector | None, r: Vector | N
     written over the logits.
     """
     loss = np.empty(len(problem.x))
-    values = with_all(RowValues(loss, m, r), len(loss))
+    values = RowValues(loss, m, r).filled(len(loss))
     packed = None
     if problem.q is not None:
         with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or counts as 0

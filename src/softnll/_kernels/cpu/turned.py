@@ -52,7 +52,7 @@ def losses(problem: Problem, out: NDArray[Any] | None, values: RowValues) -> Non
                 with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or is 0
                     packed = part.with_rows(part.x, _turned(part.q, q_type))
             written = None if out is None else _plane(part.x.shape, out.dtype)
-            numbers = strided.with_all(values.take(here), len(part.x))
+            numbers = values.take(here).filled(len(part.x))
             computation.of_rows(part, written, numbers, packed=packed)
             if out is not None and written is not None:
                 out[here] = written.array[0].T
