@@ -45,9 +45,9 @@ def of_type(dtype: Any, wide: bool) -> Iterator[Callable[[], Any]]:
     for tiles in (True, False):
         yield partial(interface._logsumexp, dtype, tiles, False)
     for written in (False, True):
-        yield partial(strided._hard, dtype, written)
+        yield partial(strided._hard, dtype, False, written)
         for q in (None, dtype) if wide else (None,):
-            yield partial(strided.computation_of, dtype, q, written=written)
+            yield partial(strided._spread, dtype, q, False, written)
     for passes in PASSES:
         yield partial(interface._hard, dtype, None, *passes)
         m_and_r, written, reads = passes

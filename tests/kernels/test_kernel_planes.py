@@ -137,6 +137,10 @@ OPTIONS = {
     "smoothing": {"label_smoothing": 0.1},
     "soft": {"soft": True},
     "soft, smoothed, weights, z_loss": {"soft": True, "label_smoothing": 0.2, "w": 2.0, "z_loss": 0.02},
+    "temperature": {"temperature": 1.7},
+    "temperature and z_loss": {"temperature": 0.3, "z_loss": 0.01},
+    "temperature and smoothing": {"temperature": 40.0, "label_smoothing": 0.1},
+    "temperature and soft": {"temperature": 0.01, "soft": True},
 }
 
 
@@ -168,8 +172,10 @@ def test_losses_and_gradients(shape, options, real):
     of_planes, of_rows = loss_problem(x, real, **OPTIONS[options])
     want = np.empty(of_rows.x.shape, real)
     loss, m, r = scalar.losses(of_rows, want)
-    spread = of_rows.q is not None or options in ("smoothing", "z_loss")  # then the bound is that of the largest term
-    size = abs(of_rows.s)[:, None] * (2 / 3) if spread else 0
+    spread = of_rows.q is not None or any(
+        each in options for each in ("smoothing", "z_loss")
+    )  # then the bound is that of the largest term
+    size = abs(of_rows.s)[:, None] * (2 / 3 / of_rows.objective.temperature) if spread else 0
     out = Planes(np.empty_like(x))
     got = cpu.forward(of_planes, out)
     for a, b in zip(got, (loss, m, r), strict=True):

@@ -1,4 +1,4 @@
-"""Rows of few classes with spread targets are turned into planes: which rows, and their values."""
+"""Rows of few classes with spread targets or a temperature are turned into planes: which rows, and their values."""
 
 import ml_dtypes
 import numpy as np
@@ -63,6 +63,20 @@ def test_weights_of_either_sign():
     np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-16)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_temperature(dtype):
+    x = problem(200, 6, TYPES[dtype], soft=False).x
+    given = Problem(x, CrossEntropy(temperature=3.0, z_loss=0.01), y=np.arange(200) % 6, divisor=3.0)
+    given.x[::7] = 1.0
+    assert turned.serves(given)
+    got, want = np.empty_like(given.x), np.empty(given.x.shape)
+    found, expected = cpu.forward(given, got), scalar.losses(given.with_rows(x.astype(np.float64), None), want)
+    eps = float(ml_dtypes.finfo(x.dtype).eps)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-6 if eps > 1e-10 else 1e-14)
+    np.testing.assert_allclose(got.astype(np.float64), want, rtol=4 * eps, atol=eps)
+
+
 def test_rows_that_are_not_in_one_piece():
     given = problem(200, 6, np.float64, soft=True)
     wide = np.repeat(given.x, 2, axis=1)[:, ::2]
@@ -77,7 +91,6 @@ def not_served():
     hard, soft = problem(4, 5, np.float32, soft=False), problem(4, 5, np.float32, soft=True)
     yield "hard targets", Problem(hard.x, y=hard.y)
     yield "many classes", problem(4, 25, np.float32, soft=True)
-    yield "a temperature", Problem(hard.x, CrossEntropy(temperature=2.0), q=soft.q)
     yield "temperatures", Problem(hard.x, q=soft.q, tau=np.ones(4))
     yield "a soft cap", Problem(hard.x, CrossEntropy(softcap=2.0), q=soft.q)
     yield "a mask", Problem(hard.x, q=soft.q, where=np.ones((4, 5), bool))

@@ -121,18 +121,29 @@ def finish_batch(
 
 @register_jitable
 def exponentials(
-    p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: int, es: Any, notes: int, soon: int
+    p: int,
+    stride: int,
+    count: int,
+    n: int,
+    element: Any,
+    work: Any,
+    xs: int,
+    es: Any,
+    notes: int,
+    soon: int,
+    beta: Any,
+    beta_low: Any,
 ) -> bool:
     """Copy a batch's logits to scratch at xs, and store m and rest of its rows; return whether all rows are served.
 
-    Unless ``es`` is None, exponentials replace the logits in scratch.
+    Unless ``es`` is None, exponentials replace the logits in scratch. ``beta`` and ``beta_low`` are ``tournaments``'.
     """
     lanes = lanes_of(element)
     full = -(-count // lanes)
     lift_batch(p, stride, count, n, element, work, xs, notes, soon)
     for t in range(full):
         at, note = xs + t * column_bytes(n), notes + 8 * lanes * t
-        tournaments(at, n, load_doubles(note + M, work), work, address_if(es, at), note, None, 0, None)
+        tournaments(at, n, load_doubles(note + M, work), work, address_if(es, at), note, None, 0, None, beta, beta_low)
     return settle(notes, full * lanes)
 
 
@@ -151,7 +162,7 @@ def normalise(x: Array, prob: Any, out: Array, streamed: bool, work: Array, firs
         count = rows_from(start, last, inner, lanes * tiles)
         full = -(-count // lanes)
         p, o, soon = address_at(x, start), address_at(out, start), address_at(x, start + count)
-        fine = exponentials(p, x.strides[1], count, n, element, kind, notes + NOTES, prob, notes, soon)
+        fine = exponentials(p, x.strides[1], count, n, element, kind, notes + NOTES, prob, notes, soon, None, None)
         for h in range(0, 8 * lanes * full, 64):
             if prob is None:
                 store(notes + FACTOR + h, log_rest(load(notes + R + h, _f8), kind), _f8)
@@ -190,10 +201,10 @@ def logsumexp(x: Array, lse: Array, work: Array, first: int, last: int, left: Ar
         for t in range(full):
             note = notes + 8 * lanes * t
             top = load_doubles(note + M, kind)
-            c, magic, _ = references(top)
+            c, magic, _ = references(top, None)
             store_doubles(note + FACTOR, magic)
             store_doubles(note + LOW, c)
-            tournaments(notes + NOTES + t * columns, n, top, kind, None, note, None, 0, None)
+            tournaments(notes + NOTES + t * columns, n, top, kind, None, note, None, 0, None, None, None)
         fine = settle(notes, full * lanes)
         for h in range(0, 8 * lanes * full, 64):
             m, rest, magic = load(notes + M + h, _f8), load(notes + REST + h, _f8), load(notes + FACTOR + h, _f8)

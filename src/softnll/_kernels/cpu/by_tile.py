@@ -103,7 +103,9 @@ def normalise(
                     store(here + 64 * k, load(notes + NOTES + 64 * k, kind) - m, kind)
             soon, step = upcoming(p, x.strides[0] * lanes, n)
             note = notes + 8 * lanes * t
-            tournaments(notes + NOTES, n, m, kind, address_if(prob, here), note, soon, step, out_row(out, at))
+            tournaments(
+                notes + NOTES, n, m, kind, address_if(prob, here), note, soon, step, out_row(out, at), None, None
+            )
         fine = settle(notes, full * lanes)
         for h in range(0, 8 * lanes * full, 64):
             if prob is None:
@@ -151,10 +153,10 @@ def logsumexp(x: Array, where: Any, lse: Array, work: Array, first: int, last: i
             p = address_of(x) + at * x.strides[0]
             top = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
             soon, step = upcoming(p, x.strides[0] * lanes, n)
-            c, magic, _ = references(top)
+            c, magic, _ = references(top, None)
             store_doubles(notes + FACTOR + 8 * lanes * t, magic)
             store_doubles(notes + LOW + 8 * lanes * t, c)
-            tournaments(notes + NOTES, n, top, kind, None, notes + 8 * lanes * t, soon, step, None)
+            tournaments(notes + NOTES, n, top, kind, None, notes + 8 * lanes * t, soon, step, None, None, None)
         fine = settle(notes, full * lanes)
         for h in range(0, 8 * lanes * full, 64):
             m, rest, magic = load(notes + M + h, _f8), load(notes + REST + h, _f8), load(notes + FACTOR + h, _f8)
@@ -219,13 +221,13 @@ def losses(
             here = notes + NOTES + (1 + t) * column_bytes(n)
             soon, step = upcoming(p, x.strides[0] * lanes, n)
             note, target = notes + 8 * lanes * t, address_if(grad, out_row(grad, at))
-            tournaments(notes + NOTES, n, m, kind, address_if(grad, here), note, soon, step, target)
+            tournaments(notes + NOTES, n, m, kind, address_if(grad, here), note, soon, step, target, None, None)
         fine = settle(notes, full)
         fine = note_targets(x, y, w, s, start, count, full, es, kind, notes) and fine
         if grad is not None:
-            fine = note_gradients(full, zeta, divisor, notes) and fine
+            fine = note_gradients(full, zeta, None, divisor, notes) and fine
             write_gradients(y, start, count, n, es, element, kind, notes, rows)
-        fine = note_losses(full, zeta, kind, notes) and fine
+        fine = note_losses(full, zeta, None, kind, notes) and fine
         if fine:
             copy(address_of(loss) + 8 * start, notes + RESULT, 8 * count)
             if ms is not None:
@@ -293,8 +295,8 @@ def gradients(
             store_scalar(notes + M + 8 * i, ms[start + min(i, count - 1)], _f8)
         m = load_doubles(notes + M, kind)
         soon, step = upcoming(p, x.strides[0] * lanes, n)
-        tournaments(xs, n, m, kind, es, notes, soon, step, out_row(grad, start))
-        c, magic, cut = references(m)
+        tournaments(xs, n, m, kind, es, notes, soon, step, out_row(grad, start), None, None)
+        c, magic, cut = references(m, None)
         store_doubles(notes + BIG, power(m, c, magic, cut, None, None))
         for i in range(lanes):
             rest = rs[start + min(i, count - 1)] * load_scalar(notes + BIG + 8 * i, _f8)
@@ -304,7 +306,7 @@ def gradients(
         for i in range(lanes):
             store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
         fine = note_targets(x, y, w, s, start, count, lanes, es, kind, notes) and fine
-        fine = note_gradients(lanes, zeta, divisor, notes) and fine
+        fine = note_gradients(lanes, zeta, None, divisor, notes) and fine
         write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:
             copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])

@@ -228,26 +228,33 @@ def power(x: Value, c: Value, magic: Value, cut: Value, beta: Value, beta_low: V
 
 
 @register_jitable
-def _references_float32(m: Value) -> Value:
-    c = select(less(maximum(m, _ZERO_4 - m), splat(_LIMIT_4)), splat(_ZERO_4), m)
-    k = mul_add(m - c, _LOG2E_4, splat(_ROUND_4)) - _ROUND_4
+def _references_float32(m: Value, beta: Value) -> Value:
+    scaled = m if beta is None else m * beta
+    near = less(maximum(scaled, _ZERO_4 - scaled), splat(_LIMIT_4))
+    k = mul_add(select(near, scaled, splat(_ZERO_4)), _LOG2E_4, splat(_ROUND_4)) - _ROUND_4
+    c = select(near, splat(_ZERO_4), m)
     return c, (_ROUND_4 + _BASE_4) - k, (k - _BASE_4) * _LN2_4
 
 
 @register_jitable
-def _references_float64(m: Value) -> Value:
-    c = select(less(maximum(m, 0.0 - m), splat(_LIMIT_8)), splat(0.0), m)
-    k = mul_add(m - c, _LOG2E_8, splat(_ROUND_8)) - _ROUND_8
+def _references_float64(m: Value, beta: Value) -> Value:
+    scaled = m if beta is None else m * beta
+    near = less(maximum(scaled, 0.0 - scaled), splat(_LIMIT_8))
+    k = mul_add(select(near, scaled, splat(0.0)), _LOG2E_8, splat(_ROUND_8)) - _ROUND_8
+    c = select(near, splat(0.0), m)
     return c, (_ROUND_8 + _BASE_8) - k, (k - _BASE_8) * _LN2_8
 
 
-def references(m: Value) -> Value:
-    """Return (c, magic, cut) of ``power`` for each lane, as vectors, from the largest exponent m of each."""
+def references(m: Value, beta: Value) -> Value:
+    """Return (c, magic, cut) of ``power`` for each lane, as vectors, from the largest entry m of each row.
+
+    ``beta`` is 1/τ of all rows, or None for 1.
+    """
     raise NotImplementedError
 
 
 @overload(references)
-def _references(m: Value) -> Value:
+def _references(m: Value, beta: Value) -> Value:
     return _references_float32 if of_floats(m) else _references_float64
 
 

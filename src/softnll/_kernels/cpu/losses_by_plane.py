@@ -25,6 +25,7 @@ from softnll._kernels.cpu.plane_targets import (
     write_idle,
 )
 from softnll._kernels.cpu.row_memory import address_if, address_of, aligned, lanes_of
+from softnll._kernels.cpu.row_options import one_for_all
 from softnll._kernels.cpu.simd import (
     align_stack,
     copy,
@@ -55,15 +56,15 @@ _f8 = np.float64
 
 
 @register_jitable
-def is_served(notes: int, i: int, zeta: float, divisor: float, graded: bool) -> bool:
+def is_served(notes: int, i: int, zeta: float, tau: float, divisor: float, graded: bool) -> bool:
     """Return whether the vector kernels serve one row of a batch; they do if it takes no part."""
     if load_scalar(notes + PART + 8 * i, _f8) == 0.0:
         return True
     weight = load_scalar(notes + WEIGHT + 8 * i, _f8)
     m, x_y = load_scalar(notes + M + 8 * i, _f8), load_scalar(notes + X_Y + 8 * i, _f8)
-    if not (served(notes, i) and 0.0 < abs(weight) < MOST and abs(m - x_y) < np.inf):
+    if not (served(notes, i) and 0.0 < abs(weight) < MOST and abs(m - x_y) / tau < np.inf):
         return False
-    if zeta > 0 and not abs(m) < FARTHEST:
+    if zeta > 0 and not abs(m) / tau < FARTHEST:
         return False
     if graded:
         big, rest = load_scalar(notes + BIG + 8 * i, _f8), load_scalar(notes + REST + 8 * i, _f8)
@@ -90,6 +91,7 @@ def losses(
     y: Array,
     w: Array,
     s: Array,
+    taus: Any,
     zeta: float,
     divisor: float,
     loss: Array,
@@ -103,7 +105,8 @@ def losses(
 ) -> int:
     """Write loss (row weight applied), m and r of rows and, unless ``grad`` is None, the gradient (also / divisor).
 
-    Return how many rows are left (numbers in ``left``). Weights may be negative.
+    ``taus`` has the temperature of all rows, or is None. Return how many rows are left (numbers in ``left``). Weights
+    may be negative.
     """
     align_stack()
     n, stride, step = x.shape[1], x.strides[1], 0 if grad is None else grad.strides[1]
@@ -113,8 +116,8 @@ def losses(
     memory = np.empty(64, np.float64)
     notes, results = aligned(scratch), address_of(memory)
     es = address_if(grad, notes + COLUMNS)
-    n_left = 0
-    start = first
+    tau, one_tau, beta, beta_low, divided = one_for_all(taus, divisor, kind)
+    n_left, start = 0, first
     while start < last:
         count = rows_from(start, last, x.shape[2], lanes * tiles)
         full = -(-count // lanes) * lanes
@@ -124,22 +127,22 @@ def losses(
             write_idle(start, count, n, loss, ms, rs, o, step, element, grad is not None)
             start += count
             continue
-        fine = exponentials(p, stride, count, n, element, kind, notes + COLUMNS, es, notes, soon)
+        fine = exponentials(p, stride, count, n, element, kind, notes + COLUMNS, es, notes, soon, beta, beta_low)
         usual, whole = note_hard(y, w, s, start, count, full, p, stride, n, element, es, kind, notes)
         fine = fine and usual
         if grad is not None:
-            fine = note_gradients(full, zeta, divisor, notes) and fine
+            fine = note_gradients(full, zeta, one_tau, divided, notes) and fine
             if not whole:
                 clear_factors(full, notes)
             put_targets(y, start, count, n, es, kind, notes)
-        fine = note_losses(full, zeta, kind, notes) and fine
+        fine = note_losses(full, zeta, one_tau, kind, notes) and fine
         copy(results, notes + RESULT, 8 * full)  # the notes' place is used again
         if fine:
             put_all_results(start, count, whole, results, notes, loss, ms, rs)
         if grad is not None:
             finish_batch(es, n, fine, True, kind, notes, o, step, count, element)
         for i in range(0 if fine else count):
-            if is_served(notes, i, zeta, divisor, grad is not None):
+            if is_served(notes, i, zeta, tau, divided, grad is not None):
                 put_results(start, i, results, notes, loss, ms, rs)
                 if grad is not None:
                     place_gradient(es, i, n, kind, notes, o, step, element)

@@ -131,29 +131,25 @@ def note_hard(
     for h in range(0, 8 * full, 64):
         store(notes + WEIGHT + h, splat(1.0), _f8)
         store(notes + PART + h, splat(1.0), _f8)
-    for i in range(count):
-        c = y[start + i]
-        weight = weight_of(s, start + i)
-        if weight == 0.0:
-            whole = False
-            store_scalar(notes + PART + 8 * i, 0.0, _f8)
-            store_scalar(notes + X_Y + 8 * i, load_scalar(notes + M + 8 * i, _f8), _f8)
-            store_scalar(notes + E_Y + 8 * i, load_scalar(notes + BIG + 8 * i, _f8), _f8)
-            continue
-        if c < 0 or c >= n:
-            usual = False
-            store_scalar(notes + WEIGHT + 8 * i, np.nan, _f8)
-            store_scalar(notes + X_Y + 8 * i, 0.0, _f8)
-            continue
-        if w.shape[0] > 0:
-            weight *= w[c]
-        if weight != 1.0:
-            usual = usual and 0.0 < abs(weight) < MOST
-            store_scalar(notes + WEIGHT + 8 * i, np.nan if weight == 0.0 else weight, _f8)
-        store_scalar(notes + X_Y + 8 * i, _f8(load_scalar(p + i * size + c * stride, element)), _f8)
+    for i in range(count):  # without branches: which rows take part is often as good as random
+        given = y[start + i]
+        known = 0 <= given < n
+        c = given if known else 0
+        share = weight_of(s, start + i)
+        part = share != 0.0
+        weight = share * w[c] if w.shape[0] > 0 else share
+        ranged = 0.0 < abs(weight) < MOST
+        usual = usual and (not part or (known and ranged))
+        whole = whole and part
+        weight = weight if known and weight != 0.0 else np.nan
+        store_scalar(notes + WEIGHT + 8 * i, weight if part else 1.0, _f8)
+        store_scalar(notes + PART + 8 * i, 1.0 if part else 0.0, _f8)
+        x_y, m = _f8(load_scalar(p + i * size + c * stride, element)), load_scalar(notes + M + 8 * i, _f8)
+        store_scalar(notes + X_Y + 8 * i, x_y if part else m, _f8)
         if es is not None:
             place = es + i // lanes * column_bytes(n) + 64 * c + wide * (i % lanes)
-            store_scalar(notes + E_Y + 8 * i, _f8(load_scalar(place, work)), _f8)
+            e_y, big = _f8(load_scalar(place, work)), load_scalar(notes + BIG + 8 * i, _f8)
+            store_scalar(notes + E_Y + 8 * i, e_y if part else big, _f8)
     note_rest(count, full, notes)
     return usual, whole
 
@@ -185,13 +181,15 @@ def clear_factors(full: int, notes: int) -> None:
 
 @register_jitable
 def put_targets(y: Array, start: int, count: int, n: int, es: int, work: Any, notes: int) -> None:
-    """Write the gradient's entry at each row's target, which is in the notes, among the exponentials."""
+    """Write the gradient's entry at each row's target, which is in the notes, among the exponentials.
+
+    Rows that take no part have factors of 0; those without a target are not served.
+    """
     lanes = lanes_of(work)
     for i in range(count):
         c = y[start + i]
-        if 0 <= c < n and load_scalar(notes + PART + 8 * i, _f8) > 0.0:
-            place = es + i // lanes * column_bytes(n) + 64 * c + size_of(work) * (i % lanes)
-            store_scalar(place, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
+        place = es + i // lanes * column_bytes(n) + 64 * (c if 0 <= c < n else 0) + size_of(work) * (i % lanes)
+        store_scalar(place, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
 
 
 @register_jitable
@@ -210,10 +208,11 @@ def put_all_results(
     start: int, count: int, whole: bool, result: int, notes: int, loss: Array, ms: Array, rs: Array
 ) -> None:
     """Write loss, m and r of a batch."""
-    if whole:
-        copy(address_of(loss) + 8 * start, result, 8 * count)
-        copy(address_of(ms) + 8 * start, notes + M, 8 * count)
-        copy(address_of(rs) + 8 * start, notes + R, 8 * count)
-        return
-    for i in range(count):
-        put_results(start, i, result, notes, loss, ms, rs)
+    for h in range(0, 0 if whole else 8 * count, 64):  # lanes without a row are in the notes too
+        part = less(splat(0.0), load(notes + PART + h, _f8))
+        store(result + h, select(part, load(result + h, _f8), splat(0.0)), _f8)
+        store(notes + M + h, select(part, load(notes + M + h, _f8), splat(-np.inf)), _f8)
+        store(notes + R + h, select(part, load(notes + R + h, _f8), splat(-1.0)), _f8)
+    copy(address_of(loss) + 8 * start, result, 8 * count)
+    copy(address_of(ms) + 8 * start, notes + M, 8 * count)
+    copy(address_of(rs) + 8 * start, notes + R, 8 * count)

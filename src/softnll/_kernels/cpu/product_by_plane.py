@@ -325,7 +325,7 @@ def products(
         stride, apart, step = saved.strides[1], upstream.strides[1], out.strides[1]
         soon = address_at(saved, start + count), address_at(upstream, start + count)
         if logits is not None:
-            fine = exponentials(p, stride, count, n, element, kind, xs, True, notes, soon[0])
+            fine = exponentials(p, stride, count, n, element, kind, xs, True, notes, soon[0], None, None)
             for i in range(0 if fine else count):
                 if not served(notes, i):
                     left[n_left] = start + i

@@ -11,7 +11,7 @@ from softnll._kernels.cpu.exact import remainder
 from softnll._kernels.cpu.row_memory import absent, address_of, write_value
 from softnll._kernels.cpu.simd import rounded, zero
 
-__all__ = ["inverse", "mask_of", "masked", "mean_share", "temperature", "weight_of", "write_no_part"]
+__all__ = ["inverse", "mask_of", "masked", "mean_share", "one_for_all", "temperature", "weight_of", "write_no_part"]
 
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
@@ -42,6 +42,25 @@ def _inverse_in_two(taus: Any, tau: Any, element: Any) -> Any:
 @overload(inverse)
 def _inverse(taus: Any, tau: Any, element: Any) -> Any:
     return _no_inverse if absent(taus) else _inverse_in_two
+
+
+def one_for_all(taus: Any, divisor: float, work: Any) -> Any:
+    """Return the temperature τ of all rows or 1, τ or None, 1/τ as ``inverse`` does, and τ times the divisor."""
+    raise NotImplementedError
+
+
+def _no_temperature(taus: Any, divisor: float, work: Any) -> Any:
+    return 1.0, None, None, None, divisor
+
+
+def _one_temperature(taus: Any, divisor: float, work: Any) -> Any:
+    beta, beta_low = inverse(taus, taus[0], work)
+    return taus[0], taus[0], beta, beta_low, taus[0] * divisor
+
+
+@overload(one_for_all)
+def _one_for_all(taus: Any, divisor: float, work: Any) -> Any:
+    return _no_temperature if absent(taus) else _one_temperature
 
 
 def mask_of(where: Any, i: int) -> Any:

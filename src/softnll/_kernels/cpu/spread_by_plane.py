@@ -30,6 +30,7 @@ from softnll._kernels.cpu.plane_targets import (
     write_idle,
 )
 from softnll._kernels.cpu.row_memory import address_if, address_of, aligned, lanes_of
+from softnll._kernels.cpu.row_options import one_for_all
 from softnll._kernels.cpu.simd import (
     add_doubles,
     align_stack,
@@ -56,6 +57,7 @@ from softnll._kernels.cpu.simd import (
 from softnll._kernels.cpu.soft_targets import EXTRA, FARTHEST, entry_of, term
 from softnll._kernels.cpu.sweep import GROUP, LEAST, MOST, SMALLEST, product
 from softnll._kernels.cpu.tile import BIG, REST, RESULT, WEIGHT, M, R, column_bytes, factors, note_factor, served
+from softnll._kernels.cpu.tile_targets import tempered
 
 __all__ = ["losses"]
 
@@ -127,18 +129,20 @@ def note_measures(
 
 
 @register_jitable
-def note_spread(full: int, zeta: float, divisor: float, work: Any, notes: int) -> bool:
+def note_spread(full: int, zeta: float, tau: Any, divisor: float, work: Any, notes: int) -> bool:
     """Store each row's loss, its factor, and T in two parts (as ``MASS`` and ``FAR``); return whether all are in range.
 
-    The second part is what the rounding of T to the compute type loses, plus 2ζ·lse·T.
+    The second part is what the rounding of T to the compute type loses, plus 2ζ·lse·T. ``tau`` is the temperature of
+    all rows, or None; ``divisor`` is τ times the mean's denominator.
     """
     fine = True
     infinite, least, most = splat(np.inf), splat(LEAST), splat(MOST)
     narrow = 0.0 if size_of(work) == 8 else SMALLEST
     for h in range(0, 8 * full, 64):
-        m, r = load(notes + M + h, _f8), load(notes + R + h, _f8)
+        m, r = tempered(load(notes + M + h, _f8), tau), load(notes + R + h, _f8)
         big, rest = load(notes + BIG + h, _f8), load(notes + REST + h, _f8)
-        mass, far, weight = load(notes + MASS + h, _f8), load(notes + FAR + h, _f8), load(notes + WEIGHT + h, _f8)
+        mass, weight = load(notes + MASS + h, _f8), load(notes + WEIGHT + h, _f8)
+        far = tempered(load(notes + FAR + h, _f8), tau)
         log_r = log_rest(r, work)
         value = log_r
         extra = splat(0.0)
@@ -163,7 +167,7 @@ def note_spread(full: int, zeta: float, divisor: float, work: Any, notes: int) -
 
 
 @register_jitable
-def spread_served(notes: int, i: int, result: float, zeta: float, divisor: float, work: Any) -> bool:
+def spread_served(notes: int, i: int, result: float, zeta: float, tau: float, divisor: float, work: Any) -> bool:
     """Return whether the vector kernels serve one row of a batch; they do if it takes no part."""
     if load_scalar(notes + PART + 8 * i, _f8) == 0.0:
         return True
@@ -171,7 +175,7 @@ def spread_served(notes: int, i: int, result: float, zeta: float, divisor: float
     mass = load_scalar(notes + MASS + 8 * i, _f8)
     if not (served(notes, i) and abs(result) < np.inf and LEAST < mass < MOST and 0.0 < abs(weight) * mass < MOST):
         return False
-    if zeta > 0 and not (abs(m) < FARTHEST and abs(load_scalar(notes + FAR + 8 * i, _f8)) < EXTRA * mass):
+    if zeta > 0 and not (abs(m) / tau < FARTHEST and abs(load_scalar(notes + FAR + 8 * i, _f8)) < EXTRA * mass):
         return False
     top = load_scalar(notes + BIG + 8 * i, _f8) + load_scalar(notes + REST + 8 * i, _f8)
     scale = abs(weight / divisor)
@@ -234,6 +238,7 @@ def losses(
     y: Array,
     w: Array,
     s: Array,
+    taus: Any,
     smoothing: float,
     zeta: float,
     divisor: float,
@@ -248,7 +253,8 @@ def losses(
 ) -> int:
     """Write loss (row weight applied), m and r of rows and, unless ``grad`` is None, the gradient (also / divisor).
 
-    ``q`` is None for hard targets ``y``. Return how many rows are left (numbers in ``left``).
+    ``q`` is None for hard targets ``y``; ``taus`` has the temperature of all rows, or is None. Return how many rows are
+    left (numbers in ``left``).
     """
     align_stack()
     n, stride, step = x.shape[1], x.strides[1], 0 if grad is None else grad.strides[1]
@@ -260,8 +266,8 @@ def losses(
     notes, results = aligned(scratch), address_of(memory)
     es = address_if(grad, notes + COLUMNS)
     apart = 0 if q is None else q.strides[1]
-    n_left = 0
-    start = first
+    tau, one_tau, beta, beta_low, divided = one_for_all(taus, divisor, kind)
+    n_left, start = 0, first
     while start < last:
         count = rows_from(start, last, x.shape[2], lanes * tiles)
         full = -(-count // lanes)
@@ -271,14 +277,14 @@ def losses(
             start += count
             continue
         soon = address_at(x, start + count)
-        fine = exponentials(p, stride, count, n, element, kind, notes + COLUMNS, es, notes, soon)
+        fine = exponentials(p, stride, count, n, element, kind, notes + COLUMNS, es, notes, soon, beta, beta_low)
         whole = note_weights(y, s, start, count, full * lanes, n, notes)
         for t in range(full):
             note, rows, here = notes + 8 * lanes * t, count - lanes * t, start + lanes * t
             classes, place = classes_of(y, here, rows, n, kind, results + 512), p + lanes * size_of(element) * t
             at = address_if(q, 0 if q is None else address_at(q, here))
             note_measures(at, kq, apart, classes, w, keep, share, place, stride, rows, n, element, kind, note)
-        fine = note_spread(full * lanes, zeta, divisor, kind, notes) and fine
+        fine = note_spread(full * lanes, zeta, one_tau, divided, kind, notes) and fine
         copy(results, notes + RESULT, 8 * full * lanes)  # the notes' place is used again
         if fine:
             put_all_results(start, count, whole, results, notes, loss, ms, rs)
@@ -292,7 +298,7 @@ def losses(
             else:
                 write_tile(xs, n, at, kq, apart, classes, w, keep, share, rows, kind, note, xs, 64, lanes, kind)
         for i in range(0 if fine else count):
-            if spread_served(notes, i, load_scalar(results + 8 * i, _f8), zeta, divisor, kind):
+            if spread_served(notes, i, load_scalar(results + 8 * i, _f8), zeta, tau, divided, kind):
                 put_results(start, i, results, notes, loss, ms, rs)
                 if grad is not None:
                     place_gradient(es, i, n, kind, notes, o, step, element)

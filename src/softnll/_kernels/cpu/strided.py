@@ -1,7 +1,7 @@
 """Softmax and losses of planes (``_core/planes.py``): which kernel computes a Problem whose logits are planes.
 
-The functions are those of ``interface.py``, which calls them. Such a Problem has no masks, no temperatures and no soft
-cap.
+The functions are those of ``interface.py``, which calls them. Such a Problem has no masks, no soft
+cap, and at most one temperature, of losses.
 """
 
 from __future__ import annotations
@@ -134,13 +134,14 @@ def logsumexp(problem: Problem) -> NDArray[np.float64]:
     return lse
 
 
-def _loss_types(dtype: DType, written: bool) -> dict[str, Type]:
+def _loss_types(dtype: DType, tempered: bool, written: bool) -> dict[str, Type]:
     """Return the types of the parameters of both kernels of losses."""
     entries, reals, result = entries_of(dtype), array("float64", 1), output("float64", 1)
     return {
         "x": array(entries.element, 3),
         "y": array("int64", 1),
         **dict.fromkeys(("w", "s"), reals),
+        "taus": reals if tempered else NONE,
         **dict.fromkeys(("zeta", "divisor"), FLOAT64),
         **dict.fromkeys(("loss", "ms", "rs"), result),
         "grad": output(entries.element, 3) if written else NONE,
@@ -152,25 +153,25 @@ def _loss_types(dtype: DType, written: bool) -> dict[str, Type]:
 
 
 @cache
-def _hard(dtype: DType, written: bool) -> Computation:
+def _hard(dtype: DType, tempered: bool, written: bool) -> Computation:
     """Return the loss of hard targets, with the gradient if ``written``."""
     entries = entries_of(dtype)
-    kernel = compiled("losses_by_plane.losses", INTP, **_loss_types(dtype, written))
+    kernel = compiled("losses_by_plane.losses", INTP, **_loss_types(dtype, tempered, written))
 
     def call(part: Problem, out: Any, values: Values, _: bool, first: int, last: int, left: Any) -> Any:
         x, grad = entries.view(part.x.array), None if out is None else entries.view(out.array)
         w, s = NO_WEIGHTS if part.w is None else part.w, NO_WEIGHTS if part.s is None else part.s
         zeta, divisor = part.objective.z_loss, part.divisor
-        return kernel(x, part.y, w, s, zeta, divisor, *values, grad, entries.work, first, last, left)
+        return kernel(x, part.y, w, s, _taus(part), zeta, divisor, *values, grad, entries.work, first, last, left)
 
     return Computation(call, scalar_losses)
 
 
 @cache
-def computation_of(dtype: DType, q_type: DType | None, *, written: bool) -> Computation:
+def _spread(dtype: DType, q_type: DType | None, tempered: bool, written: bool) -> Computation:
     """Return the loss of soft (of a type) or, for None, smoothed targets, with the gradient if ``written``."""
     entries, soft = entries_of(dtype), None if q_type is None else entries_of(q_type)
-    of = _loss_types(dtype, written) | {"smoothing": FLOAT64}
+    of = _loss_types(dtype, tempered, written) | {"smoothing": FLOAT64}
     of["q"] = NONE if soft is None else array(soft.element, 3)
     kernel = compiled("spread_by_plane.losses", INTP, **of)
 
@@ -180,9 +181,23 @@ def computation_of(dtype: DType, q_type: DType | None, *, written: bool) -> Comp
         y, objective = NO_TARGETS if part.y is None else part.y, part.objective
         w, s = NO_WEIGHTS if part.w is None else part.w, NO_WEIGHTS if part.s is None else part.s
         options = objective.label_smoothing, objective.z_loss, part.divisor
-        return kernel(x, q, y, w, s, *options, *values, grad, entries.work, first, last, left)
+        return kernel(x, q, y, w, s, _taus(part), *options, *values, grad, entries.work, first, last, left)
 
     return Computation(call, scalar_losses)
+
+
+def _taus(problem: Problem) -> Vector | None:
+    """Return the temperature as the kernels take it."""
+    tau = problem.objective.temperature
+    return None if tau == 1 else np.array([tau])
+
+
+def computation_of(problem: Problem, *, written: bool) -> Computation:
+    """Return the loss of planes with a problem's options, with the gradient if ``written``."""
+    dtype, tempered = problem.x.dtype, problem.objective.temperature != 1
+    if not spread(problem):
+        return _hard(dtype, tempered, written)
+    return _spread(dtype, None if problem.q is None else soft_type(problem), tempered, written)
 
 
 def losses(problem: Problem, out: Planes | None, m: Vector | None, r: Vector | None) -> Vector:
@@ -197,11 +212,7 @@ def losses(problem: Problem, out: Planes | None, m: Vector | None, r: Vector | N
     if problem.q is not None:
         with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or counts as 0
             packed = problem.with_rows(problem.x, problem.q.astype(soft_type(problem)))
-    if spread(problem):
-        q_type = None if packed is None else packed.q.dtype
-        computation = computation_of(problem.x.dtype, q_type, written=out is not None)
-    else:
-        computation = _hard(problem.x.dtype, out is not None)
+    computation = computation_of(problem, written=out is not None)
     run(computation, problem, out, values, vectors=served(problem), packed=packed)
     return loss
 

@@ -87,13 +87,27 @@ def turn(p: int, stride: int, count: int, n: int, element: Any, work: Any, xs: i
 
 
 @register_jitable
-def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: Any, step: int, out: Any) -> None:
+def tournaments(
+    xs: int,
+    n: int,
+    m: Any,
+    work: Any,
+    es: Any,
+    notes: int,
+    soon: Any,
+    step: int,
+    out: Any,
+    beta: Any,
+    beta_low: Any,
+) -> None:
     """Store m, largest exponential and rest of each row of a tile; write the exponentials to es, unless it is None.
+
+    ``beta + beta_low`` is 1/τ of all rows, or both are None.
 
     Prefetch what is read next (``soon``) and where results are written (``out``), every ``step`` bytes, unless None.
     """
     align_stack()
-    c, magic, cut = references(m)
+    c, magic, cut = references(m, beta)
     store_doubles(notes + M, m)
     nothing = splat(zero(work))
     store_doubles(notes + REST, nothing)
@@ -109,8 +123,8 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: A
             if out is not None:
                 prefetch(out + step * (k + j))
                 prefetch(out + step * (k + j + 1))
-            e = power(load(xs + 64 * (k + j), work), c, magic, cut, None, None)
-            f = power(load(xs + 64 * (k + j + 1), work), c, magic, cut, None, None)
+            e = power(load(xs + 64 * (k + j), work), c, magic, cut, beta, beta_low)
+            f = power(load(xs + 64 * (k + j + 1), work), c, magic, cut, beta, beta_low)
             if es is not None:
                 store(es + 64 * (k + j), e, work)
                 store(es + 64 * (k + j + 1), f, work)
@@ -123,7 +137,7 @@ def tournaments(xs: int, n: int, m: Any, work: Any, es: Any, notes: int, soon: A
     rest = nothing
     other = nothing
     while k < n:
-        e = power(load(xs + 64 * k, work), c, magic, cut, None, None)
+        e = power(load(xs + 64 * k, work), c, magic, cut, beta, beta_low)
         if es is not None:
             store(es + 64 * k, e, work)
         rest, other = other, rest + minimum(e, big)

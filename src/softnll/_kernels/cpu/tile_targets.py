@@ -42,7 +42,17 @@ from softnll._kernels.cpu.tile import (
     turn_back,
 )
 
-__all__ = ["LEFT", "NO_PART", "SERVED", "note_gradients", "note_losses", "note_targets", "row_state", "write_gradients"]
+__all__ = [
+    "LEFT",
+    "NO_PART",
+    "SERVED",
+    "note_gradients",
+    "note_losses",
+    "note_targets",
+    "row_state",
+    "tempered",
+    "write_gradients",
+]
 
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
@@ -110,8 +120,17 @@ def note_targets(
 
 
 @register_jitable
-def note_gradients(full: int, zeta: float, divisor: float, notes: int) -> bool:
-    """Store each row's factor and, as ``RESULT``, its target's entry; return whether all scales are in range."""
+def tempered(value: Any, tau: Any) -> Any:
+    """Return a value divided by the temperature, or itself without one."""
+    return value if tau is None else value / splat(tau)
+
+
+@register_jitable
+def note_gradients(full: int, zeta: float, tau: Any, divisor: float, notes: int) -> bool:
+    """Store each row's factor and, as ``RESULT``, its target's entry; return whether all scales are in range.
+
+    ``tau`` is the temperature of all rows, or None; ``divisor`` is τ times the mean's denominator.
+    """
     fine = True
     one, least, most = splat(1.0), splat(LEAST), splat(MOST)
     for h in range(0, 8 * full, 64):
@@ -122,7 +141,7 @@ def note_gradients(full: int, zeta: float, divisor: float, notes: int) -> bool:
         scale = load(notes + WEIGHT + h, _f8) / divisor
         targeted = 0.0 - ((big - e) + rest)
         if zeta > 0:
-            extra = (load(notes + M + h, _f8) + log1p(r)) * (2.0 * zeta)
+            extra = (tempered(load(notes + M + h, _f8), tau) + log1p(r)) * (2.0 * zeta)
             whole = one + extra
             targeted = (extra * e + targeted) / whole
             scale = scale * whole
@@ -153,8 +172,8 @@ def write_gradients(
 
 
 @register_jitable
-def note_losses(full: int, zeta: float, work: Any, notes: int) -> bool:
-    """Store each row's loss as ``RESULT``; return whether all are finite."""
+def note_losses(full: int, zeta: float, tau: Any, work: Any, notes: int) -> bool:
+    """Store each row's loss as ``RESULT``; return whether all are finite. ``tau`` is as in ``note_gradients``."""
     fine = True
     infinite = splat(np.inf)
     for h in range(0, 8 * full, 64):
@@ -162,9 +181,9 @@ def note_losses(full: int, zeta: float, work: Any, notes: int) -> bool:
         log_r = log_rest(load(notes + R + h, _f8), work)
         apart, lost = two_sum(m, 0.0 - load(notes + X_Y + h, _f8))
         fine = fine and every(less(apart, infinite))
-        value = (log_r + lost) + apart
+        value = (log_r + tempered(lost, tau)) + tempered(apart, tau)
         if zeta > 0:
-            lse = m + log_r
+            lse = tempered(m, tau) + log_r
             value = value + (lse * zeta) * lse
         value = value * load(notes + WEIGHT + h, _f8)
         fine = fine and every(less(value, infinite))

@@ -1,4 +1,4 @@
-"""Rows of few classes with spread targets: turned into planes, a block at a time, for the kernels of planes.
+"""Rows of few classes with spread targets or a temperature: turned into planes, a block at a time, for their kernels.
 
 A vector then holds one class of many rows, where the kernels of rows would leave most of a vector empty.
 """
@@ -24,14 +24,14 @@ _LINE = 16  # float32 of a cache line
 
 
 def serves(problem: Problem) -> bool:
-    """Return whether a loss is computed so: its targets are spread over few classes, without a temperature or a cap."""
-    if problem.q is None and problem.objective.label_smoothing == 0:
-        return False
+    """Return whether a loss is computed so: of few classes, its targets spread or with a temperature of all rows."""
     objective = problem.objective
+    if problem.q is None and objective.label_smoothing == 0 and objective.temperature == 1:
+        return False
     return (
         problem.x.shape[1] <= TURNED
         and problem.tau is None
-        and objective.temperature == 1
+        and problem.where is None
         and objective.softcap is None
         and served(problem)
     )
@@ -40,7 +40,7 @@ def serves(problem: Problem) -> bool:
 def losses(problem: Problem, out: NDArray[Any] | None, values: RowValues) -> None:
     """Write loss, m and r of each row, unless they are None, and with ``out`` the gradient; it may be the logits."""
     q_type = None if problem.q is None else soft_type(problem)
-    computation = strided.computation_of(problem.x.dtype, q_type, written=out is not None)
+    computation = strided.computation_of(problem, written=out is not None)
     n_rows, n_columns = problem.x.shape
 
     def work(first: int, last: int) -> None:

@@ -85,7 +85,9 @@ class CpuBackend(NumpyBackend):
     def loss_problem(self, inputs: LossInputs, settings: LossSettings) -> tuple[Problem, Layout]:
         """Return the Problem and the layout of a loss, after checking its inputs."""
         planes = inputs.temperatures is None
-        problem, layout = prepare(as_array(inputs.input), settings.dim, settings.objective, name="input", planes=planes)
+        problem, layout = prepare(
+            as_array(inputs.input), settings.dim, settings.objective, name="input", planes=planes, tempered=True
+        )
         problem = prepare_targets(
             problem,
             layout,
