@@ -141,6 +141,9 @@ OPTIONS = {
     "temperature and z_loss": {"temperature": 0.3, "z_loss": 0.01},
     "temperature and smoothing": {"temperature": 40.0, "label_smoothing": 0.1},
     "temperature and soft": {"temperature": 0.01, "soft": True},
+    "soft cap": {"softcap": 4.0},
+    "soft cap, temperature, smoothing": {"softcap": 4.0, "temperature": 2.0, "label_smoothing": 0.1},
+    "soft cap and soft": {"softcap": 4.0, "soft": True, "z_loss": 0.01},
 }
 
 

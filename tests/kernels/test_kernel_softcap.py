@@ -14,8 +14,7 @@ import softnll as sn
 from cases import DTYPES
 from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
-from softnll._kernels.cpu import execute
-from softnll._kernels.cpu import interface as cpu
+from softnll._kernels.cpu import capped, execute
 
 
 def agree(problem):
@@ -27,7 +26,7 @@ def agree(problem):
 @pytest.fixture
 def vectors(monkeypatch):
     """Fail where the vector kernels leave a problem to the scalar."""
-    if not cpu._caps_in_vectors(Problem(np.zeros((1, 3)), CrossEntropy(softcap=1.0, temperature=2.0))):
+    if not capped.serves(Problem(np.zeros((1, 3)), CrossEntropy(softcap=1.0, temperature=2.0))):
         pytest.skip("this CPU does not multiply and add in one instruction: temperatures go to the scalar kernels")
     monkeypatch.setattr(execute, "_in_blocks", None)
 
@@ -46,7 +45,7 @@ def test_value_and_slope(cap):
         x = np.concatenate([ratios, -ratios, [0.0, INF, -INF]]) * cap
     x = np.ascontiguousarray(x[None])
     u, slope = np.empty_like(x), np.empty_like(x)
-    within, without = cpu._caps(x.dtype)
+    within, without = capped.caps(x.dtype)
     within(x, cap, u)
     without(x, cap, np.ones_like(x), slope)
     with mpmath.workprec(2400):

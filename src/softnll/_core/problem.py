@@ -157,12 +157,12 @@ def prepare(
     empty: bool = False,
     name: str = "logits",
     planes: bool = False,
-    tempered: bool = False,
+    of_loss: bool = False,
 ) -> tuple[Problem, Layout]:
     """Return the Problem, without targets, and the layout of logits, mask and per-row temperatures after checking them.
 
-    With ``planes``, the logits are Planes where their strides and the options allow that; with ``tempered``, also with
-    a temperature.
+    With ``planes``, the logits are Planes where their strides and the options allow that: those ``of_loss`` may have a
+    temperature and a soft cap.
 
     Raises
     ------
@@ -177,14 +177,14 @@ def prepare(
         raise ValueError(f"{name} of shape {layout.shape} has no classes on axis {axis}; allowed: at least one")
     where = None if where is None else _as_where(where, layout)
     tau = None if temperature is None else as_temperatures(temperature, layout.row_shape)
-    planes = planes and where is None and (tempered or objective.temperature == 1)
-    x = array if layout.is_rows else logit_rows(array, layout, objective, tau, planes=planes)
+    planes = planes and where is None and (of_loss or (objective.temperature == 1 and objective.softcap is None))
+    x = array if layout.is_rows else logit_rows(array, layout, tau, planes=planes)
     return Problem(x, objective, None, None, None, None, where, tau), layout
 
 
-def logit_rows(array: NDArray[Any], layout: Layout, objective: CrossEntropy, tau: Any, *, planes: bool) -> Any:
+def logit_rows(array: NDArray[Any], layout: Layout, tau: Any, *, planes: bool) -> Any:
     """Return logits as rows: with ``planes``, as Planes where their strides and the options allow that."""
-    if planes and tau is None and objective.softcap is None:
+    if planes and tau is None:
         found = planes_of(array, layout)
         if found is not None:
             return found
@@ -302,7 +302,7 @@ def prepare_loss(
     ``planes`` is that of ``prepare``.
     """
     planes = planes and temperatures is None
-    problem, layout = prepare(logits, axis, objective, None, where, several=True, planes=planes, tempered=True)
+    problem, layout = prepare(logits, axis, objective, None, where, several=True, planes=planes, of_loss=True)
     return prepare_targets(problem, layout, targets, class_weight, sample_weight, check, temperatures), layout
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import scalar_interface
-from softnll._kernels.cpu.memory import BLOCK, CAPPED_BLOCK, FEW, LEFT_BLOCK, STREAMED
+from softnll._kernels.cpu.memory import BLOCK, FEW, LEFT_BLOCK, STREAMED
 from softnll._kernels.cpu.processor import fuses
 from softnll._kernels.cpu.threads import for_rows
 
@@ -24,8 +24,9 @@ __all__ = [
     "RowValues",
     "Values",
     "few",
+    "in_one_piece",
+    "packed_rows",
     "run",
-    "run_capped",
     "run_few",
     "scalar_losses",
     "served",
@@ -156,7 +157,7 @@ def run(computation: Computation, problem: Problem, out: NDArray[Any] | None, va
     vectors = problem.objective.softcap is None and served(problem)
     matrices = (problem.x, out, problem.where, problem.q)
     fitting = problem.q is None or soft_type(problem) == problem.q.dtype
-    if not (vectors and all(each is None or _in_one_piece(each) for each in matrices) and fitting):
+    if not (vectors and all(each is None or in_one_piece(each) for each in matrices) and fitting):
         _in_blocks(computation, problem, out, values, vectors)
         return
     streamed = out is not None and out.nbytes >= _STREAMED and not np.may_share_memory(out, problem.x)
@@ -164,43 +165,6 @@ def run(computation: Computation, problem: Problem, out: NDArray[Any] | None, va
 
     def work(first: int, last: int) -> None:
         computation.of_rows(problem, out, values, (first, last), streamed=streamed)
-
-    for_rows(n_rows, n_columns, work)
-
-
-def run_capped(
-    computation: Computation,
-    caps: tuple[Callable[..., Any], Callable[..., Any]],
-    problem: Problem,
-    uncapped: Problem,
-    out: NDArray[Any] | None,
-    values: RowValues,
-) -> None:
-    """Run a computation on logits with a soft cap: on their capped values, float64, a block of rows at a time.
-
-    The computation is that of ``uncapped``, the problem without the cap. ``caps`` write the capped logits, and the
-    gradient by the logits from that by their capped values.
-    """
-    n_rows, n_columns = problem.x.shape
-    softcap = problem.objective.softcap
-    cap, uncap = caps
-    packs = problem.q is not None or problem.where is not None
-    whole = _in_one_piece(problem.x) and (out is None or _in_one_piece(out))
-
-    def work(first: int, last: int) -> None:
-        for block in blocks((last - first, n_columns), CAPPED_BLOCK):
-            here = slice(first + block.start, first + block.stop)
-            x = problem.x[here] if whole else np.ascontiguousarray(problem.x[here])
-            u = np.empty(x.shape)
-            cap(x, softcap, u)
-            part = uncapped.take(here, u)
-            packed = _packed(part) if packs else part
-            computation.of_rows(packed, None if out is None else u, values.take(here))
-            if out is not None:
-                written = out[here] if whole else np.empty(x.shape, out.dtype)
-                uncap(x, softcap, u, written)
-                if not whole:
-                    out[here] = written
 
     for_rows(n_rows, n_columns, work)
 
@@ -225,7 +189,7 @@ def _spread_served(problem: Problem) -> bool:
     return smoothing == 0 or smoothing / problem.x.shape[1] > _SMALL
 
 
-def _in_one_piece(matrix: NDArray[Any]) -> bool:
+def in_one_piece(matrix: NDArray[Any]) -> bool:
     """Whether each row of a matrix lies in one piece, each entry at a multiple of its size."""
     return matrix.strides[1] == matrix.itemsize and matrix.flags.aligned
 
@@ -236,7 +200,7 @@ def soft_type(problem: Problem) -> np.dtype[Any]:
     return q if (q == np.float64) == wide else np.dtype(np.float64 if wide else np.float32)
 
 
-def _packed(problem: Problem) -> Problem:
+def packed_rows(problem: Problem) -> Problem:
     """Return a problem whose rows lie in one piece, its soft targets of a type that goes with the logits'."""
     where = None if problem.where is None else np.ascontiguousarray(problem.where)
     with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or counts as 0
@@ -258,7 +222,7 @@ def _in_blocks(
                 computation.scalar(part, result, values.take(here))
                 continue
             scratch = None if result is None else np.empty(result.shape, result.dtype)
-            computation.of_rows(part, scratch, values.take(here), packed=_packed(part))
+            computation.of_rows(part, scratch, values.take(here), packed=packed_rows(part))
             if result is not None:
                 result[...] = scratch
 

@@ -7,18 +7,15 @@ Vector kernels compute what is common and scalar kernels the rest. The interface
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll._core.options import CrossEntropy
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
-from softnll._kernels.cpu import scalar_interface, strided, turned
+from softnll._kernels.cpu import capped, scalar_interface, strided, turned
 from softnll._kernels.cpu.execute import (
     NO_TARGETS,
     NO_VALUES,
@@ -28,17 +25,15 @@ from softnll._kernels.cpu.execute import (
     Values,
     few,
     run,
-    run_capped,
     run_few,
     scalar_losses,
-    served,
     soft_type,
     spread,
 )
 from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.parameters import entries_of, logsumexp_types, loss_types, normalise_types
 from softnll._kernels.cpu.products import product
-from softnll._kernels.cpu.signature import FLOAT64, INTP, NONE, VOID, array, output
+from softnll._kernels.cpu.signature import FLOAT64, INTP, NONE, array
 from softnll._kernels.cpu.threads import for_rows
 
 __all__ = [
@@ -60,8 +55,6 @@ TAKES_PLANES = True  # the logits of a Problem may be Planes
 Vector = NDArray[np.float64]
 DType = np.dtype[Any]
 Options = tuple[bool, bool]  # whether there are masks, and temperatures
-
-_MOST = 1e250  # a row's factor up to which gradients are multiplied by the soft cap's slope afterwards
 
 
 def _taus(problem: Problem) -> Vector | None:
@@ -239,58 +232,14 @@ def _of_targets(problem: Problem, m_and_r: bool, written: bool, reads: bool = Fa
     return _hard(dtype, _options(problem), True, written, reads)
 
 
-@cache
-def _caps(dtype: DType) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return what caps logits, and what makes gradients by them of those by the capped ones."""
-    entries = entries_of(dtype)
-    x, out = array(entries.element, 2), output(entries.element, 2)
-    cap = compiled("softcap.cap_rows", VOID, x=x, softcap=FLOAT64, u=output("float64", 2))
-    uncap = compiled("softcap.uncap_rows", VOID, x=x, softcap=FLOAT64, g=array("float64", 2), out=out)
-    if entries.bits is None:
-        return cap, uncap
-    return (
-        lambda x, softcap, u: cap(entries.view(x), softcap, u),
-        lambda x, softcap, g, out: uncap(entries.view(x), softcap, g, entries.view(out)),
-    )
-
-
-@lru_cache(maxsize=64)
-def _without_cap(objective: CrossEntropy) -> CrossEntropy:
-    """Return the options without the soft cap."""
-    return replace(objective, softcap=None)
-
-
-def _uncapped(problem: Problem) -> Problem:
-    """Return the problem of the capped logits: without a cap, of type float64, and without rows so far."""
-    return replace(problem, x=np.empty((0, problem.x.shape[1])), objective=_without_cap(problem.objective))
-
-
-def _caps_in_vectors(problem: Problem) -> bool:
-    """Whether there is a soft cap, and vector kernels for all of the problem.
-
-    The slope is multiplied by gradients that must not overflow before: then the scalar kernels compute all of it.
-    """
-    if problem.objective.softcap is None or not served(problem):
-        return False
-    s, w, tau = problem.s, problem.w, problem.tau
-    with np.errstate(all="ignore"):
-        largest = 1.0 if s is None or s.size == 0 else np.abs(s).max()
-        largest = largest if w is None else largest * np.abs(w).max()
-        least = problem.objective.temperature if tau is None or tau.size == 0 else tau.min()
-        return not largest / least > _MOST * max(problem.divisor, 1 / _MOST)
-
-
 def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vector | None) -> Vector:
     """Return each row's loss; write m and r and, with ``out``, the gradient."""
+    loss = np.empty(problem.x.shape[0])
+    if capped.serves(problem):
+        _capped(problem, out, RowValues(loss, m, r).filled(len(loss)))
+        return loss
     if isinstance(problem.x, Planes):
         return strided.losses(problem, out, m, r)  # type: ignore[arg-type]
-    loss = np.empty(problem.x.shape[0])
-    if _caps_in_vectors(problem):
-        uncapped = _uncapped(problem)
-        computation = _of_targets(uncapped, True, out is not None)
-        values = RowValues(loss, m, r).filled(len(loss))
-        run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, values)
-        return loss
     if turned.serves(problem):
         turned.losses(problem, out, RowValues(loss, m, r))
         return loss
@@ -321,15 +270,23 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
     return _losses(problem, out, None, None)
 
 
+def _capped(problem: Problem, out: Any, values: RowValues, reads: bool = False) -> None:
+    """Write loss, m and r of each row of logits with a soft cap, or read m and r, and write the gradient to ``out``."""
+    if isinstance(problem.x, Planes):
+        capped.run_planes(problem, out, values.filled(len(problem.x)))
+        return
+    uncapped = capped.without_cap(problem)
+    capped.run(_of_targets(uncapped, True, out is not None, reads), problem, uncapped, out, values)
+
+
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
+    if capped.serves(problem):
+        planes = isinstance(problem.x, Planes)  # which compute m and r anew
+        _capped(problem, out, RowValues() if planes else RowValues(None, m, r), reads=not planes)
+        return
     if isinstance(problem.x, Planes):
         strided.losses(problem, out, None, None)  # type: ignore[arg-type]
-        return
-    if _caps_in_vectors(problem):
-        uncapped = _uncapped(problem)
-        computation = _of_targets(uncapped, True, True, reads=True)
-        run_capped(computation, _caps(problem.x.dtype), problem, uncapped, out, RowValues(None, m, r))
         return
     if turned.serves(problem):
         turned.losses(problem, out, RowValues())

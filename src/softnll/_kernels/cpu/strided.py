@@ -1,7 +1,7 @@
 """Softmax and losses of planes (``_core/planes.py``): which kernel computes a Problem whose logits are planes.
 
-The functions are those of ``interface.py``, which calls them. Such a Problem has no masks, no soft
-cap, and at most one temperature, of losses.
+The functions are those of ``interface.py``, which calls them. Such a Problem has no masks and at most one
+temperature; the vector kernels compute losses without a soft cap.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def losses(problem: Problem, out: Planes | None, m: Vector | None, r: Vector | N
         with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or counts as 0
             packed = problem.with_rows(problem.x, problem.q.astype(soft_type(problem)))
     computation = computation_of(problem, written=out is not None)
-    run(computation, problem, out, values, vectors=served(problem), packed=packed)
+    run(computation, problem, out, values, vectors=problem.objective.softcap is None and served(problem), packed=packed)
     return loss
 
 

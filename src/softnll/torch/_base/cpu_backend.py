@@ -86,7 +86,7 @@ class CpuBackend(NumpyBackend):
         """Return the Problem and the layout of a loss, after checking its inputs."""
         planes = inputs.temperatures is None
         problem, layout = prepare(
-            as_array(inputs.input), settings.dim, settings.objective, name="input", planes=planes, tempered=True
+            as_array(inputs.input), settings.dim, settings.objective, name="input", planes=planes, of_loss=True
         )
         problem = prepare_targets(
             problem,
@@ -119,7 +119,7 @@ class CpuBackend(NumpyBackend):
 
     def with_rows(self, problem: Problem, layout: Layout, x: Tensor, target: Tensor | None) -> Problem:
         """Return a Problem with logits and, unless ``target`` is None, soft targets."""
-        rows = logit_rows(as_array(x), layout, problem.objective, problem.tau, planes=not layout.is_rows)
+        rows = logit_rows(as_array(x), layout, problem.tau, planes=not layout.is_rows)
         q = None if target is None else rows_as(rows, as_array(target), layout)
         return fitting(problem.with_rows(rows, q), self.kernels)
 
