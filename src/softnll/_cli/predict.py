@@ -39,6 +39,7 @@ def predict(
     `softnll report` and `softnll diagnose` read what it writes.
     """
     from softnll._cli.activity import activity
+    from softnll._core.words import counted
     from softnll.data.dataset import DataError
     from softnll.data.text import place, printable
 
@@ -75,7 +76,7 @@ def predict(
     names = [printable(name, 40) for name in recipe.class_names]
     order = np.argsort(counts, kind="stable")[::-1][:20]
     print_table(("class", "predicted"), [(names[c], f"{counts[c]:,}") for c in order])
-    print_lines(f"wrote {len(p)} rows of {p.shape[1]} probabilities to {place(out)}")
+    print_lines(f"wrote {counted(len(p), 'row')} of {p.shape[1]} probabilities to {place(out)}")
 
 
 def _content(p: NDArray[Any], names: tuple[str, ...], ending: str) -> bytes:

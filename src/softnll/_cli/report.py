@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softnll._cli.column_options import Drop, Header, LabelColumn, ScoreColumns
+from softnll._core.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +96,9 @@ def report(
     _print(given)
     print_lines(f"wrote {printable(str(out), 400)}")
     if beside is not None:
-        print_lines(f"wrote {printable(str(beside), 400)}: {len(rows_in_doubt)} rows whose labels look wrong")
+        print_lines(
+            f"wrote {printable(str(beside), 400)}: {counted(len(rows_in_doubt), 'row')} whose labels look wrong"
+        )
 
 
 def _beside(out: Path) -> Path | None:

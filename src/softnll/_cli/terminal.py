@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from softnll._core.words import counted
 from softnll.data.text import printable
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ def print_findings(found: Findings, *, title: str) -> None:
     if found:
         console.print(Text(found.summary()))
     else:
-        console.print(Text(f"Nothing found in {found.rows} rows of {found.classes} classes.", style="bold green"))
+        console.print(
+            Text(f"Nothing found in {counted(found.rows, 'row')} of {found.classes} classes.", style="bold green")
+        )
         console.print(Text(found.looked_for()))
 
 
