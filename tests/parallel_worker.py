@@ -87,6 +87,8 @@ def errors(rank, world):
             if last
             else parallel.linear_cross_entropy(torch.zeros(3, 2), head, y, reduction="none")
         ),
+        "log-probabilities": lambda: parallel.nll_loss(x, y + 4 * world),
+        "soft log-probabilities": lambda: parallel.nll_loss(x, x if last else y),
         "sample weight": lambda: parallel.cross_entropy(x, y, sample_weight=torch.ones(2) if last else torch.ones(3)),
     }
     found = {}
@@ -141,6 +143,10 @@ def sharded(rank, world):
             Shard(0),
             **options,
         )
+    for reduction in ("mean", "sum", "none"):
+        options = {"reduction": reduction, "weight": weight, "sample_weight": samples}
+        for placement in (Shard(0), Shard(1), Replicate()):
+            compare(f"nll {placement} {reduction}", snt.nll_loss, x.log_softmax(1), placement, y, **options)
     compare("soft", snt.cross_entropy, x, Shard(1), x.softmax(1), label_smoothing=0.1)
     compare("soft rows", snt.cross_entropy, x, Shard(0), x.softmax(1), label_smoothing=0.1)
     targets = distribute_tensor(y, mesh, [Replicate()])
@@ -157,6 +163,13 @@ def sharded(rank, world):
         found["refused"] = str(error)
     assert isinstance(inputs, DTensor)
     return found
+
+
+def placements(rank, world):  # noqa: ARG001 - as the other programs
+    """Return what functions of DTensors return, for every placement."""
+    from parallel_placements import outcomes  # noqa: PLC0415 - it imports the wrappers
+
+    return outcomes(world)
 
 
 def training(rank, world):

@@ -14,7 +14,7 @@ WORLDS = [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pyte
 @pytest.fixture(scope="module", params=WORLDS)
 def ranks(request, tmp_path_factory):
     """Return what the ranks found, started once for each number of ranks."""
-    return spawn("table,collectives,errors,sharded", request.param, tmp_path_factory.mktemp("ranks"))
+    return spawn("table,collectives,errors,sharded,placements", request.param, tmp_path_factory.mktemp("ranks"))
 
 
 def bits(tensors):
@@ -81,6 +81,8 @@ MESSAGES = {
     "no classes": "no classes",
     "width": "rank {last}: input has shape (3, 3), linear_weight (4, 2)",
     "function": "function is 'token_stats' on rank {last}",
+    "log-probabilities": "rank 0: target",
+    "soft log-probabilities": "rank {last}: target has dtype torch.float32",
     "sample weight": "rank {last}: sample_weight has shape (2,)",
 }
 
@@ -109,6 +111,26 @@ def test_sharded_tensors(ranks):
     for each in ranks:
         found = dict(each["sharded"])
         assert "Shard(0), its rows" in found.pop("refused")
+        for name, pairs in found.items():
+            for got, wanted in pairs:
+                torch.testing.assert_close(got, wanted, rtol=1e-13, atol=1e-14, msg=lambda m, n=name: f"{n}: {m}")
+
+
+REFUSED = {
+    "partial": "Partial",
+    "partial loss": "Partial",
+    "and_stats": "linear_cross_entropy and token_stats do",
+    "features": "input is a DTensor with placements",
+    "bias": "linear_bias is a plain tensor",
+}
+
+
+def test_placements(ranks):
+    """Functions of DTensors with every placement have the values and gradients of the whole tensors."""
+    for each in ranks:
+        found = dict(each["placements"])
+        refused = found.pop("refused")
+        assert {name: message for name, message in refused.items() if REFUSED[name] not in message} == {}
         for name, pairs in found.items():
             for got, wanted in pairs:
                 torch.testing.assert_close(got, wanted, rtol=1e-13, atol=1e-14, msg=lambda m, n=name: f"{n}: {m}")
