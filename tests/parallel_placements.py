@@ -7,6 +7,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import softnll.torch as snt
+from softnll.torch import parallel
 
 
 def random(*shape, seed):
@@ -71,11 +72,39 @@ def layer(mesh, function, placed):
     rows = slice(None)
     for i, each in enumerate(placed[0]):
         size = -(-5 // mesh.size(i))
-        rows = slice(mesh.get_local_rank(i) * size, (mesh.get_local_rank(i) + 1) * size) if each.is_shard() else rows
+        if each.is_shard() and not placed[1][i].is_shard():  # else the rows of all ranks are gathered
+            rows = slice(mesh.get_local_rank(i) * size, (mesh.get_local_rank(i) + 1) * size)
     weighted(expected, slice(None)).backward()
     weighted(results, rows).backward()
     pairs = [(g.detach(), (e[rows] if e.dim() else e).detach()) for g, e in zip(results, expected, strict=True)]
     return pairs + [(whole(each.grad), other.grad) for each, other in zip(sharded, plain, strict=True)]
+
+
+PARTS = {2: ((4, 1), (0, 5)), 3: ((2, 0, 3), (1, 3, 1)), 4: ((0, 2, 0, 3), (1, 1, 2, 1))}
+
+
+def in_parts(rank, world):
+    """Return, for features in parts along the sequence, results and this rank's gradients as found and as expected."""
+    found = {}
+    classes = slice(rank, 7 if rank == world - 1 else rank + 1)
+    for sizes in PARTS[world]:
+        rows = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        for dtype in (torch.float64, torch.bfloat16):
+            for name, more in (("linear_cross_entropy", OPTIONS), ("token_stats", {"softcap": 3.0})):
+                plain = [each.clone().to(dtype).requires_grad_() for each in LAYER]
+                own = plain[0].detach()[rows].clone().requires_grad_()
+                head, bias = (each.detach()[classes].clone().requires_grad_() for each in plain[1:])
+                expected = getattr(snt, name)(*plain[:2], Y, linear_bias=plain[2], **more)
+                got = getattr(parallel, name)(own, head, Y, linear_bias=bias, sequence_dim=0, **more)
+                got, expected = (each if isinstance(each, tuple) else (each,) for each in (got, expected))
+                weighted(expected, slice(None)).backward()
+                weighted(got, slice(None)).backward()
+                grads = [(own.grad, plain[0].grad[rows])]
+                grads += [(mine.grad, theirs.grad[classes]) for mine, theirs in ((head, plain[1]), (bias, plain[2]))]
+                found[f"{name} {sizes} {dtype}"] = [
+                    (each.detach(), other.detach()) for each, other in zip(got, expected, strict=True)
+                ] + grads
+    return found
 
 
 def refused(mesh):
@@ -112,6 +141,8 @@ def outcomes(world):
         ([replicate], [Shard(0)], [replicate]),
         ([replicate], [replicate], [replicate]),
         ([Shard(0)], [replicate], [replicate]),
+        ([Shard(0)], [Shard(0)], [Shard(0)]),
+        ([Shard(1)], [Shard(0)], [replicate]),
     ]
     if world == 4:
         layouts = [[Shard(0), Shard(1)], [Shard(2), replicate], [Shard(1), Shard(2)]]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch  # noqa: F401 - of the examples
 from torch import Tensor
 
 from softnll.torch._base.sparse import SparseTargets
-from softnll.torch._parallel import linear, logits, normalise, picked, tokens
+from softnll.torch._parallel import linear, logits, normalise, picked, sequence, tokens
 from softnll.torch._parallel.call import given_layer, given_loss, given_scores, run
 from softnll.torch._tokens.compute import TokenStats
 
@@ -143,6 +144,7 @@ def linear_cross_entropy(
     *,
     group: Any = None,
     start: int | None = None,
+    sequence_dim: int | None = None,
     **options: Any,
 ) -> Tensor:
     """Return the cross-entropy of targets and a linear layer whose classes are divided among ranks.
@@ -153,13 +155,16 @@ def linear_cross_entropy(
     Parameters
     ----------
     input
-        ``(..., H)`` features, the same on every rank.
+        ``(..., H)`` features, the same on every rank; with ``sequence_dim`` the rank's part of them.
     linear_weight
         ``(C_k, H)``, the rank's rows of the weight.
     target
         As in :func:`cross_entropy`; of :class:`softnll.torch.SparseTargets` the indices are classes over all slices.
     group, start
         As in :func:`cross_entropy`.
+    sequence_dim
+        The dimension along which the features are sharded over the group, in rank order, in parts of any size. They are
+        gathered; the backward has one reduce-scatter of their gradient. Targets and weights are those of all rows.
     **options
         Those of :func:`softnll.torch.linear_cross_entropy`: ``linear_bias`` of the slice, ``weight`` of the slice or of
         all classes, and the others the same on every rank.
@@ -183,8 +188,10 @@ def linear_cross_entropy(
     tensor(1.4076)
     >>> dist.destroy_process_group()
     """
-    given = given_layer(input, linear_weight, target, options)
-    return run("linear_cross_entropy", group, start, input, given, linear.loss)
+    parts = None if sequence_dim is None else sequence.gather("linear_cross_entropy", group, input, sequence_dim)
+    x = input if parts is None else parts.whole
+    given = given_layer(x, linear_weight, target, options)
+    return run("linear_cross_entropy", group, start, x, given, partial(linear.loss, parts=parts))
 
 
 def token_stats(
@@ -194,13 +201,14 @@ def token_stats(
     *,
     group: Any = None,
     start: int | None = None,
+    sequence_dim: int | None = None,
     **options: Any,
 ) -> TokenStats:
     """Return log-probability, entropy, argmax and logsumexp of each token, of classes divided among ranks.
 
     Parameters
     ----------
-    input, linear_weight, target, group, start
+    input, linear_weight, target, group, start, sequence_dim
         As in :func:`linear_cross_entropy`, with hard targets.
     **options
         Those of :func:`softnll.torch.token_stats`.
@@ -224,8 +232,10 @@ def token_stats(
     tensor([2])
     >>> dist.destroy_process_group()
     """
-    given = given_layer(input, linear_weight, target, options | {"reduction": "none"}, hard=True)
-    return run("token_stats", group, start, input, given, tokens.token_stats)
+    parts = None if sequence_dim is None else sequence.gather("token_stats", group, input, sequence_dim)
+    x = input if parts is None else parts.whole
+    given = given_layer(x, linear_weight, target, options | {"reduction": "none"}, hard=True)
+    return run("token_stats", group, start, x, given, partial(tokens.token_stats, parts=parts))
 
 
 def softmax(input: Tensor, dim: int = -1, *, group: Any = None) -> Tensor:  # noqa: A002

@@ -19,7 +19,7 @@ from softnll.torch._base.sparse import SparseTargets
 from softnll.torch._losses import formulas
 from softnll.torch._parallel import api as parallel
 from softnll.torch._parallel.exchange import Exchange
-from softnll.torch._parallel.placements import local, place, refuse, sharded_dim
+from softnll.torch._parallel.placements import local, place, refuse, sharded_dim, whole
 
 __all__ = ["layer", "loss"]
 
@@ -92,6 +92,10 @@ def layer(name: str, function: Any, input: Any, linear_weight: Any, target: Any,
     losses of ``reduction="none"`` are of the rank's rows.
     """
     classes, rows = _layer_dims(input, linear_weight)
+    in_parts = {}
+    if rows is not None and classes is not None and rows[0] == classes[0]:  # rows and classes over the same ranks
+        in_parts, rows = {"sequence_dim": rows[1]}, None
+        target, options = whole(target), {key: whole(each) for key, each in options.items()}
     dims = [each[0] for each in (classes, rows) if each is not None]
     bias, weight = options.pop("linear_bias", None), local(options.pop("weight", None))
     if rows is not None and isinstance(bias, Tensor) and bias.requires_grad and not is_sharded(bias):
@@ -100,7 +104,8 @@ def layer(name: str, function: Any, input: Any, linear_weight: Any, target: Any,
     if classes is not None and bias is not None and len(bias) == len(linear_weight):
         bias = bias.narrow(0, *place(linear_weight, *classes))
     if classes is not None:
-        function = partial(getattr(parallel, name), group=linear_weight.device_mesh.get_group(classes[0]))
+        group = linear_weight.device_mesh.get_group(classes[0])
+        function = partial(getattr(parallel, name), group=group, **in_parts)
     head = local(linear_weight, *dims)
 
     def call(x: Any, y: Any, weight: Any = None, **others: Any) -> Any:
@@ -126,7 +131,7 @@ def _layer_dims(input: Any, linear_weight: Any) -> tuple[Any, Any]:  # noqa: A00
         rows = sharded_dim("input", input)
     if classes is not None and classes[1] != 0:
         refuse("linear_weight", linear_weight, "Shard(0), its rows, or Replicate()")
-    if rows is not None and (rows[1] == input.dim() - 1 or (classes is not None and classes[0] == rows[0])):
+    if rows is not None and rows[1] == input.dim() - 1:
         refuse("input", input, "Replicate(), such as input.redistribute(placements=[Replicate()])")
     return classes, rows
 

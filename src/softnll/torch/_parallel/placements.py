@@ -9,7 +9,7 @@ from torch import Tensor
 
 from softnll.torch._base.sharded import is_sharded
 
-__all__ = ["local", "of_placements", "place", "refuse", "sharded_dim"]
+__all__ = ["local", "of_placements", "place", "refuse", "sharded_dim", "whole"]
 
 
 def local(tensor: Any, *summed: int) -> Any:
@@ -23,6 +23,12 @@ def local(tensor: Any, *summed: int) -> Any:
 
     placed = [Partial() if i in summed and each.is_replicate() else each for i, each in enumerate(tensor.placements)]
     return tensor.to_local(grad_placements=placed)
+
+
+def whole(tensor: Any) -> Any:
+    """Return a sharded DTensor as a plain tensor with the parts of all ranks, and anything else itself."""
+    sharded = is_sharded(tensor) and any(each.is_shard() for each in tensor.placements)
+    return tensor.full_tensor() if sharded else tensor
 
 
 def sharded_dim(name: str, tensor: Any) -> tuple[int, int] | None:
