@@ -72,7 +72,7 @@ def layer(mesh, function, placed):
     rows = slice(None)
     for i, each in enumerate(placed[0]):
         size = -(-5 // mesh.size(i))
-        if each.is_shard() and not placed[1][i].is_shard():  # else the rows of all ranks are gathered
+        if each.is_shard() and placed[1] and not placed[1][i].is_shard():  # else the rows of all ranks are gathered
             rows = slice(mesh.get_local_rank(i) * size, (mesh.get_local_rank(i) + 1) * size)
     weighted(expected, slice(None)).backward()
     weighted(results, rows).backward()
@@ -140,6 +140,7 @@ def outcomes(world):
         ([replicate], [Shard(0)], [Shard(0)]),
         ([replicate], [Shard(0)], [replicate]),
         ([replicate], [replicate], [replicate]),
+        ([replicate], None, None),
         ([Shard(0)], [replicate], [replicate]),
         ([Shard(0)], [Shard(0)], [Shard(0)]),
         ([Shard(1)], [Shard(0)], [replicate]),

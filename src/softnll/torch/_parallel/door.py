@@ -124,13 +124,12 @@ def layer(name: str, function: Any, input: Any, linear_weight: Any, target: Any,
 
 def _layer_dims(input: Any, linear_weight: Any) -> tuple[Any, Any]:  # noqa: A002
     """Return dimensions of mesh and tensor that are sharded, of the weight and of the input; raise for others."""
-    if not is_sharded(linear_weight):
-        refuse("input", input, "a plain tensor, or Replicate(), beside a plain linear_weight")
-    classes, rows = sharded_dim("linear_weight", linear_weight), None
-    if is_sharded(input):
-        rows = sharded_dim("input", input)
+    classes = sharded_dim("linear_weight", linear_weight) if is_sharded(linear_weight) else None
+    rows = sharded_dim("input", input) if is_sharded(input) else None
     if classes is not None and classes[1] != 0:
         refuse("linear_weight", linear_weight, "Shard(0), its rows, or Replicate()")
+    if rows is not None and not is_sharded(linear_weight):
+        refuse("input", input, "a plain tensor, or Replicate(), beside a plain linear_weight")
     if rows is not None and rows[1] == input.dim() - 1:
         refuse("input", input, "Replicate(), such as input.redistribute(placements=[Replicate()])")
     return classes, rows
