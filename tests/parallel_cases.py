@@ -103,7 +103,23 @@ def cases():
         yield f"{name}-empty", _case(name, "empty")
 
 
-CASES = dict(cases())
+def picked_cases():
+    """Yield names and cases of nll_loss."""
+    picked = random(N, C, seed=1).log_softmax(1)
+    picked[0, 1], picked[1, 7] = -torch.inf, -torch.inf
+    for option in ("plain", "weight", "signed_weight", "zero_weight", "sample_weight"):
+        for reduction in ("mean", "sum", "none"):
+            given = _case("nll_loss", x=picked, reduction=reduction, **OPTIONS[option])
+            yield f"nll_loss-{option}-{reduction}", given
+    for sizes in ("even", "empty", "last_empty", "one"):
+        yield f"nll_loss-{sizes}", _case("nll_loss", sizes, x=picked, weight=WEIGHT)
+    yield "nll_loss-ignored", _case("nll_loss", x=picked, target=torch.full((N,), -100))
+    yield "nll_loss-places", _case("nll_loss", x=random(2, C, 3), target=torch.tensor([[0, 7, 2], [5, 1, 3]]))
+    yield "nll_loss-unbatched", _case("nll_loss", x=random(C), target=torch.tensor(6))
+    yield "nll_loss-float16", _case("nll_loss", x=picked.half(), dtype=torch.float16)
+
+
+CASES = dict(cases()) | dict(picked_cases())
 
 
 def sizes_of(case, world):
@@ -135,7 +151,7 @@ def outcome(case, sizes=None, rank=0, group_functions=None, group=None):
         for each in leaves:
             each.requires_grad_()
         found = getattr(functions, name)(leaves[0], leaves[1], target, linear_bias=leaves[2], **options)
-    elif name in LOSSES:
+    elif name in {*LOSSES, "nll_loss"}:
         leaves = [x.narrow(dim, start, size).clone().requires_grad_()]
         found = getattr(functions, name)(leaves[0], target, **options)
     else:

@@ -33,10 +33,12 @@ def table(rank, world):
     return found
 
 
-def collectives(rank, world):  # noqa: ARG001 - as the other programs
+def collectives(rank, world):
     """Return the collectives and bytes of calls, forward and backward."""
     counted = []
-    gather, reduce = dist.all_gather, dist.all_reduce
+    newest = hasattr(dist, "reduce_scatter_single")
+    scatter_name = "reduce_scatter_single" if newest else "reduce_scatter_tensor"
+    gather, reduce, scatter = dist.all_gather, dist.all_reduce, getattr(dist, scatter_name)
 
     def all_gather(parts, mine, **options):
         counted.append(("all_gather", mine.numel() * mine.element_size()))
@@ -46,7 +48,12 @@ def collectives(rank, world):  # noqa: ARG001 - as the other programs
         counted.append(("all_reduce", tensor.numel() * tensor.element_size()))
         return reduce(tensor, **options)
 
+    def reduce_scatter(part, tensor, **options):
+        counted.append(("reduce_scatter", tensor.numel() * tensor.element_size()))
+        return scatter(part, tensor, **options)
+
     dist.all_gather, dist.all_reduce = all_gather, all_reduce
+    setattr(dist, scatter_name, reduce_scatter)
     found = {}
     x, y = torch.randn(10, 4, requires_grad=True), torch.arange(10) % (4 * world)
     loss = parallel.cross_entropy(x, y)
@@ -61,7 +68,15 @@ def collectives(rank, world):  # noqa: ARG001 - as the other programs
     counted.clear()
     loss.backward()
     found["linear backward"] = counted[:]
+    counted.clear()
+    own = torch.ones(10 if rank == 0 else 0, 3, dtype=torch.bfloat16, requires_grad=True)
+    loss = parallel.linear_cross_entropy(own, head, y, sequence_dim=0)
+    found["parts forward"] = counted[:]
+    counted.clear()
+    loss.backward()
+    found["parts backward"] = counted[:]
     dist.all_gather, dist.all_reduce = gather, reduce
+    setattr(dist, scatter_name, scatter)
     return found
 
 
@@ -87,6 +102,14 @@ def errors(rank, world):
             if last
             else parallel.linear_cross_entropy(torch.zeros(3, 2), head, y, reduction="none")
         ),
+        "log-probabilities": lambda: parallel.nll_loss(x, y + 4 * world),
+        "soft log-probabilities": lambda: parallel.nll_loss(x, x if last else y),
+        "target shape": lambda: parallel.cross_entropy(x, y[:2]),
+        "sequence": lambda: parallel.token_stats(torch.zeros(3, 2), head, y, sequence_dim=1 if last else 0),
+        "sequence type": lambda: parallel.linear_cross_entropy(
+            torch.zeros(3, 2).double() if last else torch.zeros(3, 2), head, y, sequence_dim=0
+        ),
+        "sequence length": lambda: parallel.linear_cross_entropy(torch.zeros(3, 2), head, y, sequence_dim=0),
         "sample weight": lambda: parallel.cross_entropy(x, y, sample_weight=torch.ones(2) if last else torch.ones(3)),
     }
     found = {}
@@ -141,6 +164,10 @@ def sharded(rank, world):
             Shard(0),
             **options,
         )
+    for reduction in ("mean", "sum", "none"):
+        options = {"reduction": reduction, "weight": weight, "sample_weight": samples}
+        for placement in (Shard(0), Shard(1), Replicate()):
+            compare(f"nll {placement} {reduction}", snt.nll_loss, x.log_softmax(1), placement, y, **options)
     compare("soft", snt.cross_entropy, x, Shard(1), x.softmax(1), label_smoothing=0.1)
     compare("soft rows", snt.cross_entropy, x, Shard(0), x.softmax(1), label_smoothing=0.1)
     targets = distribute_tensor(y, mesh, [Replicate()])
@@ -157,6 +184,13 @@ def sharded(rank, world):
         found["refused"] = str(error)
     assert isinstance(inputs, DTensor)
     return found
+
+
+def placements(rank, world):
+    """Return what functions of DTensors return, for every placement, and of features in parts."""
+    from parallel_placements import in_parts, outcomes  # noqa: PLC0415 - it imports the wrappers
+
+    return outcomes(world), in_parts(rank, world)
 
 
 def training(rank, world):

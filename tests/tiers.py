@@ -41,7 +41,7 @@ SLOW = re.compile(
     r"test_gpu_script|test_tutorial|test_other_cpus|test_no_tangent_is_lost.dual|test_transforms_within_compiled_code"
     r"|test_fifty_steps_are_those_of_the_unfused_model|test_generation_gives_the_same_tokens.(?!OPT)"
     r"|test_torch_fuse_models.*::test_(tied|bfloat16|peak|accumulated|gradient_check|trainer|compiled_model)"
-    r"|test_fifty_steps_of_a_classifier|test_processes_that_compile_at_once|test_cuda_front.*::test_second_derivatives"
+    r"|test_steps_of_a_compiled_model|test_fifty_steps_of_a_classifier|test_processes_that_compile_at_once|test_cuda_front.*::test_second_derivatives"
     r"|test_torch_devices.*::test_second_derivatives.linear|test_every_option_compiles_for_a_device"
     r"|test_kernels_are_cached_on_disk|test_without_a_cache_folder|test_the_process_stays_within_the_plan"
     r"|test_importing_and_training_do_not_load|test_bfloat16_without_its_package|test_temperatures_beyond_float32"

@@ -166,13 +166,16 @@ def test_saving_and_loading(tmp_path):
     assert type(again.lm_head) is torch.nn.Linear
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own, which it hides
 def test_compiled_model():
     model = snt.fuse(model_of("Llama"))
     ids, labels = batch()
     expected = copy.deepcopy(model)(ids, labels=labels).loss
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend="aot_eager")(ids, labels=labels).loss
-    torch.testing.assert_close(compiled, expected)
+    compiled = torch.compile(model, backend="aot_eager")(ids, labels=labels)
+    torch.testing.assert_close(compiled.loss, expected)
+    assert isinstance(compiled.logits, LazyLogits)
+    assert compiled.logits._ordinary is None
 
 
 def test_trainer(tmp_path):

@@ -66,15 +66,16 @@ def test_served(kind, call):
     torch.testing.assert_close(CALLS[call](x), CALLS[call](x.detach().resolve_neg().contiguous()), rtol=1e-6, atol=1e-8)
 
 
-def test_a_sharded_tensor_is_refused_by_name():
+def test_a_sharded_tensor_beside_plain_ones_is_refused_by_name():
     script = """
 import os, torch, torch.distributed as dist, softnll.torch as snt
 os.environ.setdefault("MASTER_ADDR", "127.0.0.1"); os.environ["MASTER_PORT"] = "0"
 dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
-from torch.distributed.tensor import Replicate, distribute_tensor, init_device_mesh
-x = distribute_tensor(torch.eye(3), init_device_mesh("cpu", (1,)), [Replicate()])
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+x = distribute_tensor(torch.eye(3), init_device_mesh("cpu", (1,)), [Shard(0)])
 y = torch.tensor([0, 1, 2])
-for call in (lambda: snt.softmax(x, 1), lambda: snt.nll_loss(x, y)):
+weights = distribute_tensor(torch.ones(3), x.device_mesh, [Replicate()])
+for call in (lambda: snt.nll_loss(torch.eye(3), y, weights), lambda: snt.linear_cross_entropy(x, torch.eye(3), y)):
     try:
         call()
     except NotImplementedError as error:
@@ -82,7 +83,8 @@ for call in (lambda: snt.softmax(x, 1), lambda: snt.nll_loss(x, y)):
 """
 
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    allowed = "allowed: a plain tensor, or Replicate(), beside a plain linear_weight"
     assert run.stdout.splitlines() == [
-        "input is a DTensor; allowed: a plain tensor, such as input.full_tensor()",
-        "input is a DTensor; allowed: a plain tensor, such as input.full_tensor()",
+        "weight is a DTensor; allowed: a plain tensor, such as weight.full_tensor()",
+        f"input is a DTensor with placements (Shard(dim=0),); {allowed}",
     ]

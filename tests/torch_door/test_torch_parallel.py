@@ -14,7 +14,7 @@ WORLDS = [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pyte
 @pytest.fixture(scope="module", params=WORLDS)
 def ranks(request, tmp_path_factory):
     """Return what the ranks found, started once for each number of ranks."""
-    return spawn("table,collectives,errors,sharded", request.param, tmp_path_factory.mktemp("ranks"))
+    return spawn("table,collectives,errors,sharded,placements", request.param, tmp_path_factory.mktemp("ranks"))
 
 
 def bits(tensors):
@@ -65,6 +65,9 @@ def test_collectives(ranks):
         assert found["logits backward"] == []
         assert found["linear forward"] == [("all_gather", 2048), ("all_gather", 11 * 3 * 8)]
         assert found["linear backward"] == [("all_reduce", 10 * 3 * 4)]
+        assert found["parts forward"][:2] == [("all_gather", 2048), ("all_gather", 10 * 3 * 2)]
+        assert found["parts forward"][2:] == found["linear forward"]
+        assert found["parts backward"] == [("reduce_scatter", len(ranks) * 10 * 3 * 4)]
 
 
 MESSAGES = {
@@ -81,6 +84,12 @@ MESSAGES = {
     "no classes": "no classes",
     "width": "rank {last}: input has shape (3, 3), linear_weight (4, 2)",
     "function": "function is 'token_stats' on rank {last}",
+    "log-probabilities": "rank 0: target",
+    "soft log-probabilities": "rank {last}: target has dtype torch.float32",
+    "target shape": "rank 0: target has shape (2,)",
+    "sequence": "rank {last}: sequence_dim is 1; allowed: a dimension of input, of shape (3, 2), but the last",
+    "sequence type": "the type of input is 'torch.float64' on rank {last}",
+    "sequence length": "rank 0: target",
     "sample weight": "rank {last}: sample_weight has shape (2,)",
 }
 
@@ -112,6 +121,39 @@ def test_sharded_tensors(ranks):
         for name, pairs in found.items():
             for got, wanted in pairs:
                 torch.testing.assert_close(got, wanted, rtol=1e-13, atol=1e-14, msg=lambda m, n=name: f"{n}: {m}")
+
+
+REFUSED = {
+    "partial": "Partial",
+    "partial loss": "Partial",
+    "and_stats": "linear_cross_entropy and token_stats do",
+    "features": "input is a DTensor with placements",
+    "bias": "linear_bias is a plain tensor",
+}
+
+
+def test_placements(ranks):
+    """Functions of DTensors with every placement have the values and gradients of the whole tensors."""
+    for each in ranks:
+        found = dict(each["placements"][0])
+        refused = found.pop("refused")
+        assert {name: message for name, message in refused.items() if REFUSED[name] not in message} == {}
+        for name, pairs in found.items():
+            for got, wanted in pairs:
+                torch.testing.assert_close(got, wanted, rtol=1e-13, atol=1e-14, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_features_in_parts(ranks):
+    """Losses and statistics of features in parts have the same bits on every rank, and each rank its gradient."""
+    for name in ranks[0]["placements"][1]:
+        found = [each["placements"][1][name] for each in ranks]
+        results = [bits([got for got, _ in each[:-3]]) for each in found]
+        assert all(each == results[0] for each in results), name
+        bound = 1e-13 if "float64" in name else 1.6e-2
+        for pairs in found:
+            for got, wanted in pairs:
+                assert got.dtype == wanted.dtype
+                torch.testing.assert_close(got, wanted, rtol=bound, atol=bound / 10, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.slow

@@ -96,9 +96,8 @@ def report(
     _print(given)
     print_lines(f"wrote {printable(str(out), 400)}")
     if beside is not None:
-        print_lines(
-            f"wrote {printable(str(beside), 400)}: {counted(len(rows_in_doubt), 'row')} whose labels look wrong"
-        )
+        in_doubt = counted(len(rows_in_doubt), "row")
+        print_lines(f"wrote {printable(str(beside), 400)}: {in_doubt} whose labels look wrong")
 
 
 def _beside(out: Path) -> Path | None:

@@ -137,9 +137,8 @@ def print_findings(found: Findings, *, title: str) -> None:
     if found:
         console.print(Text(found.summary()))
     else:
-        console.print(
-            Text(f"Nothing found in {counted(found.rows, 'row')} of {found.classes} classes.", style="bold green")
-        )
+        rows = counted(found.rows, "row")
+        console.print(Text(f"Nothing found in {rows} of {found.classes} classes.", style="bold green"))
         console.print(Text(found.looked_for()))
 
 

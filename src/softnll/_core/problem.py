@@ -161,8 +161,7 @@ def prepare(
 ) -> tuple[Problem, Layout]:
     """Return the Problem, without targets, and the layout of logits, mask and per-row temperatures after checking them.
 
-    With ``planes``, the logits are Planes where their strides and the options allow that: those ``of_loss`` may have a
-    temperature and a soft cap.
+    With ``planes``, logits may be Planes; those ``of_loss`` also with a temperature and a soft cap.
 
     Raises
     ------

@@ -17,6 +17,7 @@ from softnll.torch._base.sparse import SparseTargets
 from softnll.torch._linear.api import linear_cross_entropy, plan
 from softnll.torch._linear.stats import LossStats, linear_cross_entropy_and_stats
 from softnll.torch._parallel import door as _door  # noqa: F401 - serves sharded tensors
+from softnll.torch._parallel import door_scores as _door_scores  # noqa: F401 - serves sharded tensors
 from softnll.torch._tokens.api import TokenStats, token_stats
 from softnll.torch.functional import cross_entropy, log_softmax, logsumexp, nll_loss, softmax
 from softnll.torch.fuse import fuse, unfuse

@@ -17,7 +17,7 @@ from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, refu
 from softnll.torch._base.scripting import scriptable
 from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._losses import autograd, compute, direct, normalise, ops
-from softnll.torch._losses.inputs import class_dim, loss_input, loss_without_classes, row_temperatures
+from softnll.torch._losses.inputs import class_dim, loss_input, loss_without_classes, one_class_dim, row_temperatures
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
@@ -141,18 +141,14 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
     """
     if has_torch_function((input,)):
         return handle_torch_function(logsumexp, (input,), input, dim, keepdim)
-    x = as_logits(input)
+    x = input if is_sharded(input) else as_logits(input)
     given = (dim,) if isinstance(dim, int) else tuple(dim)
     dims = sorted({class_dim(x, each) for each in given}) or list(range(x.dim()))
     if len(dims) < len(given):
         raise InputValueError(f"dim is {dim}; allowed: each dimension once")
-    if x.dim() == 0:
-        lse = _lse(x.reshape(1), 0)
-    elif len(dims) == 1:
-        lse = _lse(x, dims[0])
-    else:
-        others = [each for each in range(x.dim()) if each not in dims]
-        lse = _lse(x.permute(*others, *dims).flatten(len(others)), len(others))
+    if is_sharded(x):
+        return SERVES["logsumexp"](logsumexp, x, dims, keepdim)
+    lse = _lse(*one_class_dim(x, dims))
     for each in dims if keepdim and x.dim() else ():
         lse = lse.unsqueeze(each)
     return lse
@@ -216,6 +212,10 @@ def nll_loss(
             reduction,
             sample_weight=sample_weight,
         )
+    if is_sharded(input):
+        refuse_deprecated(size_average, reduce)
+        options = {"ignore_index": ignore_index, "reduction": reduction, "sample_weight": sample_weight}
+        return SERVES["nll_loss"](nll_loss, input, target, weight, **options)
     x, target, dim = loss_input(tensors, size_average, reduce)
     if target.is_floating_point():
         raise InputTypeError(
@@ -375,20 +375,21 @@ def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: 
         return direct.normalise(input, log=name == "log_softmax")
     if dtype is not None and isinstance(input, Tensor):
         input = input.to(dtype)  # noqa: A001
-    x = as_logits(input)
+    x = input if is_sharded(input) else as_logits(input)
     if dim is None:
         dim = _implied_dim(name, x.dim(), stacklevel + 1)  # torch's rule, and its warning
     dim = class_dim(x, dim)
+    if is_sharded(x):
+        return SERVES["normalised"](softmax if name == "softmax" else log_softmax, name, x, dim)
     if x.dim() == 0:
         return _normalised(name, x.reshape(1), 0, stacklevel, None).reshape(())
     if lacks_classes(x, dim):
         return x.clone()  # of no entries
     if compiling():
         return (ops.softmax if name == "softmax" else ops.log_softmax)(x, dim)
-    if tracked(x):
-        function = normalise.Softmax if name == "softmax" else normalise.LogSoftmax
-        return apply(function, x, dim)
-    return (compute.softmax if name == "softmax" else compute.log_softmax)(x, dim)
+    recorded = normalise.Softmax if name == "softmax" else normalise.LogSoftmax
+    plain = compute.softmax if name == "softmax" else compute.log_softmax
+    return apply(recorded, x, dim) if tracked(x) else plain(x, dim)
 
 
 def _lse(x: Tensor, dim: int) -> Tensor:

@@ -14,6 +14,8 @@ from softnll._core.warn import warn
 from softnll._core.words import counted
 from softnll.torch._base.inputs import FLOATS, autocasts, tracing, transformed
 from softnll.torch._base.sharded import is_sharded
+from softnll.torch._base.uncompiled import uncompiled
+from softnll.torch._lazy.compiled import ends_graph
 from softnll.torch._lazy.head_call import HeadCall
 from softnll.torch._lazy.tensor import LazyLogits
 
@@ -37,8 +39,15 @@ class FusedLinear(nn.Linear):
 
 def _lazy_logits(layer: FusedLinear, input: Tensor) -> Tensor:  # noqa: A002
     """Return lazy logits where that is possible, else ordinary ones."""
-    if torch.compiler.is_compiling() or tracing() or transformed():
+    ordinary = tracing() or transformed()
+    if ordinary or (torch.compiler.is_compiling() and not ends_graph(layer.out_features)):
         return nn.Linear.forward(layer, input)
+    return _eager_logits(layer, input)
+
+
+@uncompiled
+def _eager_logits(layer: FusedLinear, input: Tensor) -> Tensor:  # noqa: A002
+    """Return lazy logits, or ordinary ones with a warning, outside the graph of torch.compile."""
     warned = _warned.setdefault(layer, set())
     if reason := _unsupported_layer(layer) or _unsupported_input(layer, input):
         if reason not in warned:
@@ -103,7 +112,8 @@ def fuse(model: Model, head: str | nn.Module = "lm_head") -> Model:
 
     Notes
     -----
-    Under ``torch.compile`` and tracing the head is an ordinary linear layer.
+    Under ``torch.compile`` the graph ends at the head while gradients are recorded; with ``fullgraph=True`` the head is
+    an ordinary linear layer, with one warning. Traced, or compiled without gradients, it is one without a warning.
     """
     layer = _head(model, head)
     _follow_replacements()

@@ -13,8 +13,9 @@ from softnll.torch._parallel.api import (
     linear_cross_entropy,
     log_softmax,
     logsumexp,
+    nll_loss,
     softmax,
     token_stats,
 )
 
-__all__ = ["cross_entropy", "linear_cross_entropy", "log_softmax", "logsumexp", "softmax", "token_stats"]
+__all__ = ["cross_entropy", "linear_cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax", "token_stats"]

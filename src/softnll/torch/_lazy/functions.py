@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["GRADIENT_USERS", "METADATA", "TYPED", "loss_options", "writes"]
+__all__ = ["GRADIENT_USERS", "METADATA", "NODE", "TYPED", "loss_options", "writes"]
 
 METADATA = {
     *(
         getattr(Tensor, name).__get__
-        for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "grad_fn", "itemsize")
+        for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "itemsize")
     ),
     *(
         getattr(Tensor, name).__get__
@@ -24,6 +24,7 @@ METADATA = {
     torch.is_complex,
     torch.numel,
 }  # attributes and functions that do not read the values
+NODE = getattr(Tensor, "grad_fn").__get__  # noqa: B009 - not in its type hints; hooks may be put on what it returns
 GRADIENT_USERS = (
     Tensor.retain_grad,
     Tensor.register_hook,

@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from softnll._core.warn import warn
 from softnll.torch._base.uncompiled import uncompiled
-from softnll.torch._lazy.functions import GRADIENT_USERS, METADATA, TYPED, loss_options, writes
+from softnll.torch._lazy.functions import GRADIENT_USERS, METADATA, NODE, TYPED, loss_options, writes
 from softnll.torch._lazy.head_call import HeadCall
 from softnll.torch._lazy.parts import PARTS
 from softnll.torch._lazy.recipe import RULES, Recipe
@@ -84,7 +84,7 @@ class LazyLogits(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Return ``func(*args, **kwargs)``, without computing the logits where that is possible."""
         kwargs = kwargs or {}
-        if func in METADATA:
+        if func in METADATA or (func == NODE and not args[0]._may_give_node()):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         first = args[0] if args and isinstance(args[0], LazyLogits) else None
@@ -106,7 +106,7 @@ class LazyLogits(Tensor):
             if writes(func, kwargs):
                 each._compute_tree()
                 each._call.written.append(each)
-            elif func in GRADIENT_USERS:
+            elif func in GRADIENT_USERS or func == NODE:
                 each._compute_tree()
         return func(*tree_map(_ordinary, args), **tree_map(_ordinary, kwargs))
 
@@ -183,6 +183,10 @@ class LazyLogits(Tensor):
         then replaced ours, and a loss from the recipe would bypass that function's backward.
         """
         return self._current_node() is self._node
+
+    def _may_give_node(self) -> bool:
+        """Return whether the gradient of these logits can still go through the node of the ordinary ones."""
+        return self._records and not self._call.fused_loss and self._has_own_node()
 
     def _current_node(self) -> Any:
         """Return the autograd node of this tensor."""

@@ -14,6 +14,7 @@ from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInpu
 from softnll.torch._base.checks import wide_type
 from softnll.torch._base.errors import LINEAR_NAMES, InputValueError, raise_as_torch
 from softnll.torch._base.inputs import tracked
+from softnll.torch._base.sharded import is_sharded
 from softnll.torch._base.signatures import signature_of
 from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear import autograd, compute
@@ -83,6 +84,10 @@ def linear_cross_entropy_and_stats(*arguments: Any, **keywords: Any) -> LossStat
     (tensor(0.5237), tensor(0.1161), tensor(1.))
     """
     bound = inspect.signature(linear_cross_entropy).bind(*arguments, **keywords)
+    if any(is_sharded(each) for each in bound.args):
+        raise NotImplementedError(
+            "linear_cross_entropy_and_stats takes no DTensors; linear_cross_entropy and token_stats do"
+        )
     inputs, values = prepare(*bound.args, **bound.kwargs)
     if inputs.linear_weight.dim() > 2:
         raise InputValueError(f"linear_weight has shape {tuple(inputs.linear_weight.shape)}; allowed: (C, H)")

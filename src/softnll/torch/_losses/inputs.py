@@ -11,7 +11,7 @@ from softnll.torch._base.checks import has_values
 from softnll.torch._base.errors import InputIndexError, InputValueError
 from softnll.torch._base.inputs import as_logits, check_devices, check_tensor, class_indices, refuse_deprecated
 
-__all__ = ["class_dim", "loss_input", "loss_without_classes", "row_temperatures"]
+__all__ = ["class_dim", "loss_input", "loss_without_classes", "one_class_dim", "row_temperatures"]
 
 
 def class_dim(x: Tensor, dim: int) -> int:
@@ -20,6 +20,16 @@ def class_dim(x: Tensor, dim: int) -> int:
     if not -n <= dim < n:
         raise InputIndexError(f"dim is {dim}; allowed: from {-n} to {n - 1}, for input of shape {tuple(x.shape)}")
     return dim % n
+
+
+def one_class_dim(x: Tensor, dims: list[int]) -> tuple[Tensor, int]:
+    """Return the tensor with the dimensions, in ascending order, as one, and that one."""
+    if x.dim() == 0:
+        return x.reshape(1), 0
+    if len(dims) == 1:
+        return x, dims[0]
+    others = [each for each in range(x.dim()) if each not in dims]
+    return x.permute(*others, *dims).flatten(len(others)), len(others)
 
 
 def loss_input(tensors: tuple[Any, ...], size_average: Any, reduce: Any) -> tuple[Tensor, Tensor, int]:

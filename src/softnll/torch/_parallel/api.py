@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-import torch
+import torch  # noqa: F401 - of the examples
 from torch import Tensor
 
-from softnll._core.layout import Layout, layout_of
-from softnll._core.options import with_defaults
-from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossSettings
-from softnll.torch._base.errors import LINEAR_NAMES, NAMES, InputTypeError, InputValueError, raise_as_torch
-from softnll.torch._base.inputs import as_logits
 from softnll.torch._base.sparse import SparseTargets
-from softnll.torch._linear.inputs import prepare as prepare_linear
-from softnll.torch._losses.inputs import class_dim, loss_input, row_temperatures
-from softnll.torch._parallel import linear, logits, normalise, tokens
-from softnll.torch._parallel.prepare import Given, prepare
-from softnll.torch._parallel.sliced import Sliced
+from softnll.torch._parallel import linear, logits, normalise, picked, sequence, tokens
+from softnll.torch._parallel.call import given_layer, given_loss, given_scores, run
 from softnll.torch._tokens.compute import TokenStats
 
-__all__ = ["cross_entropy", "linear_cross_entropy", "log_softmax", "logsumexp", "softmax", "token_stats"]
-
-Returned = TypeVar("Returned")
+__all__ = ["cross_entropy", "linear_cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax", "token_stats"]
 
 
 def cross_entropy(
@@ -82,25 +72,68 @@ def cross_entropy(
     tensor(0.3490)
     >>> dist.destroy_process_group()
     """
-
-    def given() -> tuple[LinearInputs, LinearSettings, Layout]:
-        x, y, dim = loss_input((input, target, weight, sample_weight), None, None)
-        if isinstance(ignore_index, int) and ignore_index >= 0 and y.is_floating_point():
-            raise InputValueError(f"ignore_index is {ignore_index}; allowed: >= 0 only with hard targets")
-        tau, number = (
-            (row_temperatures(temperature, x, dim), 1.0) if isinstance(temperature, Tensor) else (None, temperature)
-        )
-        named = {"label_smoothing": label_smoothing, "ignore_index": ignore_index, "reduction": reduction, **further}
-        settings = LinearSettings(LossSettings.of(*with_defaults(temperature=number, **named), dim, check))
-        return LinearInputs(x, x, None, y, weight, sample_weight, tau), settings, layout_of(tuple(x.shape), dim)
-
-    return _run(
+    options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index, "reduction": reduction, **further}
+    return run(
         "cross_entropy",
         group,
         start,
         input,
-        given,
+        given_loss((input, target, weight, sample_weight), temperature, check, options),
         lambda inputs, _, sliced: logits.loss(inputs.input, inputs.target, sliced),
+    )
+
+
+def nll_loss(
+    input: Tensor,  # noqa: A002
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    group: Any = None,
+    start: int | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    """Return the negative log-likelihood of targets under log-probabilities whose classes are divided among ranks.
+
+    As :func:`softnll.torch.nll_loss` of the log-probabilities of all ranks side by side. The gradient needs no
+    communication.
+
+    Parameters
+    ----------
+    input
+        The rank's slice of the log-probabilities, as :func:`log_softmax` returns it.
+    target, weight, group, start
+        As in :func:`cross_entropy`, with hard targets.
+    ignore_index, reduction, sample_weight
+        As in :func:`softnll.torch.nll_loss`, the same on every rank.
+
+    Returns
+    -------
+    Tensor
+        The loss, with the same bits on every rank. It has a first derivative.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As in :func:`cross_entropy`.
+
+    Examples
+    --------
+    >>> import torch.distributed as dist
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> nll_loss(torch.tensor([[0.7, 0.2, 0.1]]).log(), torch.tensor([0]))
+    tensor(0.3567)
+    >>> dist.destroy_process_group()
+    """
+    options = {"ignore_index": ignore_index, "reduction": reduction}
+    return run(
+        "nll_loss",
+        group,
+        start,
+        input,
+        given_loss((input, target, weight, sample_weight), 1.0, None, options, hard=True),
+        lambda inputs, _, sliced: picked.loss(inputs.input, sliced),
     )
 
 
@@ -111,6 +144,7 @@ def linear_cross_entropy(
     *,
     group: Any = None,
     start: int | None = None,
+    sequence_dim: int | None = None,
     **options: Any,
 ) -> Tensor:
     """Return the cross-entropy of targets and a linear layer whose classes are divided among ranks.
@@ -121,13 +155,16 @@ def linear_cross_entropy(
     Parameters
     ----------
     input
-        ``(..., H)`` features, the same on every rank.
+        ``(..., H)`` features, the same on every rank; with ``sequence_dim`` the rank's part of them.
     linear_weight
         ``(C_k, H)``, the rank's rows of the weight.
     target
         As in :func:`cross_entropy`; of :class:`softnll.torch.SparseTargets` the indices are classes over all slices.
     group, start
         As in :func:`cross_entropy`.
+    sequence_dim
+        The dimension along which the features are sharded over the group, in rank order, in parts of any size. They are
+        gathered; the backward has one reduce-scatter of their gradient. Targets and weights are those of all rows.
     **options
         Those of :func:`softnll.torch.linear_cross_entropy`: ``linear_bias`` of the slice, ``weight`` of the slice or of
         all classes, and the others the same on every rank.
@@ -151,8 +188,10 @@ def linear_cross_entropy(
     tensor(1.4076)
     >>> dist.destroy_process_group()
     """
-    given = _layer(input, linear_weight, target, options)
-    return _run("linear_cross_entropy", group, start, input, given, linear.loss)
+    parts = None if sequence_dim is None else sequence.gather("linear_cross_entropy", group, input, sequence_dim)
+    x = input if parts is None else parts.whole
+    given = given_layer(x, linear_weight, target, options)
+    return run("linear_cross_entropy", group, start, x, given, partial(linear.loss, parts=parts))
 
 
 def token_stats(
@@ -162,13 +201,14 @@ def token_stats(
     *,
     group: Any = None,
     start: int | None = None,
+    sequence_dim: int | None = None,
     **options: Any,
 ) -> TokenStats:
     """Return log-probability, entropy, argmax and logsumexp of each token, of classes divided among ranks.
 
     Parameters
     ----------
-    input, linear_weight, target, group, start
+    input, linear_weight, target, group, start, sequence_dim
         As in :func:`linear_cross_entropy`, with hard targets.
     **options
         Those of :func:`softnll.torch.token_stats`.
@@ -192,8 +232,10 @@ def token_stats(
     tensor([2])
     >>> dist.destroy_process_group()
     """
-    given = _layer(input, linear_weight, target, options | {"reduction": "none"}, hard=True)
-    return _run("token_stats", group, start, input, given, tokens.token_stats)
+    parts = None if sequence_dim is None else sequence.gather("token_stats", group, input, sequence_dim)
+    x = input if parts is None else parts.whole
+    given = given_layer(x, linear_weight, target, options | {"reduction": "none"}, hard=True)
+    return run("token_stats", group, start, x, given, partial(tokens.token_stats, parts=parts))
 
 
 def softmax(input: Tensor, dim: int = -1, *, group: Any = None) -> Tensor:  # noqa: A002
@@ -273,51 +315,11 @@ def logsumexp(input: Tensor, dim: int = -1, *, group: Any = None) -> Tensor:  # 
 
 def _normalised(name: str, input: Tensor, dim: int, group: Any) -> Tensor:  # noqa: A002
     """Return softmax, log_softmax or logsumexp."""
-
-    def given() -> tuple[LinearInputs, LinearSettings, Layout]:
-        x = as_logits(input)
-        if x.dim() == 0:
-            raise InputValueError("input has no dimensions; allowed: at least one")
-        at = class_dim(x, dim)
-        layout = layout_of(tuple(x.shape), at)
-        y = torch.zeros(layout.row_shape, dtype=torch.int64, device=x.device)
-        settings = LinearSettings(LossSettings.of(*with_defaults(reduction="none"), at, None))
-        return LinearInputs(x, x, None, y), settings, layout
-
-    return _run(
-        name, group, None, input, given, lambda inputs, _, sliced: normalise.normalised(inputs.input, sliced, name)
+    return run(
+        name,
+        group,
+        None,
+        input,
+        given_scores(input, dim),
+        lambda inputs, _, sliced: normalise.normalised(inputs.input, sliced, name),
     )
-
-
-def _layer(input: Any, linear_weight: Any, target: Any, options: dict[str, Any], *, hard: bool = False) -> Given:  # noqa: A002
-    """Return the function that checks the arguments of a linear loss."""
-
-    def given() -> tuple[LinearInputs, LinearSettings, Layout]:
-        inputs, values = prepare_linear(input, linear_weight, target, **options)
-        x, head = inputs.input, inputs.linear_weight
-        bias = inputs.linear_bias
-        if head.dim() != 2 or x.dim() < 1 or x.shape[-1] != head.shape[-1]:
-            shapes = f"input has shape {tuple(x.shape)}, linear_weight {tuple(head.shape)}"
-            raise InputValueError(f"{shapes}; allowed: (..., H) and (C, H) of one H")
-        if bias is not None and tuple(bias.shape) != (len(head),):
-            raise InputValueError(f"linear_bias has shape {tuple(bias.shape)}; allowed: {(len(head),)}")
-        if hard and inputs.target.is_floating_point():
-            raise InputTypeError(f"target has dtype {inputs.target.dtype}; allowed: integers")
-        return inputs, LinearSettings.of(*values), Layout((*x.shape[:-1], len(head)), (x.dim() - 1,))
-
-    return given
-
-
-def _run(
-    function: str,
-    group: Any,
-    start: int | None,
-    tensor: Any,
-    given: Given,
-    compute: Callable[[LinearInputs, LinearSettings, Sliced], Returned],
-) -> Returned:
-    """Return what ``compute`` returns for the slice of checked arguments."""
-    try:
-        return compute(*prepare(function, group, start, tensor, given))
-    except (TypeError, ValueError) as error:
-        raise_as_torch(error, LINEAR_NAMES if "linear" in function or "token" in function else NAMES)

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from softnll.torch._base.errors import InputValueError
+from softnll._core.target_errors import AdvisedError
+from softnll.torch._base.errors import InputTypeError, InputValueError
 
 __all__ = ["Exchange"]
 
@@ -65,13 +66,25 @@ class Exchange:
     def gather(self, numbers: Tensor, error: Exception | None) -> Tensor:
         """Return the numbers ``(N, k)`` of all ranks in rank order, ``(K, N, k)``; raise everywhere if one failed."""
         flags = numbers.new_full((1, numbers.shape[1]), float(error is not None))
-        mine = torch.cat([flags, numbers]).contiguous()
-        parts = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(parts, mine, group=self.group)
-        stacked = torch.stack(parts)
+        stacked = torch.stack(self.parts(torch.cat([flags, numbers]).contiguous()))
         if bool(stacked[:, 0, 0].any()):
             self._raise_first(self._headers({}, error), error)
         return stacked[:, 1:]
+
+    def parts(self, mine: Tensor) -> list[Tensor]:
+        """Return the tensors of all ranks, which have one shape, in rank order."""
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine, group=self.group)
+        return found
+
+    def scatter(self, tensor: Tensor) -> Tensor:
+        """Return this rank's part of the sum over the ranks: of as many equal parts as there are ranks."""
+        found = tensor.new_empty((len(tensor) // self.size, *tensor.shape[1:]))
+        name = (
+            "reduce_scatter_single" if hasattr(dist, "reduce_scatter_single") else "reduce_scatter_tensor"
+        )  # torch ≥ 2.13
+        getattr(dist, name)(found, tensor, group=self.group)
+        return found
 
     def total(self, tensor: Tensor) -> Tensor:
         """Return the sum over the ranks, in the memory of the tensor."""
@@ -80,21 +93,29 @@ class Exchange:
 
     def _headers(self, facts: dict[str, Any], error: Exception | None) -> list[dict[str, Any]]:
         """Return the headers of all ranks."""
-        header = facts if error is None else {"_error": str(error)[: _HEADER // 8], "_type": type(error).__name__}
+        header = facts if error is None else {"_error": _text(error)[: _HEADER // 8], "_type": type(error).__name__}
         text = json.dumps(header).encode()
         if len(text) > _HEADER:
             text = json.dumps({"_error": "the shapes and options of the call take too many characters"}).encode()
         mine = torch.tensor(list(text.ljust(_HEADER)), dtype=torch.uint8, device=self.device)
-        parts = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(parts, mine, group=self.group)
+        parts = self.parts(mine)
         return [json.loads(bytes(each.tolist()).decode()) for each in parts]
 
     def _raise_first(self, every: list[dict[str, Any]], error: Exception | None) -> None:
         """Raise the error of the first rank that has one, in the type of this rank's own error if it has one."""
         for rank, each in enumerate(every):
             if "_error" in each:
-                kind = type(error) if isinstance(error, TypeError | ValueError | NotImplementedError) else None
-                raise (kind or InputValueError)(f"rank {rank}: {each['_error']}") from error
+                kind: type[Exception] = InputValueError
+                if isinstance(error, AdvisedError):  # which takes other arguments than a message
+                    kind = InputTypeError if isinstance(error, TypeError) else InputValueError
+                elif isinstance(error, TypeError | ValueError | NotImplementedError):
+                    kind = type(error)
+                raise kind(f"rank {rank}: {each['_error']}") from error
+
+
+def _text(error: Exception) -> str:
+    """Return an error's message, with advice for tensors if it has any."""
+    return error.for_tensors if isinstance(error, AdvisedError) else str(error)
 
 
 def _shown(value: Any) -> str:

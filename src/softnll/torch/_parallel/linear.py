@@ -15,9 +15,10 @@ from softnll._core.chunked import LinearLoss, Outputs
 from softnll._core.plan import NO_GRADIENTS, Wanted
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, take
 from softnll.torch._linear.compute import forward_bytes
+from softnll.torch._parallel.sequence import Parts
 from softnll.torch._parallel.sliced import Sliced
 
-__all__ = ["backward", "forward", "loss"]
+__all__ = ["backward", "forward", "loss", "needs", "placed"]
 
 
 def _linear_loss(sliced: Sliced, inputs: LinearInputs, settings: LinearSettings) -> LinearLoss:
@@ -46,9 +47,14 @@ def forward(sliced: Sliced, inputs: LinearInputs, settings: LinearSettings) -> N
 
 
 def backward(
-    sliced: Sliced, inputs: LinearInputs, settings: LinearSettings, wanted: Wanted, differentiate: Any
+    sliced: Sliced,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    wanted: Wanted,
+    differentiate: Any,
+    parts: Parts | None = None,
 ) -> list[Tensor | None]:
-    """Return the gradients of the layer; that of the features is summed over the ranks.
+    """Return the gradients of the layer; that of the features, or of this rank's part, is summed over the ranks.
 
     ``differentiate(rows, part, scale)`` replaces the logits of a chunk by their gradient.
     """
@@ -64,7 +70,7 @@ def backward(
         plan = given.plan(settings.max_bytes, wanted, at_most=settings.at_most)
         given.pull(plan, Outputs(*(None if each is None else array(each) for each in found)), differentiate)
     if found[0] is not None:
-        found[0] = sliced.exchange.total(found[0]).to(like.dtype)
+        found[0] = (sliced.exchange.total if parts is None else parts.reduce)(found[0]).to(like.dtype)
     return found
 
 
@@ -77,30 +83,46 @@ class _SlicedLinearLoss(torch.autograd.Function):
     """The reduced loss of a sliced layer, whose rows are merged already."""
 
     @staticmethod
-    def forward(ctx: Any, sliced: Sliced, settings: LinearSettings, *tensors: Any) -> Tensor:
-        """Return the loss."""
-        ctx.sliced, ctx.settings = sliced, settings
+    def forward(
+        ctx: Any, sliced: Sliced, settings: LinearSettings, parts: Parts | None, _: Tensor | None, *tensors: Any
+    ) -> Tensor:
+        """Return the loss; of features in parts, this rank's comes before the tensors, which have those of all."""
+        ctx.sliced, ctx.settings, ctx.parts = sliced, settings, parts
         ctx.save_for_backward(*tensors)
         return sliced.loss()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-        """Return the gradients with respect to features, weight, bias and soft targets."""
+        """Return the gradients with respect to the part, features, weight, bias and soft targets."""
         sliced, inputs = ctx.sliced, LinearInputs(*ctx.saved_tensors)
-        _, _, *flags = ctx.needs_input_grad
-        needed = take(LinearInputs, flags)
+        needed, wanted = needs(ctx)
 
         def differentiate(rows: Any, part: Any) -> None:
             sliced.gradient(part, rows, part.x, upstream)
 
-        found = backward(
-            sliced, inputs, ctx.settings, Wanted(needed.input, needed.linear_weight, needed.linear_bias), differentiate
-        )
+        found = backward(sliced, inputs, ctx.settings, wanted, differentiate, ctx.parts)
         d_target = None
         if needed.target:
             d_target = _target_gradient(sliced, inputs, ctx.settings, upstream)
-        return None, None, *found, d_target, None, None, None, None
+        return *placed(ctx, found), d_target, None, None, None, None
+
+
+def needs(ctx: Any) -> tuple[Any, Wanted]:
+    """Return which tensors need a gradient, and which gradients of the layer are to be computed."""
+    _, _, _, part, *flags = ctx.needs_input_grad
+    needed = take(LinearInputs, flags)
+    return needed, Wanted(needed.input or part, needed.linear_weight, needed.linear_bias)
+
+
+def placed(ctx: Any, found: list[Tensor | None]) -> tuple[Any, ...]:
+    """Return gradients of the layer in the places of sliced, settings, parts, part, features, weight and bias."""
+    features, *others = found
+    return (
+        (None, None, None, None, features, *others)
+        if ctx.parts is None
+        else (None, None, None, features, None, *others)
+    )
 
 
 def _target_gradient(sliced: Sliced, inputs: LinearInputs, settings: LinearSettings, upstream: Tensor) -> Tensor:
@@ -118,8 +140,8 @@ def _target_gradient(sliced: Sliced, inputs: LinearInputs, settings: LinearSetti
     return sliced.of_target(found.reshape(sliced.layout.shape), target)
 
 
-def loss(inputs: LinearInputs, settings: LinearSettings, sliced: Sliced) -> Tensor:
-    """Return the loss of a sliced layer."""
+def loss(inputs: LinearInputs, settings: LinearSettings, sliced: Sliced, parts: Parts | None = None) -> Tensor:
+    """Return the loss of a sliced layer, and of features in ``parts``, if given."""
     forward(sliced, inputs, settings)
-    value: Tensor = _SlicedLinearLoss.apply(sliced, settings, *inputs)
+    value: Tensor = _SlicedLinearLoss.apply(sliced, settings, parts, None if parts is None else parts.own, *inputs)
     return value

@@ -139,13 +139,15 @@ class Sliced:
         array = self.backend.array
         xp = arithmetic_of(array(self.like)).xp
         self.whole = slices.rows_of(xp, array(stacked), self.names, self.problem, self.n_classes, self.y)
-        if self.problem.objective.reduction == "mean" and self.y is not None and self.problem.w is not None:
-            self._divide_by_weights(xp)
+        if self.y is not None and self.problem.w is not None:
+            self.divide_by(self.whole.weight)
 
-    def _divide_by_weights(self, xp: Any) -> None:
+    def divide_by(self, weights: Any) -> None:
         """Set the mean's denominator to Σ s·w_y; where it is negative, it and the row weights change their signs."""
-        s = self.problem.s
-        counted = xp.where(s == 0, 0.0, s * self.whole.weight)
+        if self.problem.objective.reduction != "mean":
+            return
+        xp, s = arithmetic_of(weights).xp, self.problem.s
+        counted = xp.where(s == 0, 0.0, s * weights)
         divisor = xp.sum(counted)
         sign = xp.where(divisor < 0, -1.0, 1.0)
         divisor = divisor * sign

@@ -10,9 +10,9 @@ from torch.autograd.function import once_differentiable
 
 from softnll._core import slices
 from softnll._core.arithmetic import arithmetic_of
-from softnll._core.plan import Wanted
-from softnll.torch._base.arguments import LinearInputs, LinearSettings, take
+from softnll.torch._base.arguments import LinearInputs, LinearSettings
 from softnll.torch._parallel import linear
+from softnll.torch._parallel.sequence import Parts
 from softnll.torch._parallel.sliced import Sliced
 from softnll.torch._tokens.compute import TokenStats
 
@@ -23,9 +23,11 @@ class _Stats(torch.autograd.Function):
     """The statistics of rows that are merged already."""
 
     @staticmethod
-    def forward(ctx: Any, sliced: Sliced, settings: LinearSettings, *tensors: Any) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, sliced: Sliced, settings: LinearSettings, parts: Parts | None, _: Tensor | None, *tensors: Any
+    ) -> tuple[Tensor, ...]:
         """Return log_prob, entropy, argmax and lse."""
-        ctx.sliced, ctx.settings = sliced, settings
+        ctx.sliced, ctx.settings, ctx.parts = sliced, settings, parts
         inputs = LinearInputs(*tensors)
         ctx.save_for_backward(*inputs)
         whole, s = sliced.whole, sliced.problem.s
@@ -44,7 +46,7 @@ class _Stats(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_log_prob: Tensor, to_entropy: Tensor, _: Any, to_lse: Tensor) -> tuple[Any, ...]:
-        """Return the gradients with respect to features, weight and bias."""
+        """Return the gradients with respect to the part, features, weight and bias."""
         sliced, inputs = ctx.sliced, LinearInputs(*ctx.saved_tensors)
         array = sliced.backend.array
         upstream = [array(each.detach().double().reshape(-1)) for each in (to_log_prob, to_entropy, to_lse)]
@@ -59,14 +61,14 @@ class _Stats(torch.autograd.Function):
                 ),
             )
 
-        _, _, *flags = ctx.needs_input_grad
-        needed = take(LinearInputs, flags)
-        wanted = Wanted(needed.input, needed.linear_weight, needed.linear_bias)
-        found = linear.backward(sliced, inputs, ctx.settings, wanted, differentiate)
-        return None, None, *found, None, None, None, None, None
+        found = linear.backward(sliced, inputs, ctx.settings, linear.needs(ctx)[1], differentiate, ctx.parts)
+        return *linear.placed(ctx, found), None, None, None, None, None
 
 
-def token_stats(inputs: LinearInputs, settings: LinearSettings, sliced: Sliced) -> TokenStats:
+def token_stats(
+    inputs: LinearInputs, settings: LinearSettings, sliced: Sliced, parts: Parts | None = None
+) -> TokenStats:
     """Return the statistics of a sliced layer's tokens."""
     linear.forward(sliced, inputs, settings)
-    return TokenStats(*_Stats.apply(sliced, settings, *inputs))
+    own = None if parts is None else parts.own
+    return TokenStats(*_Stats.apply(sliced, settings, parts, own, *inputs))

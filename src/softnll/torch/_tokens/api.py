@@ -12,6 +12,7 @@ from softnll.torch._base.autograd_base import apply
 from softnll.torch._base.errors import LINEAR_NAMES, InputTypeError, raise_as_torch
 from softnll.torch._base.inputs import compiling, tracked
 from softnll.torch._base.scripting import scriptable
+from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._linear.inputs import check_layer, prepare
 from softnll.torch._tokens import compute, ops
 from softnll.torch._tokens.autograd import TokenStatsFunction
@@ -82,6 +83,8 @@ def token_stats(
     }
     if has_torch_function(tensors):
         return handle_torch_function(token_stats, tensors, input, linear_weight, target, **keywords)
+    if is_sharded(linear_weight) or is_sharded(input):
+        return SERVES["token_stats"](token_stats, input, linear_weight, target, **keywords)
     check_layer(input, linear_weight, linear_bias)
     if not isinstance(target, Tensor):
         raise TypeError(f"target is a {type(target).__name__}; allowed: a tensor of integers")
