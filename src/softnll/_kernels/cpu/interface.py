@@ -280,10 +280,7 @@ def _capped(problem: Problem, out: Any, values: RowValues, reads: bool = False) 
 
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
-    """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits.
-
-    m and r of rows may be those of more classes than the problem has: of logits that are sharded by classes.
-    """
+    """Write the gradient from m and r, of rows perhaps those of more classes (sharded ones); ``out`` may be the logits."""
     if capped.serves(problem):
         planes = isinstance(problem.x, Planes)  # which compute m and r anew
         _capped(problem, out, RowValues() if planes else RowValues(None, m, r), reads=not planes)
