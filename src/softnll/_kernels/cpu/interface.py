@@ -280,7 +280,7 @@ def _capped(problem: Problem, out: Any, values: RowValues, reads: bool = False) 
 
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
-    """Write the gradient from m and r, of rows perhaps those of more classes (sharded ones); ``out`` may be the logits."""
+    """Write the gradient from m and r, of rows perhaps those of more classes (shards); ``out`` may be the logits."""
     if capped.serves(problem):
         planes = isinstance(problem.x, Planes)  # which compute m and r anew
         _capped(problem, out, RowValues() if planes else RowValues(None, m, r), reads=not planes)
