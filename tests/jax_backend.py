@@ -1,13 +1,28 @@
-"""The JAX functions behind the kernels' interface, eager or jitted, so that the cases of the core run through them."""
+"""The JAX functions behind the kernels' interface, so that the cases of the core run through them.
+
+Jitted they are the compiled kernels, eager the equation, operation by operation.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from softnll._kernels.cpu import interface as cpu
-from softnll.jax import _rows
+from softnll.jax import _kernels, _rows
+
+
+def by_equation(function):
+    """Return a function of the equation's operations, one by one: programs for several devices have these."""
+
+    def call(*given):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(_kernels, "_served", lambda *_: False)
+            return function(*given)
+
+    return call
 
 
 class JaxKernels:
@@ -16,7 +31,7 @@ class JaxKernels:
     total = staticmethod(cpu.total)
 
     def __init__(self, *, jitted):
-        self.jit = (lambda function: jax.jit(function, static_argnums=0)) if jitted else lambda function: function
+        self.jit = (lambda function: jax.jit(function, static_argnums=0)) if jitted else by_equation
 
     def _call(self, function, problem, *more):
         with jax.enable_x64(True):
