@@ -146,7 +146,8 @@ def main():
     method = "Float32, under jit, ways in turn in one process; shortest of {} turns, on cores that other work shared."
     notes = {
         "logits": method.format(arguments.samples),
-        "linear": f"{method.format(arguments.samples)} Temporary: what the compiled program takes beside inputs and results.",
+        "linear": method.format(arguments.samples)
+        + " Temporary: what the compiled program takes beside inputs and results.",
         "errors": "Beside float64 NumPy functions of this library.",
     }
     for part, rows in parts.items():

@@ -58,8 +58,13 @@ def test_values_are_the_numpy_functions(options, monkeypatch):
         return np.allclose(found, loss, rtol=1e-6) and np.allclose(gradient, grad, rtol=1e-5, atol=1e-8)
 
     assert same()
-    monkeypatch.setattr(_kernels, "_served", lambda *_: False)
+    monkeypatch.setattr(_kernels, "_LEAST", 1 << 62)
     assert same()
+
+
+def test_few_entries_are_computed_by_the_equation(monkeypatch):
+    monkeypatch.setattr(_kernels, "_LEAST", X.size + 1)
+    assert CALL not in program(snj.softmax, X[:2])
 
 
 def test_elements_of_a_batch_are_rows_of_one_call():
@@ -86,6 +91,7 @@ CODE = f"""
 import jax, jax.numpy as jnp, numpy as np, softnll.jax as snj
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 mesh = Mesh(np.array(jax.devices()), ("rows",))
+__import__("softnll.jax._kernels", fromlist=["_"])._LEAST = 0
 x = jax.device_put(jnp.ones((8, 5)), NamedSharding(mesh, P("rows")))
 step = jax.jit(jax.value_and_grad(lambda x: snj.cross_entropy(x, np.arange(8) % 5)))
 assert {CALL!r} not in step.lower(x).compile().as_text()

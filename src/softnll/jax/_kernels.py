@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 from softnll._core.arithmetic import arithmetic_of
 from softnll._core.options import CrossEntropy
@@ -25,14 +25,16 @@ from softnll._core.problem import Problem
 from softnll._kernels.select import compiled_kernels, kernels
 from softnll.jax._handler import register
 
-__all__ = ["EQUATIONS", "of_rows"]
+__all__ = ["EQUATIONS", "TANGENTS", "of_rows"]
 
 # Arguments after the objective: x, y, q, class weights, s, temperatures, mask, as in a Problem, and D or None.
 _TARGET = "softnll_rows"
+_LEAST = 1 << 14  # entries of logits: a call takes as long as XLA's operations on these
 _Q_TYPES = ("float16", "bfloat16", "float32", "float64")
 _primitive: Any = Primitive(_TARGET)
 _primitive.multiple_results = True
 EQUATIONS: dict[str, Callable[..., Any]] = {}
+TANGENTS: dict[str, Callable[..., Any]] = {}  # the same functions with exact tangents, for problems without D
 
 
 def of_rows(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -62,7 +64,7 @@ def _served(name: str, objective: CrossEntropy, arrays: Any) -> bool:
     """Return whether there is a kernel. There is none where there is a mesh: in shard_map, with explicit sharding."""
     if name == "logsumexp" and (objective.temperature != 1 or arrays[5] is not None):
         return False
-    return bool(arrays[0].size) and jax.sharding.get_abstract_mesh().empty
+    return bool(arrays[0].size >= max(_LEAST, 1)) and jax.sharding.get_abstract_mesh().empty
 
 
 def _by_equation(*given: Any, name: str, objective: CrossEntropy, present: tuple[int, ...]) -> list[Any]:
@@ -147,22 +149,46 @@ def _compute(key: str, given: list[Any], out: list[Any]) -> None:
         getattr(backend, name)(problem, out[0])
 
 
+def _with_tangents(given: Any, tangents: Any, *, name: str, objective: CrossEntropy, present: tuple[int, ...]) -> Any:
+    """Return values and tangents: where JAX differentiates what it has rematerialised, it has lost the outer rules."""
+    moving = [at for at, each in enumerate(tangents) if not isinstance(each, ad.Zero)]
+
+    def of_moving(*values: Any) -> Any:
+        arrays: list[Any] = [None] * 8
+        for at, each in zip(present, given, strict=True):
+            arrays[at] = each
+        for at, value in zip(moving, values, strict=True):
+            arrays[present[at]] = value
+        found = (EQUATIONS if 7 in present else TANGENTS)[name](objective, *arrays)
+        return list(found) if isinstance(found, tuple) else [found]
+
+    return jax.jvp(of_moving, [given[at] for at in moving], [tangents[at] for at in moving])
+
+
 def _batched(given: Any, axes: Any, *, present: tuple[int, ...], **parameters: Any) -> Any:
-    """Return the rule of ``vmap``: the rows of all elements are rows of one call, unless elements share no weights."""
+    """Return the rule of ``vmap``: the rows of all elements are rows of one call, unless class weights differ."""
     size = next(each.shape[axis] for each, axis in zip(given, axes, strict=True) if axis is not None)
-    of_all = [at for at, axis in zip(present, axes, strict=True) if at in (3, 7) and axis is not None]
-    if of_all:  # class weights or D of each element
+    placed = dict(zip(present, zip(given, axes, strict=True), strict=True))
+    if placed.get(3, (None, None))[1] is not None:
         found = jax.vmap(partial(_by_equation, present=present, **parameters), in_axes=axes)(*given)
         return found, [0] * len(found)
+    D, axis = placed.get(7, (None, None))
+    if axis is not None:  # one D of each element: the gradient is divided afterwards
+        del placed[7]
     rows = []
-    for at, each, axis in zip(present, given, axes, strict=True):
+    for at, (each, along) in placed.items():
         if at in (3, 7):
             rows.append(each)
             continue
-        moved = jnp.moveaxis(each, axis, 0) if axis is not None else jnp.broadcast_to(each, (size, *each.shape))
+        moved = jnp.broadcast_to(each, (size, *each.shape)) if along is None else jnp.moveaxis(each, along, 0)
         rows.append(moved.reshape(-1, *moved.shape[2:]))
-    found = _primitive.bind(*rows, present=present, **parameters)
-    return [each.reshape(size, -1, *each.shape[1:]) for each in found], [0] * len(found)
+    found = _primitive.bind(*rows, present=tuple(placed), **parameters)
+    found = [each.reshape(size, -1, *each.shape[1:]) for each in found]
+    if axis is not None:
+        D = D.astype(found[-1].dtype)[:, None, None]
+        found[-1] = jnp.where(D > 0, found[-1] / jnp.where(D > 0, D, 1), 0)
+    return found, [0] * len(found)
 
 
+ad.primitive_jvps[_primitive] = _with_tangents
 batching.primitive_batchers[_primitive] = _batched

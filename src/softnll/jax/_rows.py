@@ -21,7 +21,8 @@ from softnll._core.options import DEFAULT, CrossEntropy
 from softnll._core.problem import Problem
 from softnll._core.targets import counted_weights
 from softnll.jax._arithmetic import JaxArithmetic
-from softnll.jax._kernels import EQUATIONS, of_rows
+from softnll.jax._inputs import over
+from softnll.jax._kernels import EQUATIONS, TANGENTS, of_rows
 
 __all__ = [
     "log_probabilities",
@@ -143,16 +144,25 @@ def losses_and_gradients(objective: CrossEntropy, *arrays: Any) -> Any:
     return EQUATIONS["losses"](objective, *arrays), EQUATIONS["gradients"](objective, *arrays)
 
 
+def _total(loss: Any, arrays: tuple[Any, ...]) -> Any:
+    """Return losses of rows or, if D is among the arrays, their sum over D."""
+    return loss if len(arrays) == 7 else over(jnp.sum(loss), arrays[7])
+
+
 @_with_tangents
 def losses(objective: CrossEntropy, *arrays: Any) -> Any:
-    """Return the loss of each row, ``(N,)``, in the widest type."""
-    return _losses(objective, *arrays, None)
+    """Return the loss of each row, ``(N,)``, in the widest type; with D, a number or None, their sum over D.
+
+    The gradient is then divided by D where it is computed. Divided afterwards, it would be in memory twice.
+    """
+    return _total(_losses(objective, *arrays[:7], None), arrays)
 
 
 @_with_tangents
 def _gradients_too(objective: CrossEntropy, *arrays: Any) -> Any:
-    """Return the losses and their gradients with respect to the logits, in one pass."""
-    return losses_and_gradients(objective, *arrays, None)
+    """Return the losses, or their sum over D, and the gradients with respect to the logits, in one pass."""
+    loss, grad = losses_and_gradients(objective, *arrays[:7], arrays[7] if len(arrays) > 7 else None)
+    return _total(loss, arrays), grad
 
 
 def _targets_alone(problem: Problem) -> Problem | None:
@@ -183,10 +193,11 @@ def _losses_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[A
 def _loss_tangent(objective: CrossEntropy, primals: Any, tangents: Any, loss: Any, grad: Any) -> Any:
     tangent = jnp.zeros_like(loss)
     if moves(tangents[0]):
-        tangent = tangent + jnp.sum(grad * tangents[0].astype(grad.dtype), axis=1)
+        moved = grad * tangents[0].astype(grad.dtype)
+        tangent = tangent + (jnp.sum(moved) if len(primals) > 7 else jnp.sum(moved, axis=1))
     others = [None if at == 0 else each for at, each in enumerate(tangents)]
     if any(moves(each) for each in others):
-        tangent = tangent + pushed(partial(_composed, objective), primals, others)
+        tangent = tangent + pushed(partial(_composition, objective), primals, others)
     return tangent
 
 
@@ -213,11 +224,15 @@ def _gradients_too_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> 
     loss, grad = _gradients_too(objective, *primals)
 
     def of_logits(x: Any, *others: Any) -> Any:
-        return jax.grad(lambda z: jnp.sum(_composed(objective, z, *others)))(x.astype(grad.dtype))
+        return jax.grad(lambda z: jnp.sum(_composition(objective, z, *others)))(x.astype(grad.dtype))
 
     moving = any(moves(each) for each in tangents)
     bent = pushed(of_logits, primals, tangents) if moving else jnp.zeros_like(grad)
     return (loss, grad), (_loss_tangent(objective, primals, tangents, loss, grad), bent)
+
+
+def _composition(objective: CrossEntropy, *arrays: Any) -> Any:
+    return _total(_composed(objective, *arrays[:7]), arrays)
 
 
 def _composed(objective: CrossEntropy, *arrays: Any) -> Any:
@@ -255,3 +270,13 @@ def picked(objective: CrossEntropy, *arrays: Any) -> Any:
     loss = -jnp.sum(t * x, axis=1, keepdims=True)
     loss = loss if problem.s is None else loss * problem.s[:, None]
     return equation.special_rows(problem, jnp, t, mass, None, loss)[:, 0]
+
+
+TANGENTS.update(
+    softmax=lambda objective, *arrays: probabilities(objective, arrays[0], *arrays[5:7]),
+    log_softmax=lambda objective, *arrays: log_probabilities(objective, arrays[0], *arrays[5:7]),
+    logsumexp=lambda objective, *arrays: normalisers(objective, arrays[0], *arrays[5:7]),
+    losses=lambda objective, *arrays: losses(objective, *arrays[:7]),
+    gradients=lambda objective, *arrays: _gradients_too(objective, *arrays[:7])[1],
+    forward_backward=lambda objective, *arrays: _gradients_too(objective, *arrays[:7]),
+)
