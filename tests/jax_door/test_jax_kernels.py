@@ -103,3 +103,18 @@ def test_a_program_for_two_devices_has_no_call():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+EXIT = """
+import jax, jax.numpy as jnp, numpy as np, softnll.jax as snj
+step = jax.jit(jax.value_and_grad(lambda x: snj.cross_entropy(x, np.arange(2048) % 1000)))
+x = jnp.ones((2048, 1000))
+for _ in range(20):
+    found = step(x)
+del found
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_while_programs_run():
+    subprocess.run([sys.executable, "-c", EXIT], check=True, timeout=120, env={**os.environ, "JAX_PLATFORMS": "cpu"})

@@ -5,12 +5,14 @@ No C compiler is needed, and no array copied. Source: ``xla/ffi/api/c_api.h`` in
 
 from __future__ import annotations
 
+import atexit
 import ctypes as ct
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -162,4 +164,13 @@ def register(name: str, function: Function) -> bool:
         jax.ffi.register_ffi_target(name, capsule(ct.cast(callback, _Pointer)), platform="cpu")
     except Exception:  # noqa: BLE001 - of any kind: XLA's own operations compute the same
         return False
+    atexit.register(_finish)
     return all(asked)
+
+
+def _finish() -> None:
+    """Wait for programs in flight: at exit JAX would wait for them with Python's lock, which their calls need."""
+    for array in jax.live_arrays():
+        array.block_until_ready()
+    x = jnp.ones((256, 256))
+    (x @ x).block_until_ready()  # XLA runs a thread's programs one after the other: those whose results are dropped too
