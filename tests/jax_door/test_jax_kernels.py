@@ -34,12 +34,14 @@ def test_the_linear_loss_calls_the_kernels_too():
     assert program(step, X, RNG.normal(size=(7, 5)).astype(np.float32), Y).count(CALL) == 1
 
 
+@pytest.mark.slow
 def test_an_exported_program_has_no_call():
     exported = jax.export.export(jax.jit(jax.grad(snj.cross_entropy)))(X, Y)
     assert "custom_call @softnll" not in str(exported.mlir_module())
     assert np.allclose(exported.call(X, Y), jax.grad(snj.cross_entropy)(X, Y), rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -67,6 +69,7 @@ def test_few_entries_are_computed_by_the_equation(monkeypatch):
     assert CALL not in program(snj.softmax, X[:2])
 
 
+@pytest.mark.slow
 def test_elements_of_a_batch_are_rows_of_one_call():
     batch, targets = jnp.stack([X, 2 * X]), jnp.asarray([Y, Y])
     each = jax.vmap(jax.grad(snj.cross_entropy))
@@ -75,6 +78,7 @@ def test_elements_of_a_batch_are_rows_of_one_call():
     assert np.allclose(each(batch, targets), want, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_class_weights_of_each_element():
     weights = RNG.random((2, 5)).astype(np.float32)
     got = jax.vmap(lambda w: snj.cross_entropy(X, Y, class_weight=w))(weights)
@@ -99,6 +103,7 @@ assert abs(step(x)[0] - np.log(5)) < 1e-6
 """
 
 
+@pytest.mark.slow
 def test_a_program_for_two_devices_has_no_call():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, env=environment)

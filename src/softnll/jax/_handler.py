@@ -170,7 +170,8 @@ def register(name: str, function: Function) -> bool:
 
 def _finish() -> None:
     """Wait for programs in flight: at exit JAX would wait for them with Python's lock, which their calls need."""
-    for array in jax.live_arrays():
+    arrays: Any = jax.live_arrays
+    for array in arrays():
         array.block_until_ready()
     x = jnp.ones((256, 256))
     (x @ x).block_until_ready()  # XLA runs a thread's programs one after the other: those whose results are dropped too
