@@ -1,13 +1,30 @@
-"""The JAX functions behind the kernels' interface, eager or jitted, so that the cases of the core run through them."""
+"""The JAX functions behind the kernels' interface, so that the cases of the core run through them.
+
+Jitted they are the compiled kernels, eager the equation, operation by operation.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from softnll._kernels.cpu import interface as cpu
-from softnll.jax import _rows
+from softnll.jax import _kernels, _rows
+
+
+def with_least(entries, function):
+    """Return a function that is computed by the kernels from so many entries on, else by the equation's operations."""
+
+    def call(*given):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(_kernels, "_LEAST", entries)
+            return function(*given)
+
+    return call
 
 
 class JaxKernels:
@@ -16,7 +33,11 @@ class JaxKernels:
     total = staticmethod(cpu.total)
 
     def __init__(self, *, jitted):
-        self.jit = (lambda function: jax.jit(function, static_argnums=0)) if jitted else lambda function: function
+        self.jit = (
+            (lambda function: with_least(0, jax.jit(function, static_argnums=0)))
+            if jitted
+            else partial(with_least, 1 << 62)
+        )
 
     def _call(self, function, problem, *more):
         with jax.enable_x64(True):

@@ -12,7 +12,7 @@ from softnll._core.problem import Problem
 from softnll._core.warn import warn
 from softnll._kernels.cpu.forks import guard, loading
 
-__all__ = ["fitting", "kernels"]
+__all__ = ["compiled_kernels", "fitting", "kernels"]
 
 
 @cache
@@ -26,6 +26,13 @@ def kernels() -> Any:
     message = f"Numba cannot be used ({hindrance}); softnll computes with NumPy instead: as exact, but slower"
     warn(message, RuntimeWarning)
     return import_module("softnll._kernels.reference")
+
+
+def compiled_kernels() -> bool:
+    """Return whether the compiled kernels can be used."""
+    guard()
+    with loading:
+        return _hindrance() is None
 
 
 def fitting(problem: Problem, select: Callable[[], Any]) -> Problem:

@@ -16,9 +16,11 @@ from softnll._core.targets import counted_weights
 
 __all__ = [
     "checked_options",
+    "divisor",
     "floating",
     "loss_arrays",
     "normalised_arrays",
+    "over",
     "reduced",
     "target_arrays",
     "temperatures",
@@ -162,20 +164,21 @@ def reduced(loss: Any, arrays: tuple[Any, ...], objective: CrossEntropy, layout:
     """Return the losses after the objective's reduction, in the type of losses."""
     if objective.reduction == "none":
         return loss.reshape(layout.row_shape).astype(dtype)
-    value = jnp.sum(loss)
-    if objective.reduction == "mean":
-        value = mean(value, arrays, layout)
-    return value.astype(dtype)
+    return over(jnp.sum(loss), divisor(arrays, objective, layout)).astype(dtype)
 
 
-def mean(value: Any, arrays: tuple[Any, ...], layout: Layout) -> Any:
-    """Return a sum of losses over D = Σ s·w_y, or Σ s of soft targets; NaN, with the gradient 0, where D is 0."""
+def divisor(arrays: tuple[Any, ...], objective: CrossEntropy, layout: Layout) -> Any:
+    """Return what divides the sum of the losses: D = Σ s·w_y of a mean, or Σ s of soft targets; else None."""
+    if objective.reduction != "mean":
+        return None
     _, y, _, w, s = arrays[:5]
     weight = counted_weights(jnp, y, w, s, None if s is None or w is None else s == 0)
-    if weight is None:
-        return value / layout.n_rows if layout.n_rows else jnp.full_like(value, jnp.nan)
-    D = jnp.sum(weight)
-    return jnp.where(D > 0, value / jnp.where(D > 0, D, 1.0), jnp.nan)
+    return jnp.asarray(float(layout.n_rows)) if weight is None else jnp.sum(weight)
+
+
+def over(value: Any, D: Any) -> Any:
+    """Return a sum of losses over D; NaN, with the gradient 0, where D is 0."""
+    return value if D is None else jnp.where(D > 0, value / jnp.where(D > 0, D, 1.0), jnp.nan)
 
 
 def result_type(x: Any) -> Any:

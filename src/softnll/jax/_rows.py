@@ -21,8 +21,19 @@ from softnll._core.options import DEFAULT, CrossEntropy
 from softnll._core.problem import Problem
 from softnll._core.targets import counted_weights
 from softnll.jax._arithmetic import JaxArithmetic
+from softnll.jax._inputs import over
+from softnll.jax._kernels import EQUATIONS, TANGENTS, of_rows
 
-__all__ = ["gradients", "log_probabilities", "losses", "moves", "normalisers", "picked", "probabilities", "pushed"]
+__all__ = [
+    "log_probabilities",
+    "losses",
+    "losses_and_gradients",
+    "moves",
+    "normalisers",
+    "picked",
+    "probabilities",
+    "pushed",
+]
 
 LIBRARIES["jax.numpy"] = JaxArithmetic
 _with_tangents = partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -32,22 +43,37 @@ def _normalised(objective: CrossEntropy, x: Any, tau: Any, where: Any) -> equati
     return equation.normalise(Problem(x, objective, tau=tau, where=where))
 
 
+@of_rows("softmax")
+def _probabilities(objective: CrossEntropy, *arrays: Any) -> Any:
+    return equation.probabilities(_normalised(objective, arrays[0], *arrays[5:7]))
+
+
+@of_rows("log_softmax")
+def _log_probabilities(objective: CrossEntropy, *arrays: Any) -> Any:
+    return equation.log_probabilities(_normalised(objective, arrays[0], *arrays[5:7]))
+
+
+@of_rows("logsumexp")
+def _normalisers(objective: CrossEntropy, *arrays: Any) -> Any:
+    return equation.normalisers(_normalised(objective, arrays[0], *arrays[5:7]))
+
+
 @_with_tangents
 def probabilities(objective: CrossEntropy, x: Any, tau: Any, where: Any) -> Any:
     """Return softmax(x/τ), ``(N, C)``, in the widest type."""
-    return equation.probabilities(_normalised(objective, x, tau, where))
+    return _probabilities(objective, x, None, None, None, None, tau, where, None)
 
 
 @_with_tangents
 def log_probabilities(objective: CrossEntropy, x: Any, tau: Any, where: Any) -> Any:
     """Return log softmax(x/τ), ``(N, C)``, in the widest type."""
-    return equation.log_probabilities(_normalised(objective, x, tau, where))
+    return _log_probabilities(objective, x, None, None, None, None, tau, where, None)
 
 
 @_with_tangents
 def normalisers(objective: CrossEntropy, x: Any, tau: Any, where: Any) -> Any:
     """Return logsumexp(x/τ), ``(N, 1)``, in the widest type."""
-    return equation.normalisers(_normalised(objective, x, tau, where))
+    return _normalisers(objective, x, None, None, None, None, tau, where, None)
 
 
 def _directions(
@@ -88,23 +114,55 @@ def _normalisers_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tu
     return normalisers(objective, *primals), jnp.sum(p * a, axis=1, keepdims=True)
 
 
-Arrays = tuple[Any, Any, Any, Any, Any, Any, Any]  # x, y, q, w, s, tau, where, as in a Problem
-
-
-def _problem(objective: CrossEntropy, arrays: Arrays) -> Problem:
-    x, y, q, w, s, tau, where = arrays
+def _problem(objective: CrossEntropy, arrays: tuple[Any, ...]) -> Problem:
+    x, y, q, w, s, tau, where = arrays[:7]  # D may follow
     return Problem(x, objective, y, q, w, s, where, tau)
 
 
-@_with_tangents
-def losses(objective: CrossEntropy, *arrays: Any) -> Any:
-    """Return the loss of each row, ``(N,)``, in the widest type."""
+@of_rows("losses")
+def _losses(objective: CrossEntropy, *arrays: Any) -> Any:
     problem = _problem(objective, arrays)
     column = _targets_alone(problem)
     if column is None:
         return equation.losses(problem, equation.normalise(problem))
     rows = equation.normalise(problem)
     return equation.losses(column, equation.normalise(column, rows.m[:, 0], rows.r[:, 0]))
+
+
+@of_rows("gradients")
+def _gradients(objective: CrossEntropy, *arrays: Any) -> Any:
+    D = 1.0 if arrays[7] is None else arrays[7]
+    problem = replace(_problem(objective, arrays), divisor=D)
+    if problem.y is not None and problem.w is not None and objective.label_smoothing == 0:
+        problem = replace(problem, w=None, s=_weights(problem))
+    return equation.gradient(problem, equation.normalise(problem))
+
+
+@of_rows("forward_backward")
+def losses_and_gradients(objective: CrossEntropy, *arrays: Any) -> Any:
+    """Return losses, ``(N,)``, and their gradients over D, ``(N, C)``; it has no tangents."""
+    return EQUATIONS["losses"](objective, *arrays), EQUATIONS["gradients"](objective, *arrays)
+
+
+def _total(loss: Any, arrays: tuple[Any, ...]) -> Any:
+    """Return losses of rows or, if D is among the arrays, their sum over D."""
+    return loss if len(arrays) == 7 else over(jnp.sum(loss), arrays[7])
+
+
+@_with_tangents
+def losses(objective: CrossEntropy, *arrays: Any) -> Any:
+    """Return the loss of each row, ``(N,)``, in the widest type; with D, a number or None, their sum over D.
+
+    The gradient is then divided by D where it is computed. Divided afterwards, it would be in memory twice.
+    """
+    return _total(_losses(objective, *arrays[:7], None), arrays)
+
+
+@_with_tangents
+def _gradients_too(objective: CrossEntropy, *arrays: Any) -> Any:
+    """Return the losses, or their sum over D, and the gradients with respect to the logits, in one pass."""
+    loss, grad = losses_and_gradients(objective, *arrays[:7], arrays[7] if len(arrays) > 7 else None)
+    return _total(loss, arrays), grad
 
 
 def _targets_alone(problem: Problem) -> Problem | None:
@@ -125,15 +183,22 @@ def _weights(problem: Problem) -> Any:
 
 @partial(losses.defjvp, symbolic_zeros=True)
 def _losses_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    loss = losses(objective, *primals)
+    if moves(tangents[0]):
+        loss, grad = _gradients_too(objective, *primals)
+    else:
+        loss, grad = losses(objective, *primals), None
+    return loss, _loss_tangent(objective, primals, tangents, loss, grad)
+
+
+def _loss_tangent(objective: CrossEntropy, primals: Any, tangents: Any, loss: Any, grad: Any) -> Any:
     tangent = jnp.zeros_like(loss)
-    if not isinstance(tangents[0], SymbolicZero):
-        grad = gradients(objective, *primals)
-        tangent = tangent + jnp.sum(grad * tangents[0].astype(grad.dtype), axis=1)
+    if moves(tangents[0]):
+        moved = grad * tangents[0].astype(grad.dtype)
+        tangent = tangent + (jnp.sum(moved) if len(primals) > 7 else jnp.sum(moved, axis=1))
     others = [None if at == 0 else each for at, each in enumerate(tangents)]
     if any(moves(each) for each in others):
-        tangent = tangent + pushed(partial(_composed, objective), primals, others)
-    return loss, tangent
+        tangent = tangent + pushed(partial(_composition, objective), primals, others)
+    return tangent
 
 
 def moves(tangent: Any) -> bool:
@@ -154,25 +219,20 @@ def pushed(function: Any, primals: Any, tangents: Any) -> Any:
     return jax.jvp(of_moving, [primals[at] for at in moving], [tangents[at] for at in moving])[1]
 
 
-@_with_tangents
-def gradients(objective: CrossEntropy, *arrays: Any) -> Any:
-    """Return the gradients of the losses with respect to the logits, ``(N, C)``, in the widest type."""
-    problem = _problem(objective, arrays)
-    if problem.y is not None and problem.w is not None and objective.label_smoothing == 0:
-        problem = replace(problem, w=None, s=_weights(problem))
-    return equation.gradient(problem, equation.normalise(problem))
-
-
-@partial(gradients.defjvp, symbolic_zeros=True)
-def _gradient_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    grad = gradients(objective, *primals)
+@partial(_gradients_too.defjvp, symbolic_zeros=True)
+def _gradients_too_jvp(objective: CrossEntropy, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    loss, grad = _gradients_too(objective, *primals)
 
     def of_logits(x: Any, *others: Any) -> Any:
-        return jax.grad(lambda z: jnp.sum(_composed(objective, z, *others)))(x.astype(grad.dtype))
+        return jax.grad(lambda z: jnp.sum(_composition(objective, z, *others)))(x.astype(grad.dtype))
 
-    if not any(moves(each) for each in tangents):
-        return grad, jnp.zeros_like(grad)
-    return grad, pushed(of_logits, primals, tangents)
+    moving = any(moves(each) for each in tangents)
+    bent = pushed(of_logits, primals, tangents) if moving else jnp.zeros_like(grad)
+    return (loss, grad), (_loss_tangent(objective, primals, tangents, loss, grad), bent)
+
+
+def _composition(objective: CrossEntropy, *arrays: Any) -> Any:
+    return _total(_composed(objective, *arrays[:7]), arrays)
 
 
 def _composed(objective: CrossEntropy, *arrays: Any) -> Any:
@@ -210,3 +270,13 @@ def picked(objective: CrossEntropy, *arrays: Any) -> Any:
     loss = -jnp.sum(t * x, axis=1, keepdims=True)
     loss = loss if problem.s is None else loss * problem.s[:, None]
     return equation.special_rows(problem, jnp, t, mass, None, loss)[:, 0]
+
+
+TANGENTS.update(
+    softmax=lambda objective, *arrays: probabilities(objective, arrays[0], *arrays[5:7]),
+    log_softmax=lambda objective, *arrays: log_probabilities(objective, arrays[0], *arrays[5:7]),
+    logsumexp=lambda objective, *arrays: normalisers(objective, arrays[0], *arrays[5:7]),
+    losses=lambda objective, *arrays: losses(objective, *arrays[:7]),
+    gradients=lambda objective, *arrays: _gradients_too(objective, *arrays[:7])[1],
+    forward_backward=lambda objective, *arrays: _gradients_too(objective, *arrays[:7]),
+)

@@ -15,10 +15,12 @@ from softnll._core.options import DEFAULT, CrossEntropy
 from softnll._core.problem import Problem
 from softnll._core.targets import rows_without_part
 from softnll.jax import _rows
+from softnll.jax._inputs import over
 
 __all__ = ["losses", "statistics", "total"]
 
-# Arguments after the objective and the number of chunks: features, weight, bias, y, q, class weights, s, temperatures.
+# Arguments after the objective and the number of chunks: features, weight, bias, y, q, class weights, s, temperatures;
+# of functions of all rows also D, by which the sum of the losses is divided, or None.
 
 
 def _matmul(a: Any, b: Any) -> Any:
@@ -34,16 +36,13 @@ def _logits(f: Any, W: Any, b: Any) -> Any:
     return z if b is None else z + b
 
 
-def _divided(objective: CrossEntropy, chunks: int, f: Any, y: Any, q: Any, w: Any, s: Any, tau: Any) -> Any:
+def _divided(chunks: int, f: Any, y: Any, q: Any, s: Any, tau: Any) -> Any:
     """Return the arrays with one entry a row as chunks, the last one filled with rows that take no part."""
     N = f.shape[0]
     size = -(-N // chunks)
     more = size * -(-N // max(size, 1)) - N
     if more and s is None:
         s = jnp.ones(N)
-    without_part = rows_without_part(jnp, y, w, s, None, objective.label_smoothing)
-    if without_part is not None:  # what such rows hold must not reach the products
-        f = jnp.where(without_part[:, None], 0, f)
 
     def part(array: Any, fill: float = 0) -> Any:
         if array is None:
@@ -55,6 +54,31 @@ def _divided(objective: CrossEntropy, chunks: int, f: Any, y: Any, q: Any, w: An
     return part(f), part(y), part(q), part(s), part(tau, 1)
 
 
+def _multiplied(objective: CrossEntropy, f: Any, y: Any, w: Any, s: Any) -> Any:
+    """Return features with 0 in rows that take no part: what those hold must not reach the products."""
+    without_part = rows_without_part(jnp, y, w, s, None, objective.label_smoothing)
+    return f if without_part is None else jnp.where(without_part[:, None], 0, f)
+
+
+def _accumulated(dW: Any, dz: Any, f: Any) -> Any:
+    """Return dW + dzᵀ·f, by blocks of classes one after the other: the product is not another array of dW's size.
+
+    With several devices it is one product, as dW may be divided among them by classes.
+    """
+    C, H = dW.shape
+    step = min(max(dz.shape[0] * C // max(H, 1), -(-C // 32)), C)  # a block's product is as large as dz
+    if step == C or jax.device_count() > 1:
+        return dW + _matmul(dz.T, f)
+
+    def add(at: Any, size: int, dW: Any) -> Any:
+        product = _matmul(lax.dynamic_slice_in_dim(dz, at, size, 1).T, f)
+        return lax.dynamic_update_slice_in_dim(dW, lax.dynamic_slice_in_dim(dW, at, size, 0) + product, at, 0)
+
+    whole = C // step
+    dW = lax.fori_loop(0, whole, lambda i, dW: add(i * step, step, dW), dW)
+    return dW if whole * step == C else add(whole * step, C - whole * step, dW)
+
+
 def losses(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
     """Return the loss of each row, ``(N,)``; derivatives compute the logits of each chunk again."""
     f, W, b, y, q, w, s, tau = arrays
@@ -62,16 +86,15 @@ def losses(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
     @jax.checkpoint
     def of_chunk(W: Any, b: Any, w: Any, part: Any) -> Any:
         f, y, q, s, tau = part
+        f = _multiplied(objective, f, y, w, s)
         return _rows.losses(objective, _logits(f, W, b), y, q, w, s, tau, None)
 
-    _, found = lax.scan(
-        lambda _, part: (None, of_chunk(W, b, w, part)), None, _divided(objective, chunks, f, y, q, w, s, tau)
-    )
+    _, found = lax.scan(lambda _, part: (None, of_chunk(W, b, w, part)), None, _divided(chunks, f, y, q, s, tau))
     return found.reshape(-1)[: f.shape[0]]
 
 
-def _sum(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
-    return jnp.sum(losses(objective, chunks, *arrays))
+def _composed(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
+    return over(jnp.sum(losses(objective, chunks, *arrays[:-1])), arrays[-1])
 
 
 _with_tangents = partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -79,8 +102,8 @@ _with_tangents = partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 
 @_with_tangents
 def total(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
-    """Return the sum of the losses; a derivative computes the gradients with it, chunk by chunk."""
-    return _sum(objective, chunks, *arrays)
+    """Return the sum of the losses over D; a derivative computes the gradients with it, chunk by chunk."""
+    return _composed(objective, chunks, *arrays)
 
 
 @partial(total.defjvp, symbolic_zeros=True)
@@ -96,23 +119,27 @@ def _total_jvp(objective: CrossEntropy, chunks: int, primals: Any, tangents: Any
             tangent = tangent + jnp.vdot(grad, each.astype(grad.dtype))
     others = [None if at < 3 else each for at, each in enumerate(tangents)]
     if any(_rows.moves(each) for each in others):
-        tangent = tangent + _rows.pushed(partial(_sum, objective, chunks), primals, others)
+        tangent = tangent + _rows.pushed(partial(_composed, objective, chunks), primals, others)
     return value, tangent
 
 
 @_with_tangents
 def _with_gradients(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
-    """Return the sum of the losses and its gradients with respect to features, weight and bias."""
-    f, W, b, y, q, w, s, tau = arrays
+    """Return the sum of the losses over D and its gradients with respect to features, weight and bias.
+
+    The gradients are divided by D where they are computed. Divided afterwards, they would be in memory twice: as the
+    scan's result and as the program's.
+    """
+    f, W, b, y, q, w, s, tau, D = arrays
 
     def of_chunk(sums: Any, part: Any) -> Any:
         f, y, q, s, tau = part
+        f = _multiplied(objective, f, y, w, s)
         z = _logits(f, W, b)
-        given = (z, y, q, w, s, tau, None)
-        loss, dz = _rows.losses(objective, *given), _rows.gradients(objective, *given)
+        loss, dz = _rows.losses_and_gradients(objective, z, y, q, w, s, tau, None, D)
         value, dW, db = sums
         rounded = dz.astype(z.dtype)
-        dW = dW + _matmul(rounded.T, f.astype(z.dtype))
+        dW = _accumulated(dW, rounded, f.astype(z.dtype))
         db = None if b is None else db + jnp.sum(dz, axis=0)
         return (value + jnp.sum(loss), dW, db), _matmul(rounded, W.astype(z.dtype))
 
@@ -120,9 +147,9 @@ def _with_gradients(objective: CrossEntropy, chunks: int, *arrays: Any) -> Any:
     wide = wide if b is None else jnp.promote_types(wide, b.dtype)
     largest = arithmetic_of(f).dtype
     start = jnp.zeros((), largest), jnp.zeros(W.shape, wide), None if b is None else jnp.zeros(b.shape, largest)
-    (value, dW, db), df = lax.scan(of_chunk, start, _divided(objective, chunks, f, y, q, w, s, tau))
+    (value, dW, db), df = lax.scan(of_chunk, start, _divided(chunks, f, y, q, s, tau))
     df = df.reshape(-1, f.shape[1])[: f.shape[0]]
-    return value, df, dW, db
+    return over(value, D), df, dW, db
 
 
 @partial(_with_gradients.defjvp, symbolic_zeros=True)
@@ -134,7 +161,7 @@ def _with_gradients_jvp(objective: CrossEntropy, chunks: int, primals: Any, tang
 
     def again(*arrays: Any) -> Any:
         given = [arrays[at].astype(found[at + 1].dtype) if at in present else arrays[at] for at in range(len(arrays))]
-        value, gradients = jax.value_and_grad(partial(_sum, objective, chunks), argnums=present)(*given)
+        value, gradients = jax.value_and_grad(partial(_composed, objective, chunks), argnums=present)(*given)
         wide = [each.astype(like.dtype) for each, like in zip((value, *gradients), found, strict=False)]
         return (*wide, *([None] * (len(found) - len(wide))))
 
@@ -149,6 +176,7 @@ def statistics(objective: CrossEntropy, chunks: int, *arrays: Any) -> tuple[Any,
     @jax.checkpoint
     def of_chunk(W: Any, b: Any, part: Any) -> Any:
         f, y, _, s, tau = part
+        f = _multiplied(objective, f, y, None, s)
         z = _logits(f, W, b)
         u, _ = equation.effective_logits(Problem(z, objective), arithmetic_of(z))
         log_p, p = _rows.log_probabilities(scale, u, tau, None), _rows.probabilities(scale, u, tau, None)
@@ -162,7 +190,7 @@ def statistics(objective: CrossEntropy, chunks: int, *arrays: Any) -> tuple[Any,
         log_prob, entropy, lse = (jnp.where(out, 0.0, each) for each in (log_prob, entropy, lse))
         return log_prob, entropy, jnp.where(out, -1, best), lse
 
-    parts = _divided(objective, chunks, f, y, None, None, s, tau)
+    parts = _divided(chunks, f, y, None, s, tau)
     _, found = lax.scan(lambda _, part: (None, of_chunk(W, b, part)), None, parts)
     log_prob, entropy, best, lse = (each.reshape(-1)[: f.shape[0]] for each in found)
     return log_prob, entropy, best, lse

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from softnll._core.layout import Layout
 from softnll._core.options import LossOptions, NormaliserOptions, Reduction
 from softnll.jax import _rows
-from softnll.jax._inputs import checked_options, floating, loss_arrays, normalised_arrays, reduced, result_type
+from softnll.jax._inputs import checked_options, divisor, floating, loss_arrays, normalised_arrays, reduced, result_type
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
@@ -248,7 +248,10 @@ def cross_entropy(logits: ArrayLike, targets: ArrayLike, **options: Unpack[LossO
     axis = given.pop("axis", -1)
     objective, per_row = checked_options(given.pop("temperature", 1.0), **given)
     arrays, layout = loss_arrays(x, targets, objective, axis, per_row=per_row, **arrays_given)
-    return _loss(_rows.losses, objective, arrays, layout, x)
+    if objective.reduction == "none":
+        return _loss(_rows.losses, objective, arrays, layout, x)
+    total = _rows.losses(objective, *arrays, divisor(arrays, objective, layout))
+    return jnp.asarray(total.astype(result_type(x)))
 
 
 def _loss(function: Any, objective: Any, arrays: Any, layout: Layout, x: Any) -> Array:

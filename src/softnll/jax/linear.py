@@ -13,11 +13,12 @@ from softnll._core.chunked import check_shapes
 from softnll._core.layout import Layout, loss_dtype
 from softnll._core.options import LinearOptions
 from softnll.jax import _scan
-from softnll.jax._inputs import checked_options, floating, reduced, target_arrays, temperatures
+from softnll.jax._inputs import checked_options, divisor, floating, reduced, target_arrays, temperatures
 
 __all__ = ["TokenStatistics", "linear_cross_entropy", "token_stats"]
 
 _LEAST = 1 << 25  # bytes that chunks may take in any case
+_ROWS = 256  # of a chunk: more make products no faster
 
 
 def linear_cross_entropy(
@@ -41,7 +42,8 @@ def linear_cross_entropy(
     targets
         Hard: integers of shape ``(...)``; soft: floats of shape ``(..., C)``.
     max_bytes
-        The most bytes of a chunk's logits and their gradients; default ``max(32 MiB, min(¼·inputs, ⅛·N·C·itemsize))``.
+        The most bytes of a chunk's logits and their gradients; default 32 MiB, or more
+        for at most 256 and N/12 rows.
     **options
         The options of :func:`cross_entropy` except ``axis`` and ``where``.
 
@@ -75,8 +77,8 @@ def linear_cross_entropy(
     if objective.reduction == "none":
         loss = _scan.losses(objective, chunks, *layer, *arrays)
         return jnp.asarray(reduced(loss, (None, *arrays), objective, layout, dtype))
-    total = _scan.total(objective, chunks, *layer, *arrays)
-    return jnp.asarray(reduced(total, (None, *arrays), objective, layout, dtype))
+    D = divisor((None, *arrays), objective, layout)
+    return jnp.asarray(_scan.total(objective, chunks, *layer, *arrays, D).astype(dtype))
 
 
 class TokenStatistics(NamedTuple):
@@ -158,8 +160,9 @@ def _chunks(layer: Any, layout: Layout, max_bytes: int | None) -> int:
     """Return into how many chunks the rows are divided."""
     N, row = layout.n_rows, 3 * layout.n_classes * _dtype(layer).itemsize  # logits, exponentials or their gradient
     if max_bytes is None:
-        inputs = sum(each.size * each.dtype.itemsize for each in layer if each is not None)
-        max_bytes = max(_LEAST, min(inputs // 4, N * row // 24))
+        max_bytes = max(_LEAST, min(N // 12, _ROWS) * row)
     if max_bytes < row:
         raise ValueError(f"max_bytes is {max_bytes}; allowed: at least {row}, for one row")
-    return max(1, -(-int(N * row) // max_bytes))
+    least = max(1, -(-int(N * row) // max_bytes))
+    # Chunks of one size need no copies of features and their gradients with further rows.
+    return next((each for each in range(least, 2 * least) if N % each == 0), least)

@@ -1,0 +1,177 @@
+"""A function that XLA calls on the CPU, and that calls the compiled kernels: XLA's C interface read by ctypes.
+
+No C compiler is needed, and no array copied. Source: ``xla/ffi/api/c_api.h`` in the folder ``jax.ffi.include_dir()``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes as ct
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+__all__ = ["register"]
+
+Function = Callable[[str, list[Any], list[Any]], None]  # of a key, inputs, and outputs, which it fills
+
+_Pointer, _Size, _Long = ct.c_void_p, ct.c_size_t, ct.c_int64
+_TYPES = {
+    1: np.dtype(np.bool_),
+    4: np.dtype(np.int32),
+    5: np.dtype(np.int64),
+    10: np.dtype(np.float16),
+    11: np.dtype(np.float32),
+    12: np.dtype(np.float64),
+    16: np.dtype(ml_dtypes.bfloat16),
+}
+_METADATA, _INTERNAL = 1, 13  # XLA_FFI_Extension_Metadata, XLA_FFI_Error_Code_INTERNAL
+
+
+class _Extension(ct.Structure):
+    _fields_ = (("size", _Size), ("type", ct.c_int), ("next", _Pointer))
+
+
+class _Version(ct.Structure):
+    _fields_ = (("size", _Size), ("extension", _Pointer), ("major", ct.c_int), ("minor", ct.c_int))
+
+
+class _Metadata(ct.Structure):
+    _fields_ = (("size", _Size), ("version", _Version), ("traits", ct.c_uint32), ("state_type", _Long))
+
+
+class _MetadataExtension(ct.Structure):
+    _fields_ = (("base", _Extension), ("metadata", ct.POINTER(_Metadata)))
+
+
+class _ErrorArguments(ct.Structure):
+    _fields_ = (("size", _Size), ("extension", _Pointer), ("message", ct.c_char_p), ("code", ct.c_int))
+
+
+_CreateError = ct.CFUNCTYPE(_Pointer, ct.POINTER(_ErrorArguments))
+
+
+class _Api(ct.Structure):
+    _fields_ = (
+        ("size", _Size),
+        ("extension", _Pointer),
+        ("version", _Version),
+        ("internal", _Pointer),
+        ("create_error", _CreateError),
+    )
+
+
+class _Buffer(ct.Structure):
+    _fields_ = (
+        ("size", _Size),
+        ("extension", _Pointer),
+        ("dtype", ct.c_int),
+        ("data", _Pointer),
+        ("rank", _Long),
+        ("dims", ct.POINTER(_Long)),
+    )
+
+
+class _Buffers(ct.Structure):
+    _fields_ = (
+        ("size", _Size),
+        ("extension", _Pointer),
+        ("length", _Long),
+        ("types", _Pointer),
+        ("items", ct.POINTER(_Pointer)),
+    )
+
+
+class _Attributes(ct.Structure):
+    _fields_ = (
+        ("size", _Size),
+        ("extension", _Pointer),
+        ("length", _Long),
+        ("types", _Pointer),
+        ("names", _Pointer),
+        ("items", ct.POINTER(_Pointer)),
+    )
+
+
+class _Text(ct.Structure):
+    _fields_ = (("start", _Pointer), ("length", _Size))
+
+
+class _Call(ct.Structure):
+    _fields_ = (
+        ("size", _Size),
+        ("extension", _Pointer),
+        ("api", ct.POINTER(_Api)),
+        ("context", _Pointer),
+        ("stage", ct.c_int),
+        ("inputs", _Buffers),
+        ("outputs", _Buffers),
+        ("attributes", _Attributes),
+    )
+
+
+def _arrays(buffers: _Buffers) -> list[Any]:
+    """Return XLA's buffers as NumPy arrays on the same memory."""
+    found = []
+    for at in range(buffers.length):
+        buffer = _Buffer.from_address(buffers.items[at])
+        shape, dtype = tuple(buffer.dims[: buffer.rank]), _TYPES[buffer.dtype]
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        memory = (ct.c_char * size).from_address(buffer.data)
+        found.append(np.frombuffer(memory, dtype).reshape(shape))
+    return found
+
+
+def _handler(function: Function, asked: list[bool]) -> Callable[[int], Any]:
+    """Return what XLA calls, with the address of a call; it notes in ``asked`` that XLA knows this interface."""
+
+    def handle(address: int) -> Any:
+        call = _Call.from_address(address)
+        if call.extension and _Extension.from_address(call.extension).type == _METADATA:
+            metadata, version = _MetadataExtension.from_address(call.extension).metadata[0], call.api[0].version
+            metadata.version.major, metadata.version.minor = version.major, version.minor
+            # XLA appends fields; the last one known here, of the attributes, must be there.
+            asked.append(version.major == 0 and call.size >= ct.sizeof(_Call) - ct.sizeof(_Attributes))
+            return None
+        try:
+            text = _Text.from_address(call.attributes.items[0])
+            function(ct.string_at(text.start, text.length).decode(), _arrays(call.inputs), _arrays(call.outputs))
+        except BaseException as error:  # noqa: BLE001 - the caller of the compiled program gets it
+            message = f"softnll: {type(error).__name__}: {error}".encode()
+            arguments = _ErrorArguments(ct.sizeof(_ErrorArguments), None, message, _INTERNAL)
+            return call.api[0].create_error(ct.byref(arguments))
+        return None
+
+    return handle
+
+
+_kept: list[Any] = []  # XLA keeps only the address of a function
+
+
+@cache
+def register(name: str, function: Function) -> bool:
+    """Let compiled programs call a function under this name; return whether this version of XLA can."""
+    asked: list[bool] = []
+    callback = ct.CFUNCTYPE(_Pointer, _Pointer)(_handler(function, asked))
+    _kept.append(callback)
+    capsule: Any = jax.ffi.pycapsule
+    try:
+        jax.ffi.register_ffi_target(name, capsule(ct.cast(callback, _Pointer)), platform="cpu")
+    except Exception:  # noqa: BLE001 - of any kind: XLA's own operations compute the same
+        return False
+    atexit.register(_finish)
+    return all(asked)
+
+
+def _finish() -> None:
+    """Wait for programs in flight: at exit JAX would wait for them with Python's lock, which their calls need."""
+    arrays: Any = jax.live_arrays
+    for array in arrays():
+        array.block_until_ready()
+    x = jnp.ones((256, 256))
+    (x @ x).block_until_ready()  # XLA runs a thread's programs one after the other: those whose results are dropped too
