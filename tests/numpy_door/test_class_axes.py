@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,14 @@ def test_no_rows_and_no_classes():
     for axis in (1, (1, 2)):
         with pytest.raises(ValueError, match="no classes"):
             sn.softmax(np.zeros((2, 0, 3)), axis=axis)
+
+
+def test_a_row_of_an_image_that_is_no_distribution_is_named():
+    x = np.zeros((3, 5, 4, 4), np.float32)
+    q = np.full_like(x, 0.2)
+    assert np.isclose(sn.cross_entropy(x, q, axis=1), np.log(5))
+    for wrong, told in ((0.3, "sums to"), (-0.2, "holds -0.2"), (np.nan, "holds nan")):
+        bad = q.copy()
+        bad[1, 2, 3, 1] = wrong
+        with pytest.raises(ValueError, match=re.escape("targets[1, 3, 1] ") + told):
+            sn.cross_entropy(x, bad, axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll._core.layout import Layout, as_real, is_floating, native
-from softnll._core.planes import rows_as
+from softnll._core.planes import Planes, rows_as
 from softnll._core.target_errors import float_error, shape_error
 from softnll._core.words import counted
 
@@ -23,6 +23,7 @@ __all__ = [
     "as_targets",
     "as_weights",
     "blocks",
+    "blocks_of",
     "check_hard",
     "check_soft",
     "counted_weights",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _INT64, _UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+_FEW = 64  # classes up to which NumPy adds up rows faster class by class
 _BLOCK = 1 << 15  # entries of soft targets that are checked together: 256 KiB of float64
 
 
@@ -123,6 +125,15 @@ def blocks(shape: tuple[int, ...], entries: int = _BLOCK) -> list[slice]:
     n_rows, n_columns = shape
     step = max(1, entries // max(1, n_columns))
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+
+
+def blocks_of(q: Any) -> list[slice]:
+    """Return slices of rows, each within one plane if they are Planes: then a slice of them is a view."""
+    if not isinstance(q, Planes):
+        return blocks(q.shape)
+    outer, n_columns, inner = q.array.shape
+    parts = blocks((inner, n_columns))
+    return [slice(first + part.start, first + part.stop) for first in range(0, outer * inner, inner) for part in parts]
 
 
 def first_bad(bad: NDArray[np.bool_], shape: tuple[int, ...]) -> str:
@@ -266,11 +277,13 @@ def mass_tolerance(dtype_name: str, C: int) -> float:
 def check_soft(q: Any, layout: Layout, weight: NDArray[np.float64] | None, where: NDArray[np.bool_] | None) -> None:
     """Raise unless each row of soft targets that takes part is a distribution over the allowed classes."""
     tolerance = mass_tolerance(q.dtype.name, layout.n_classes)
-    for rows in blocks(q.shape):
+    few = layout.n_classes <= _FEW
+    for rows in blocks_of(q):
         with np.errstate(all="ignore"):  # infinities and NaN raise below
             block = q[rows].astype(np.float64, copy=False)
-            total = block.sum(axis=1)
-        signs = ~(block.min(axis=1) >= 0)
+            columns = np.ascontiguousarray(block.T) if few else block.T  # of few classes, sums of many rows at a time
+            total = columns.sum(axis=0)
+        signs = ~(columns.min(axis=0) >= 0)
         masses = ~(np.abs(total - 1) <= tolerance)
         masked = np.zeros_like(signs) if where is None else ((block != 0) & ~where[rows]).any(axis=1)
         bad = signs | masses | masked
