@@ -43,6 +43,17 @@ def scores(mesh, function, placed):
     return [(kept, True), (whole(result.detach()), expected.detach()), (whole(mine.grad), plain.grad)]
 
 
+def infinite(mesh, name, placed):
+    """Return pairs: a loss that is infinite in one row, and its gradient, as found and as expected."""
+    x, targets = X.clone(), torch.tensor([[0, 2, 1], [1, -100, 4], [2, 2, 0], [3, 1, 0]])
+    x[0, 0, 0] = -torch.inf
+    plain, mine = x.clone().requires_grad_(), distribute_tensor(x, mesh, placed).requires_grad_()
+    results = [getattr(snt, name)(each, targets) for each in (mine, plain)]
+    for each in results:
+        each.backward()
+    return [tuple(each.detach() for each in results), (whole(mine.grad), plain.grad)]
+
+
 def token_stats(x, head, bias):
     return snt.token_stats(x, head, Y, linear_bias=bias, softcap=3.0)
 
@@ -154,6 +165,8 @@ def outcomes(world):
             for dim in (0, 1, -1):
                 found[f"{name} {dim} {placed}"] = scores(mesh, lambda x, f=function, d=dim: f(x, d), placed)
         if world != 4:
+            for name in ("cross_entropy", "nll_loss"):
+                found[f"infinite {name} {placed}"] = infinite(mesh, name, placed)
             found[f"two dims {placed}"] = scores(mesh, lambda x: snt.logsumexp(x, (0, 2)), placed)
     found["dtype"] = scores(mesh, lambda x: snt.softmax(x, 1, dtype=torch.float64), layouts[0])
     for placed in layers:

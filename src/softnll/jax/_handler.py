@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import atexit
 import ctypes as ct
+import threading
 from collections.abc import Callable
-from functools import cache
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -127,51 +129,80 @@ def _arrays(buffers: _Buffers) -> list[Any]:
     return found
 
 
-def _handler(function: Function, asked: list[bool]) -> Callable[[int], Any]:
-    """Return what XLA calls, with the address of a call; it notes in ``asked`` that XLA knows this interface."""
+def _handler(function: Function, asked: list[bool]) -> Callable[[int, int], None]:
+    """Return what is called with the addresses of a call and of two words: 0 or an error's address; an interruption.
 
-    def handle(address: int) -> Any:
-        call = _Call.from_address(address)
+    It notes in ``asked`` that XLA knows this interface.
+    """
+
+    def handle(address: int, result: int) -> None:
+        call, found = _Call.from_address(address), (_Long * 2).from_address(result)
         if call.extension and _Extension.from_address(call.extension).type == _METADATA:
             metadata, version = _MetadataExtension.from_address(call.extension).metadata[0], call.api[0].version
             metadata.version.major, metadata.version.minor = version.major, version.minor
             # XLA appends fields; the last one known here, of the attributes, must be there.
-            asked.append(version.major == 0 and call.size >= ct.sizeof(_Call) - ct.sizeof(_Attributes))
-            return None
+            asked.append(version.major == 0 and call.size >= ct.sizeof(_Call))
+            found[0] = 0
+            return
         try:
             text = _Text.from_address(call.attributes.items[0])
             function(ct.string_at(text.start, text.length).decode(), _arrays(call.inputs), _arrays(call.outputs))
+            found[0] = 0
         except BaseException as error:  # noqa: BLE001 - the caller of the compiled program gets it
-            message = f"softnll: {type(error).__name__}: {error}".encode()
-            arguments = _ErrorArguments(ct.sizeof(_ErrorArguments), None, message, _INTERNAL)
-            return call.api[0].create_error(ct.byref(arguments))
-        return None
+            message = f"softnll: {type(error).__name__}: {error}".encode(errors="replace")
+            found[0] = call.api[0].create_error(ct.byref(_error(message)))
+            # XLA's error is of another type, after which programs may go on: the main thread is interrupted too.
+            found[1] = isinstance(error, KeyboardInterrupt)
 
     return handle
 
 
+def _error(message: bytes) -> _ErrorArguments:
+    return _ErrorArguments(ct.sizeof(_ErrorArguments), None, message, _INTERNAL)
+
+
+_UNFINISHED = _error(b"softnll: Python raised an exception, printed before, where a kernel's call began")
 _kept: list[Any] = []  # XLA keeps only the address of a function
 
 
-@cache
+_registered: dict[str, list[bool]] = {}  # for each name, whether XLA knows this interface, as often as it has asked
+_lock = threading.Lock()  # XLA takes a name once
+
+
 def register(name: str, function: Function) -> bool:
     """Let compiled programs call a function under this name; return whether this version of XLA can."""
+    with _lock:
+        if name not in _registered:
+            _registered[name] = _asked(name, function)
+    return bool(_registered[name]) and all(_registered[name])
+
+
+def _asked(name: str, function: Function) -> list[bool]:
+    """Register a function; return the list of XLA's questions."""
     asked: list[bool] = []
-    callback = ct.CFUNCTYPE(_Pointer, _Pointer)(_handler(function, asked))
+    callback = ct.CFUNCTYPE(None, _Pointer, _Pointer)(_handler(function, asked))
     _kept.append(callback)
-    capsule: Any = jax.ffi.pycapsule
     try:
-        jax.ffi.register_ffi_target(name, capsule(ct.cast(callback, _Pointer)), platform="cpu")
+        entry = import_module("softnll.jax._entry").entry  # of llvmlite, which comes with Numba
+        python, interrupt = (ct.cast(each, _Pointer).value for each in (callback, ct.pythonapi.PyErr_SetInterrupt))
+        address = entry(python, ct.addressof(_UNFINISHED), _Call.api.offset, _Api.create_error.offset, interrupt)
+        capsule: Any = jax.ffi.pycapsule
+        jax.ffi.register_ffi_target(name, capsule(_Pointer(address)), platform="cpu")
     except Exception:  # noqa: BLE001 - of any kind: XLA's own operations compute the same
-        return False
+        return [False]
     atexit.register(_finish)
-    return all(asked)
+    return asked
 
 
 def _finish() -> None:
     """Wait for programs in flight: at exit JAX would wait for them with Python's lock, which their calls need."""
+    client = jax.local_devices(backend="cpu")[0].client
+    # Nor may JAX wait for those not found here, which another thread has started and dropped: the client stays.
+    ct.pythonapi.Py_IncRef(ct.py_object(client))
     arrays: Any = jax.live_arrays
-    for array in arrays():
-        array.block_until_ready()
-    x = jnp.ones((256, 256))
-    (x @ x).block_until_ready()  # XLA runs a thread's programs one after the other: those whose results are dropped too
+    for array in arrays("cpu"):
+        with suppress(Exception):  # the program's error, or the array is deleted
+            array.block_until_ready()
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        x = jnp.ones((256, 256))
+        (x @ x).block_until_ready()  # XLA runs a thread's programs one after the other: those whose results are dropped

@@ -86,7 +86,8 @@ def _shapes(x: Any, *_: Any, name: str, **__: Any) -> list[Any]:
 
 
 def _eager(*given: Any, **parameters: Any) -> Any:
-    return _jitted(**parameters)(*given)
+    with jax.disable_jit(False):  # where it is disabled, the compiled function would call this one
+        return _jitted(**parameters)(*given)
 
 
 @lru_cache(maxsize=256)
@@ -166,10 +167,13 @@ def _with_tangents(given: Any, tangents: Any, *, name: str, objective: CrossEntr
 
 
 def _batched(given: Any, axes: Any, *, present: tuple[int, ...], **parameters: Any) -> Any:
-    """Return the rule of ``vmap``: the rows of all elements are rows of one call, unless class weights differ."""
+    """Return the rule of ``vmap``: the rows of all elements are rows of one call.
+
+    Where class weights differ, or there is no element, it is the equation's.
+    """
     size = next(each.shape[axis] for each, axis in zip(given, axes, strict=True) if axis is not None)
     placed = dict(zip(present, zip(given, axes, strict=True), strict=True))
-    if placed.get(3, (None, None))[1] is not None:
+    if size == 0 or placed.get(3, (None, None))[1] is not None:
         found = jax.vmap(partial(_by_equation, present=present, **parameters), in_axes=axes)(*given)
         return found, [0] * len(found)
     D, axis = placed.get(7, (None, None))

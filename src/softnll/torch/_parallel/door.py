@@ -80,9 +80,24 @@ def _of_all_rows(
         return mine
     total, D = parts[:, 0].sum(0)
     D = D if reduction == "mean" else torch.ones_like(D)
-    own = torch.where(D != 0, (mine - mine.detach()) / torch.where(D != 0, D, 1.0), 0.0)
-    value: Tensor = (formulas.mean(total, D) + own.nan_to_num()).to(mine.dtype)
+    value: Tensor = _OverAllRows.apply(mine, formulas.mean(total, D).to(mine.dtype), D)
     return value
+
+
+class _OverAllRows(torch.autograd.Function):
+    """The loss of the rows of all ranks, with the derivative of this rank's sum over D, also where that is infinite."""
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor, value: Tensor, D: Tensor) -> Tensor:  # noqa: ARG004 - its gradient counts
+        """Return the value."""
+        ctx.save_for_backward(D)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient with respect to this rank's sum; 0 where D is 0."""
+        (D,) = ctx.saved_tensors
+        return torch.where(D != 0, upstream / torch.where(D != 0, D, 1.0), 0.0).to(upstream.dtype), None, None
 
 
 def layer(name: str, function: Any, input: Any, linear_weight: Any, target: Any, **options: Any) -> Any:  # noqa: A002
