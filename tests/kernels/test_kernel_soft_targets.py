@@ -8,6 +8,7 @@ from kernel_helpers import EPS, LENGTHS, agree, distributions, losses_and_gradie
 
 import softnll as sn
 from softnll._core.options import CrossEntropy
+from softnll._core.planes import Planes
 from softnll._core.problem import Problem
 from softnll._kernels.cpu import interface as cpu
 from softnll._kernels.cpu import scalar_interface as scalar
@@ -212,3 +213,27 @@ def test_large_class_weights_of_soft_targets_stay_in_the_mean():
     for more in ({}, {"sample_weight": [1e90]}):
         got = sn.cross_entropy(x, q, class_weight=[1e80, 1e80], **more)
         assert np.isclose(got, want * 1e80, rtol=1e-14)
+
+
+@pytest.mark.parametrize("place", [2, 29])
+@pytest.mark.parametrize("form", ["rows", "turned rows", "planes"])
+def test_targets_of_both_signs_far_larger_than_their_sum(form, place):
+    """Their products with exponentials, which are scaled up by 2⁶⁴, overflow in float32."""
+    n = 20 if form == "turned rows" else 30
+    x = np.random.default_rng(0).normal(size=(16, n)).astype(np.float32)
+    q = np.zeros_like(x)
+    q[:, 0], q[:, 16], q[:, min(place, n - 1)] = 2.0**90, -(2.0**90), 1
+    want, got = np.empty(x.shape), np.empty_like(x)
+    expected, _, _ = scalar.losses(Problem(x.astype(np.float64), q=q.astype(np.float64)), want)
+    if form == "planes":
+        across, result = (Planes(np.ascontiguousarray(each.T)[None]) for each in (x, got))
+        found = cpu.forward_backward(Problem(across, q=Planes(np.ascontiguousarray(q.T)[None])), result)
+        got = result.matrix()
+    else:
+        given = Problem(x, q=q)
+        found, m, r = cpu.forward(given, got)
+        again = np.empty_like(got)
+        cpu.backward(given, m, r, again)
+        np.testing.assert_allclose(again, want, rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(got, want, rtol=1e-6)

@@ -131,3 +131,11 @@ def test_autocast_and_errors_are_those_of_the_general_path(monkeypatch):
                 snt.linear_cross_entropy(x, W, target, **options)
             told.append((raised.type, str(raised.value)))
     assert told[:6] == told[6:]
+
+
+def test_soft_targets_take_no_ignore_index():
+    x, W, y, _ = given()
+    soft = torch.nn.functional.one_hot(y, 4).to(x.dtype)
+    assert not direct.serves(x, W, soft, None, None, 1.0, -100)
+    with pytest.raises(ValueError, match="ignore_index is -100; allowed: None with soft targets"):
+        snt.linear_cross_entropy(x, W, soft, ignore_index=-100)

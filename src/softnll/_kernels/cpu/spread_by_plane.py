@@ -99,7 +99,10 @@ def note_measures(
     work: Any,
     notes: int,
 ) -> None:
-    """Store T and Σ t·(m − x) of a tile's rows; ``q`` is the address of soft targets, or None."""
+    """Store T and Σ t·(m − x) of a tile's rows; ``q`` is the address of soft targets, or None.
+
+    T is NaN where a soft target is so large that its product with an exponential may overflow.
+    """
     align_stack()
     nothing = splat(zero(work))
     m = load_doubles(notes + M, work)
@@ -107,6 +110,7 @@ def note_measures(
     store_doubles(notes + MASS_LOST, nothing)
     store_doubles(notes + FAR, nothing)
     store_doubles(notes + FAR_LOST, nothing)
+    top = nothing
     k = 0
     while k < n:
         stop = min(k + GROUP, n)
@@ -115,12 +119,17 @@ def note_measures(
         while k < stop:
             t = measure(q, kq, k * apart, count, classes, k, shares_of(q, w, k, share, keep, work), work)
             mass = mass + t
+            if q is not None:
+                top = maximum(top, maximum(t, nothing - t))
             far = far + term(read(p + k * stride, count, element), m, t, nothing)
             k += 1
         add_doubles(notes + MASS, notes + MASS_LOST, mass)
         add_doubles(notes + FAR, notes + FAR_LOST, far)
+    store_doubles(notes + RESULT, top)
     for h in range(0, 8 * lanes_of(work), 64):
-        store(notes + MASS + h, load(notes + MASS + h, _f8) + load(notes + MASS_LOST + h, _f8), _f8)
+        whole = load(notes + MASS + h, _f8) + load(notes + MASS_LOST + h, _f8)
+        ranged = less(load(notes + RESULT + h, _f8), splat(MOST))
+        store(notes + MASS + h, select(ranged, whole, splat(np.nan)), _f8)
         store(notes + FAR + h, load(notes + FAR + h, _f8) + load(notes + FAR_LOST + h, _f8), _f8)
     for i in range(lanes_of(work)):
         if i >= count or load_scalar(notes + PART + 8 * i, _f8) == 0.0:

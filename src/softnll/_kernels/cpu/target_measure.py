@@ -15,7 +15,9 @@ from softnll._kernels.cpu.simd import (
     load,
     load_part,
     load_scalar,
+    maximum,
     mul_add,
+    reduce_max,
     rounded,
     size_of,
     splat,
@@ -28,6 +30,7 @@ from softnll._kernels.cpu.sweep import gathered
 __all__ = ["put_target", "soft_or_hard", "write_shares"]
 
 _f8 = np.float64
+_ABOVE = 64.0  # |t_j| / T beyond which t_j times an exponential may overflow: only where signs cancel in T
 
 
 @register_jitable
@@ -39,9 +42,11 @@ def measure(q: Any, w: Any, k: int, keep: Any, share: Any, work: Any) -> Any:
 
 @register_jitable
 def write_measure(q: int, kq: Any, w: Any, n: int, keep: float, share: float, t: int, work: Any) -> float:
-    """Write a row's t to scratch, 0 beyond it; return T."""
+    """Write a row's t to scratch, 0 beyond it; return T, NaN where t of both signs is far larger than T."""
     align_stack()
     lanes, size = lanes_of(work), size_of(work)
+    nothing = splat(zero(work))
+    top = nothing
     kept, shared = splat(rounded(keep, work)), splat(rounded(share, work))
     acc = no_sum()
     k = 0
@@ -49,6 +54,7 @@ def write_measure(q: int, kq: Any, w: Any, n: int, keep: float, share: float, t:
         v = measure(load(q + k * size_of(kq), kq), w, k, kept, shared, work)
         store(t + k * size, v, work)
         acc = accumulate(acc, v)
+        top = maximum(top, maximum(v, nothing - v))
         k += lanes
     if k < n:
         last = load_part(q + k * size_of(kq), n - k, zero(work), kq)
@@ -56,7 +62,9 @@ def write_measure(q: int, kq: Any, w: Any, n: int, keep: float, share: float, t:
         v = load_part(t + k * size, n - k, zero(work), work)
         store(t + k * size, v, work)
         acc = accumulate(acc, v)
-    return gathered(acc, 0.0)
+        top = maximum(top, maximum(v, nothing - v))
+    mass = gathered(acc, 0.0)
+    return mass if _f8(reduce_max(top)) <= _ABOVE * mass else np.nan
 
 
 @register_jitable

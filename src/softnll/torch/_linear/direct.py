@@ -45,6 +45,7 @@ def serves(
         and x.shape[1] == linear_weight.shape[1] > 0
         and x.dtype is linear_weight.dtype
         and direct.fits(target, weight, (x.shape[0], linear_weight.shape[0]), x.dtype, _index(ignore_index))
+        and (ignore_index is None or target.dtype is torch.int64)  # soft targets take none
         and _is_vector(linear_bias, linear_weight)
         and not torch.is_autocast_enabled("cpu")
         and linear_weight.device == x.device
