@@ -25,15 +25,7 @@ from softnll._kernels.cpu.row_memory import (
     unaligned,
     write_vector,
 )
-from softnll._kernels.cpu.row_options import (
-    inverse,
-    mask_of,
-    masked,
-    mean_share,
-    temperature,
-    weight_of,
-    write_no_part,
-)
+from softnll._kernels.cpu.row_options import inverse, mask_of, masked, mean_share, temperature, weight_of, write_no_part
 from softnll._kernels.cpu.simd import (
     align_stack,
     fence,
@@ -47,17 +39,7 @@ from softnll._kernels.cpu.simd import (
     store_part,
     store_scalar,
 )
-from softnll._kernels.cpu.sweep import (
-    LEAST,
-    MOST,
-    SMALLEST,
-    in_two,
-    narrow,
-    ordinary,
-    swept,
-    swept_from,
-    write_scaled,
-)
+from softnll._kernels.cpu.sweep import LEAST, MOST, SMALLEST, in_two, narrow, ordinary, swept, swept_from, write_scaled
 
 __all__ = ["gradients", "logsumexp", "losses", "normalise"]
 

@@ -26,27 +26,9 @@ from softnll._kernels.cpu.plane_targets import (
 )
 from softnll._kernels.cpu.row_memory import address_if, address_of, aligned, lanes_of
 from softnll._kernels.cpu.row_options import one_for_all
-from softnll._kernels.cpu.simd import (
-    align_stack,
-    copy,
-    hold,
-    load_scalar,
-    size_of,
-    store_scalar,
-    zero,
-)
+from softnll._kernels.cpu.simd import align_stack, copy, hold, load_scalar, size_of, store_scalar, zero
 from softnll._kernels.cpu.sweep import LEAST, MOST
-from softnll._kernels.cpu.tile import (
-    BIG,
-    FACTOR,
-    REST,
-    RESULT,
-    WEIGHT,
-    X_Y,
-    M,
-    column_bytes,
-    served,
-)
+from softnll._kernels.cpu.tile import BIG, FACTOR, REST, RESULT, WEIGHT, X_Y, M, column_bytes, served
 from softnll._kernels.cpu.tile_targets import FARTHEST, note_gradients, note_losses
 
 __all__ = ["losses"]

@@ -42,18 +42,7 @@ from softnll._kernels.cpu.simd import (
     zero,
 )
 from softnll._kernels.cpu.sweep import GROUP, product
-from softnll._kernels.cpu.tile import (
-    BIG,
-    LOST,
-    NOTES,
-    REST,
-    RESULT,
-    R,
-    column_bytes,
-    factors,
-    note_factor,
-    served,
-)
+from softnll._kernels.cpu.tile import BIG, LOST, NOTES, REST, RESULT, R, column_bytes, factors, note_factor, served
 
 __all__ = ["products"]
 
