@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -50,13 +51,17 @@ def test_an_example_is_short_and_a_test_runs_it(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_an_example_runs_and_learns(name):
+def test_an_example_runs_and_learns(name, tmp_path):
+    """No data set of this machine is used: the bounds are those of digits."""
     if name == "lightning_digits" and find_spec("lightning") is None:
         pytest.skip("lightning is not installed: its example is untested")
     call, holds = RUNS[name]
     code = f"import json, sys; sys.path.insert(0, {str(EXAMPLES)!r}); from {name} import main; found = {call}; "
     code += "print(); print(json.dumps(found, default=float))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=400, check=False)
+    own = {**os.environ, "SOFTNLL_DATA": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=400, check=False, env=own
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert holds(found), found

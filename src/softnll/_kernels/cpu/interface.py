@@ -280,13 +280,19 @@ def _capped(problem: Problem, out: Any, values: RowValues, reads: bool = False) 
 
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
-    """Write the gradient from m and r, of rows perhaps those of more classes (shards); ``out`` may be the logits."""
+    """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits.
+
+    Planes and turned rows compute m and r anew. Others read them: they may be those of more classes.
+    """
     if capped.serves(problem):
         planes = isinstance(problem.x, Planes)  # which compute m and r anew
         _capped(problem, out, RowValues() if planes else RowValues(None, m, r), reads=not planes)
         return
     if isinstance(problem.x, Planes):
         strided.losses(problem, out, None, None)  # type: ignore[arg-type]
+        return
+    if turned.serves(problem):
+        turned.losses(problem, out, RowValues())
         return
     computation = _of_targets(problem, True, True, reads=True)
     if few(problem):

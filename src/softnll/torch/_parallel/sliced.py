@@ -198,7 +198,10 @@ class Sliced:
         at, column = slices.target_column(part, whole)
         mass = np.where(part.s == 0, 0.0, part.s * whole.mass)
         m, r = (np.ascontiguousarray(each) for each in (whole.m, whole.r))
-        self.backend.backward(replace(part, y=at, w=None, s=mass), m, r, out)
+        tau, temperature = part.tau, part.objective.temperature
+        if temperature != 1 and tau is None:  # of few classes with one temperature for all, m and r are computed anew
+            tau = np.full(len(at), temperature)
+        self.backend.backward(replace(part, y=at, w=None, s=mass, tau=tau), m, r, out)
         out[np.arange(len(at)), at] = column
         out[np.isnan(column)] = np.nan  # a target out of range, or NaN among the logits
 
