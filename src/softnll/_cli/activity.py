@@ -14,8 +14,8 @@ from rich.text import Text
 
 __all__ = ["Activity", "activity"]
 
-_INTERVAL = 0.6  # seconds between two lines of numbers
-_SILENCE = 0.75  # seconds without a line, after which the stage is printed again
+_INTERVAL = 0.5  # seconds between two lines of numbers
+_SILENCE = 0.55  # seconds without a line, after which the stage is printed again
 
 
 class Activity:
