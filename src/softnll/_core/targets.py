@@ -23,7 +23,6 @@ __all__ = [
     "as_targets",
     "as_weights",
     "blocks",
-    "blocks_of",
     "check_hard",
     "check_soft",
     "counted_weights",
@@ -127,7 +126,7 @@ def blocks(shape: tuple[int, ...], entries: int = _BLOCK) -> list[slice]:
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
-def blocks_of(q: Any) -> list[slice]:
+def _blocks_of(q: Any) -> list[slice]:
     """Return slices of rows, each within one plane if they are Planes: then a slice of them is a view."""
     if not isinstance(q, Planes):
         return blocks(q.shape)
@@ -278,7 +277,7 @@ def check_soft(q: Any, layout: Layout, weight: NDArray[np.float64] | None, where
     """Raise unless each row of soft targets that takes part is a distribution over the allowed classes."""
     tolerance = mass_tolerance(q.dtype.name, layout.n_classes)
     few = layout.n_classes <= _FEW
-    for rows in blocks_of(q):
+    for rows in _blocks_of(q):
         with np.errstate(all="ignore"):  # infinities and NaN raise below
             block = q[rows].astype(np.float64, copy=False)
             columns = np.ascontiguousarray(block.T) if few else block.T  # of few classes, sums of many rows at a time

@@ -32,6 +32,7 @@ __all__ = [
     "served",
     "soft_type",
     "spread",
+    "temperatures",
 ]
 
 Vector = NDArray[np.float64]
@@ -127,6 +128,14 @@ def few(problem: Problem) -> bool:
     if problem.where is not None or problem.tau is not None or problem.q is not None:
         return False
     return problem.objective.plain and problem.x.shape[1] <= _FEW
+
+
+def temperatures(problem: Problem) -> Vector | None:
+    """Return the temperatures as kernels take them: one for all, one a row, or None for 1."""
+    if problem.tau is not None:
+        return problem.tau
+    tau = problem.objective.temperature
+    return None if tau == 1 else np.array([tau])
 
 
 def spread(problem: Problem) -> bool:

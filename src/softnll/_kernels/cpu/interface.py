@@ -29,6 +29,7 @@ from softnll._kernels.cpu.execute import (
     scalar_losses,
     soft_type,
     spread,
+    temperatures,
 )
 from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.parameters import entries_of, logsumexp_types, loss_types, normalise_types
@@ -57,14 +58,6 @@ DType = np.dtype[Any]
 Options = tuple[bool, bool]  # whether there are masks, and temperatures
 
 
-def _taus(problem: Problem) -> Vector | None:
-    """Return the temperatures: one for all, one a row, or None for 1."""
-    if problem.tau is not None:
-        return problem.tau
-    tau = problem.objective.temperature
-    return None if tau == 1 else np.array([tau])
-
-
 def _options(problem: Problem) -> Options:
     """Return whether there are masks, and temperatures."""
     return problem.where is not None, problem.tau is not None or problem.objective.temperature != 1
@@ -83,7 +76,7 @@ def _normalise(dtype: DType, log: bool, options: Options | None) -> Computation:
         x, where = part.x, part.where
         if bits is not None:
             x, out = x.view(bits), out.view(bits)
-        taus = _taus(part) if tempered else None
+        taus = temperatures(part) if tempered else None
         return kernel(x, where, taus, prob, out, streamed, work, first, last, left)
 
     def scalar(part: Problem, out: Any, _: RowValues) -> None:
@@ -173,7 +166,7 @@ def _hard(dtype: DType, options: Options | None, m_and_r: bool, written: bool, r
         if bits is not None:
             x, out = x.view(bits), None if out is None else out.view(bits)
         w, s = NO_WEIGHTS if w is None else w, NO_WEIGHTS if s is None else s
-        taus = _taus(part) if tempered else None
+        taus = temperatures(part) if tempered else None
         return kernel(
             x, part.where, None, part.y, w, s, taus, 0.0, zeta, divisor, *values, out, streamed, work, first, last, left
         )
@@ -213,7 +206,7 @@ def _soft(
             q = q.view(q_bits)
         y, s = NO_TARGETS if part.y is None else part.y, NO_WEIGHTS if part.s is None else part.s
         smoothing, zeta, divisor = objective.label_smoothing, objective.z_loss, part.divisor
-        taus = _taus(part)
+        taus = temperatures(part)
         return kernel(
             x, None, q, y, w, s, taus, smoothing, zeta, divisor, *values, out, streamed, work, first, last, left
         )
@@ -236,7 +229,7 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
     """Return each row's loss; write m and r and, with ``out``, the gradient."""
     loss = np.empty(problem.x.shape[0])
     if capped.serves(problem):
-        _capped(problem, out, RowValues(loss, m, r).filled(len(loss)))
+        _capped(problem, out, RowValues(loss, m, r))
         return loss
     if isinstance(problem.x, Planes):
         return strided.losses(problem, out, m, r)  # type: ignore[arg-type]
@@ -272,8 +265,9 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
 
 def _capped(problem: Problem, out: Any, values: RowValues, reads: bool = False) -> None:
     """Write loss, m and r of each row of logits with a soft cap, or read m and r, and write the gradient to ``out``."""
+    values = values if reads else values.filled(len(problem.x))
     if isinstance(problem.x, Planes):
-        capped.run_planes(problem, out, values.filled(len(problem.x)))
+        capped.run_planes(problem, out, values)
         return
     uncapped = capped.without_cap(problem)
     capped.run(_of_targets(uncapped, True, out is not None, reads), problem, uncapped, out, values)

@@ -34,7 +34,7 @@ def scratch_bytes(problem: Problem, n_rows: int, n_columns: int, itemsize: int) 
     each += _block(LEFT_BLOCK, n_rows, n_columns) * (2 * item + q_item)
     if q_item == 2:  # widened for the scalar kernels
         each += 4 * _block(BLOCK, n_rows, n_columns)
-    if rows == 4 and n_columns <= TURNED:
+    if n_columns <= TURNED and (rows == 4 or problem.objective.temperature != 1):
         each += _block(TURNED_BLOCK, n_rows, n_columns) * (2 * item + (0 if q is None else item))
     if problem.objective.softcap is not None:
         each += _block(CAPPED_BLOCK, n_rows, n_columns) * (8 if q is None or q.dtype == np.float64 else 16)

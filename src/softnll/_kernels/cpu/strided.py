@@ -27,6 +27,7 @@ from softnll._kernels.cpu.execute import (
     served,
     soft_type,
     spread,
+    temperatures,
 )
 from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.memory import BLOCK
@@ -161,8 +162,8 @@ def _hard(dtype: DType, tempered: bool, written: bool) -> Computation:
     def call(part: Problem, out: Any, values: Values, _: bool, first: int, last: int, left: Any) -> Any:
         x, grad = entries.view(part.x.array), None if out is None else entries.view(out.array)
         w, s = NO_WEIGHTS if part.w is None else part.w, NO_WEIGHTS if part.s is None else part.s
-        zeta, divisor = part.objective.z_loss, part.divisor
-        return kernel(x, part.y, w, s, _taus(part), zeta, divisor, *values, grad, entries.work, first, last, left)
+        options = temperatures(part), part.objective.z_loss, part.divisor
+        return kernel(x, part.y, w, s, *options, *values, grad, entries.work, first, last, left)
 
     return Computation(call, scalar_losses)
 
@@ -181,15 +182,9 @@ def _spread(dtype: DType, q_type: DType | None, tempered: bool, written: bool) -
         y, objective = NO_TARGETS if part.y is None else part.y, part.objective
         w, s = NO_WEIGHTS if part.w is None else part.w, NO_WEIGHTS if part.s is None else part.s
         options = objective.label_smoothing, objective.z_loss, part.divisor
-        return kernel(x, q, y, w, s, _taus(part), *options, *values, grad, entries.work, first, last, left)
+        return kernel(x, q, y, w, s, temperatures(part), *options, *values, grad, entries.work, first, last, left)
 
     return Computation(call, scalar_losses)
-
-
-def _taus(problem: Problem) -> Vector | None:
-    """Return the temperature as the kernels take it."""
-    tau = problem.objective.temperature
-    return None if tau == 1 else np.array([tau])
 
 
 def computation_of(problem: Problem, *, written: bool) -> Computation:

@@ -14,7 +14,7 @@ from softnll._core.planes import Planes
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import strided
-from softnll._kernels.cpu.execute import RowValues, served, soft_type
+from softnll._kernels.cpu.execute import RowValues, served, soft_type, spread
 from softnll._kernels.cpu.memory import TURNED, TURNED_BLOCK
 from softnll._kernels.cpu.threads import for_rows
 
@@ -26,7 +26,7 @@ _LINE = 16  # float32 of a cache line
 def serves(problem: Problem) -> bool:
     """Return whether a loss is computed so: of few classes, its targets spread or with a temperature of all rows."""
     objective = problem.objective
-    if problem.q is None and objective.label_smoothing == 0 and objective.temperature == 1:
+    if objective.temperature == 1 and not spread(problem):
         return False
     return (
         problem.x.shape[1] <= TURNED
