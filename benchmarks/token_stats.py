@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=2 python benchmarks/token_stats.py [--shape 4096x1024x32000] [--samples 3] [--out DIR]
 
-token_stats computes the logits twice, as does linear_cross_entropy with reduction="none": four matrix products. A
-reduced linear_cross_entropy needs three. Ways take turns in one process; a ratio is the median over the turns.
+token_stats computes the logits twice, as does linear_cross_entropy with reduction="none": four matrix products, unless
+max_bytes has room for all logits, which the forward then keeps. A reduced linear_cross_entropy needs three. Ways take turns in one
+process; a ratio is the median over the turns.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ def ways(f, W, y):
 
         return call
 
-    def rows():
-        return (upstream * snt.linear_cross_entropy(f, W, y, reduction="none")).sum()
+    room = 2 * len(y) * len(W) * f.element_size() + (1 << 25)
 
-    def stats(*fields):
-        found = snt.token_stats(f, W, y)
+    def rows(max_bytes=None):
+        return (upstream * snt.linear_cross_entropy(f, W, y, reduction="none", max_bytes=max_bytes)).sum()
+
+    def stats(*fields, max_bytes=None):
+        found = snt.token_stats(f, W, y, max_bytes=max_bytes)
         return sum((upstream * getattr(found, name)).sum() for name in fields)
 
     return {
@@ -58,6 +61,9 @@ def ways(f, W, y):
         ROWS: through(rows),
         "token_stats, log_prob": through(lambda: stats("log_prob")),
         "token_stats, all": through(lambda: stats("log_prob", "entropy", "lse")),
+        f"{ROWS}, logits kept": through(lambda: rows(room)),
+        "token_stats, log_prob, logits kept": through(lambda: stats("log_prob", max_bytes=room)),
+        "token_stats, all, logits kept": through(lambda: stats("log_prob", "entropy", "lse", max_bytes=room)),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softnll._core.backend import Backend
+from softnll._core.kept import KeptLogits
 from softnll._core.layout import Layout
 from softnll._core.plan import NO_GRADIENTS, Plan, Sizes, Wanted, default_max_bytes, least_bytes, make_plan
 from softnll._core.problem import Problem
@@ -195,10 +196,24 @@ class LinearLoss:
         held += 0 if q is None else q.nbytes
         return default_max_bytes(held, self.layout.n_rows, self.weight.shape[0], self.dtype.itemsize)
 
-    def chunks(self, plan: Plan) -> Iterator[Chunk]:
-        """Yield the rows that are multiplied, chunk by chunk, with their logits."""
+    def room_for_logits(self, *plans: Plan) -> KeptLogits | None:
+        """Return memory for the logits of all rows if each of these plans computes them as one chunk, else None."""
+        if any(plan.chunks != 1 for plan in plans):
+            return None
+        shape = (self.n_rows, self.weight.shape[0])
+        return KeptLogits(self.backend.empty(shape, self.dtype, self.weight), self.active)
+
+    def chunks(self, plan: Plan, kept: KeptLogits | None = None, *, known: bool = False) -> Iterator[Chunk]:
+        """Yield the rows that are multiplied, chunk by chunk, with their logits.
+
+        A plan of one chunk writes the logits to the memory of ``kept``, or finds them there if they are ``known``.
+        """
         backend = self.backend
-        buffer = backend.empty((min(plan.rows, self.n_rows), self.weight.shape[0]), self.dtype, self.weight)
+        if kept is None or plan.chunks != 1:
+            buffer = backend.empty((min(plan.rows, self.n_rows), self.weight.shape[0]), self.dtype, self.weight)
+            known = False
+        else:
+            buffer = kept.of_rows(self.active, backend.xp)
         bias = None if self.bias is None else backend.cast(self.bias, self.dtype)
         for start in range(0, self.n_rows, plan.rows):
             rows: Any = slice(start, min(start + plan.rows, self.n_rows))
@@ -208,7 +223,7 @@ class LinearLoss:
             if self.blank is not None:
                 x = backend.xp.where(self.blank[rows][:, None], 0.0, x)
             logits = buffer[: len(x)]
-            for classes, weight in self._weight_blocks(plan):
+            for classes, weight in () if known else self._weight_blocks(plan):
                 backend.affine(x, weight, None if bias is None else bias[classes], logits[:, classes])
             yield Chunk(rows, self.problem.take(rows, logits), x)
 
@@ -221,10 +236,12 @@ class LinearLoss:
             yield classes, self.backend.cast(block, self.dtype) if self.converts else block
 
     @np.errstate(all="ignore")  # logits that overflow are inf
-    def losses(self, plan: Plan, dtype: Any = None, observe: Observe | None = None) -> Any:
-        """Return the reduced loss; ``dtype`` None means the type of losses of the logits."""
+    def losses(
+        self, plan: Plan, dtype: Any = None, observe: Observe | None = None, kept: KeptLogits | None = None
+    ) -> Any:
+        """Return the reduced loss; ``dtype`` None means the type of losses of the logits, which ``kept`` receives."""
         losses = self._zeros(self.layout.n_rows)
-        for rows, part, _ in self.chunks(plan):
+        for rows, part, _ in self.chunks(plan, kept):
             if observe is None:
                 losses[rows] = self.backend.losses(part)
             else:
@@ -232,7 +249,14 @@ class LinearLoss:
                 observe(rows, part, r)
         return self._reduced(losses, dtype)
 
-    def gradients(self, plan: Plan, out: Outputs, dtype: Any = None, observe: Observe | None = None) -> Any:
+    def gradients(
+        self,
+        plan: Plan,
+        out: Outputs,
+        dtype: Any = None,
+        observe: Observe | None = None,
+        kept: KeptLogits | None = None,
+    ) -> Any:
         """Return the reduced loss and write the gradients of features, weight and bias to the arrays of ``out``.
 
         ``out.features`` must be contiguous. If the plan has memory for an accumulator, the weight's gradient is summed
@@ -252,15 +276,23 @@ class LinearLoss:
                 observe(rows, part, r)
                 backend.backward(part, m, r, part.x, each)
 
-        self.pull(plan, out, differentiate, scale)
+        self.pull(plan, out, differentiate, scale, kept)
         return self._reduced(losses, dtype)
 
     @np.errstate(all="ignore")  # products that overflow are inf
-    def pull(self, plan: Plan, out: Outputs, differentiate: Differentiate, scale: Any = None) -> None:
+    def pull(
+        self,
+        plan: Plan,
+        out: Outputs,
+        differentiate: Differentiate,
+        scale: Any = None,
+        kept: KeptLogits | None = None,
+    ) -> None:
         """Write the gradients of the layer to the arrays of ``out``, from those of the logits.
 
         ``differentiate`` gets the rows and the Problem of each chunk, and replaces its logits with their gradient times
-        ``scale``, of which None means 1. The products are summed chunk by chunk.
+        ``scale``, of which None means 1. The products are summed chunk by chunk. Known logits, ``kept``, are not
+        computed again.
         """
         backend = self.backend
         to_features = None
@@ -273,7 +305,7 @@ class LinearLoss:
             total = backend.empty(out.weight.shape, self.sum_dtype, self.weight)
         d_bias = None if out.bias is None else self._zeros(self.weight.shape[0])
         added = False
-        for rows, part, x in self.chunks(plan):
+        for rows, part, x in self.chunks(plan, kept, known=True):
             differentiate(rows, part)
             dz = part.x
             if d_bias is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
+from softnll._core.kept import KeptLogits
 from softnll._core.plan import Wanted
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, gradients, take
 from softnll.torch._base.autograd_base import (
@@ -73,14 +74,18 @@ class LinearGradientInputs(NamedTuple):
 
 
 def _named_gradients(
-    upstream: Tensor, inputs: LinearInputs, settings: LinearSettings, names: Sequence[str]
+    upstream: Tensor,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    names: Sequence[str],
+    logits: KeptLogits | None = None,
 ) -> dict[str, Tensor]:
     """Return gradients by name: the kernels compute those of the layer, ``formulas`` that of the target."""
     layer = [name for name in names if name != "target"]
     values: dict[str, Any] = {}
     if layer:
         wanted = Wanted(*(name in layer for name in compute.Gradients._fields))
-        found = compute.gradients(wanted, upstream, inputs, settings)
+        found = compute.gradients(wanted, upstream, inputs, settings, logits)
         values = {name: getattr(found, name) for name in layer}
     if "target" in names:
         (values["target"],) = formulas.gradient(upstream, inputs, settings, ("target",))
@@ -123,11 +128,13 @@ class EagerLinear(Function):
         ctx.save_for_backward(*inputs)
         if forward_ad._current_level >= 0:  # noqa: SLF001
             ctx.save_for_forward(*inputs)
-        ctx.kept = {}
+        ctx.kept, ctx.logits = {}, None
         wanted = Wanted(needed.input, needed.linear_weight, needed.linear_bias)
-        reduced = ctx.settings.loss.objective.reduction != "none"
-        if not (recording and any(wanted) and reduced and immediate()):
+        if not (recording and any(wanted) and immediate()):
             return compute.losses(inputs, ctx.settings)
+        if ctx.settings.loss.objective.reduction == "none":
+            value, ctx.logits = compute.losses_and_logits(wanted, inputs, ctx.settings)
+            return value
         value, found = compute.with_gradients(wanted, inputs, ctx.settings)
         ctx.kept = {name: each for name, each in found._asdict().items() if each is not None}
         ctx.types = {name: getattr(inputs, name).dtype for name in ctx.kept}
@@ -159,8 +166,8 @@ class EagerLinear(Function):
 def _unrecorded_gradients(ctx: Any, upstream: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the gradients of a backward that autograd does not record.
 
-    Kept gradients are multiplied in place and returned, so that they are no longer kept. The saved inputs are read, and
-    checked by autograd for changes, only if a gradient is computed again.
+    Kept gradients are multiplied in place and returned, so that they are no longer kept; kept logits become gradients.
+    The saved inputs are read, and checked by autograd for changes, only if a gradient is computed again.
     """
     kept = {name: ctx.kept[name] for name in names if name in ctx.kept}
     values: dict[str, Tensor] = {}
@@ -169,7 +176,11 @@ def _unrecorded_gradients(ctx: Any, upstream: Tensor, names: tuple[str, ...]) ->
             del ctx.kept[name]
             values[name] = each.to(ctx.types[name])
     rest = [name for name in names if name not in values]
-    return values | (_named_gradients(upstream, LinearInputs(*ctx.saved_tensors), ctx.settings, rest) if rest else {})
+    if not rest:
+        return values
+    inputs = LinearInputs(*ctx.saved_tensors)
+    logits, ctx.logits = ctx.logits, None
+    return values | _named_gradients(upstream, inputs, ctx.settings, rest, logits)
 
 
 class LinearFunction(Function):

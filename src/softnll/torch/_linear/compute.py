@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from softnll._core.chunked import Differentiate, LinearLoss, Observe, Outputs, check_shapes
+from softnll._core.kept import KeptLogits
 from softnll._core.layout import Layout
-from softnll._core.plan import Plan, Wanted
+from softnll._core.plan import NO_GRADIENTS, Plan, Wanted
 from softnll._core.problem import Problem
 from softnll.torch._base.arguments import LinearInputs, LinearSettings
 from softnll.torch._base.backend import backend_of
@@ -26,6 +27,7 @@ __all__ = [
     "kept_type",
     "linear_loss",
     "losses",
+    "losses_and_logits",
     "planned",
     "pulled",
     "with_gradients",
@@ -93,10 +95,19 @@ def forward_bytes(loss: LinearLoss, inputs: LinearInputs, settings: LinearSettin
 @uncompiled
 def losses(inputs: LinearInputs, settings: LinearSettings) -> Tensor:
     """Return the loss of the layer's logits: a number, or one per row with ``reduction="none"``."""
+    return losses_and_logits(NO_GRADIENTS, inputs, settings)[0]
+
+
+@uncompiled
+def losses_and_logits(
+    wanted: Wanted, inputs: LinearInputs, settings: LinearSettings
+) -> tuple[Tensor, KeptLogits | None]:
+    """Return the loss, and the logits for a backward of the wanted gradients if ``max_bytes`` has room for them all."""
     loss = linear_loss(inputs, settings)
     plan = loss.plan(forward_bytes(loss, inputs, settings), at_most=settings.at_most)
-    value: Tensor = loss.losses(plan, observe=_observer(loss, settings))
-    return value
+    kept = loss.room_for_logits(plan, _plan(loss, inputs, settings, wanted, kept=False)) if any(wanted) else None
+    value: Tensor = loss.losses(plan, observe=_observer(loss, settings), kept=kept)
+    return value, kept
 
 
 def kept_type(dtype: torch.dtype, kept: bool) -> torch.dtype:
@@ -129,20 +140,31 @@ def _outputs(loss: LinearLoss, found: Gradients) -> Outputs:
 
 
 def _compute(
-    loss: LinearLoss, inputs: LinearInputs, settings: LinearSettings, wanted: Wanted, kept: bool
+    loss: LinearLoss,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    wanted: Wanted,
+    kept: bool,
+    logits: KeptLogits | None = None,
 ) -> tuple[Tensor, Gradients]:
-    """Return the loss and the gradients."""
+    """Return the loss and the gradients, which are ``kept`` for a backward or returned by one, of known logits."""
     found, observe = _empty(inputs, wanted, kept), _observer(loss, settings) if kept else None
     plan = _plan(loss, inputs, settings, wanted, kept)
-    return loss.gradients(plan, _outputs(loss, found), observe=observe), found
+    return loss.gradients(plan, _outputs(loss, found), observe=observe, kept=logits), found
 
 
 def pulled(
-    loss: LinearLoss, plan: Plan, inputs: LinearInputs, wanted: Wanted, differentiate: Differentiate, scale: Any = None
+    loss: LinearLoss,
+    plan: Plan,
+    inputs: LinearInputs,
+    wanted: Wanted,
+    differentiate: Differentiate,
+    scale: Any = None,
+    logits: KeptLogits | None = None,
 ) -> Gradients:
     """Return the gradients of the layer from those of the logits, as ``LinearLoss.pull`` does."""
     found = _empty(inputs, wanted, kept=False)
-    loss.pull(plan, _outputs(loss, found), differentiate, scale)
+    loss.pull(plan, _outputs(loss, found), differentiate, scale, logits)
     return found
 
 
@@ -153,10 +175,16 @@ def with_gradients(wanted: Wanted, inputs: LinearInputs, settings: LinearSetting
 
 
 @uncompiled
-def gradients(wanted: Wanted, upstream: Tensor, inputs: LinearInputs, settings: LinearSettings) -> Gradients:
-    """Return the gradients times the upstream gradient; the forward has checked the inputs."""
+def gradients(
+    wanted: Wanted,
+    upstream: Tensor,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    logits: KeptLogits | None = None,
+) -> Gradients:
+    """Return the gradients times the upstream gradient; the forward has checked the inputs, and may know the logits."""
     settings = settings.unchecked()
-    _, found = _compute(linear_loss(inputs, settings, upstream), inputs, settings, wanted, kept=False)
+    _, found = _compute(linear_loss(inputs, settings, upstream), inputs, settings, wanted, kept=False, logits=logits)
     return found
 
 
@@ -165,9 +193,10 @@ def planned(inputs: LinearInputs, settings: LinearSettings, recording: bool) -> 
     needed = [recording and each is not None and each.requires_grad for each in inputs.layer]
     to_target = recording and inputs.target.requires_grad
     wanted = Wanted(*needed)
-    again = settings.loss.objective.reduction == "none" and any(wanted)
-    plan = _plan(linear_loss(inputs, settings), inputs, settings, wanted, kept=not again)
+    rows = settings.loss.objective.reduction == "none" and any(wanted)
+    plan = _plan(linear_loss(inputs, settings), inputs, settings, wanted, kept=not rows)
+    again = rows and plan.chunks != 1  # whose logits are kept
     asked = [each for each, asked in zip(inputs.layer, needed, strict=True) if asked and each is not None]
-    size = sum(each.numel() * kept_type(each.dtype, not again).itemsize for each in asked)
+    size = sum(each.numel() * kept_type(each.dtype, not rows).itemsize for each in asked)
     size += inputs.target.nbytes if to_target else 0
     return replace(plan, gemms=plan.gemms + again + to_target, gradient_bytes=size)

@@ -8,14 +8,12 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from softnll.torch._base.arguments import LinearSettings
-from softnll.torch._base.autograd_base import apply
 from softnll.torch._base.errors import LINEAR_NAMES, InputTypeError, raise_as_torch
 from softnll.torch._base.inputs import compiling, tracked
 from softnll.torch._base.scripting import scriptable
 from softnll.torch._base.sharded import SERVES, is_sharded
 from softnll.torch._linear.inputs import check_layer, prepare
-from softnll.torch._tokens import compute, ops
-from softnll.torch._tokens.autograd import TokenStatsFunction
+from softnll.torch._tokens import autograd, compute, ops
 from softnll.torch._tokens.compute import TokenStats
 
 __all__ = ["TokenStats", "token_stats"]
@@ -39,7 +37,7 @@ def token_stats(
     Of the effective logits ``u = softcap·tanh(z/softcap)/temperature``, ``z = input @ linear_weight.T + linear_bias``,
     with the largest entry m and the rest r: ``log_prob = u_y − m − log1p(r)``,
     ``entropy = log1p(r) + Σ exp(u − m)·(m − u) / (1 + r)``, ``lse = m + log1p(r)``. They are differentiable, to any
-    order; a backward computes the logits again.
+    order. A backward computes the logits again, unless ``max_bytes`` has room for all: then the forward keeps them.
 
     Parameters
     ----------
@@ -98,7 +96,7 @@ def token_stats(
     try:
         settings = LinearSettings.of(*values)
         if tracked(*inputs):
-            return TokenStats(*apply(TokenStatsFunction, *inputs, settings))
+            return autograd.token_stats(inputs, settings)
         return compute.token_stats(inputs, settings)
     except (TypeError, ValueError) as error:
         raise_as_torch(error, LINEAR_NAMES)

@@ -8,10 +8,22 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
-from softnll._core.plan import Wanted
+from softnll._core.kept import KeptLogits
+from softnll._core.plan import NO_GRADIENTS, Wanted
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossSettings, gradients, take
-from softnll.torch._base.autograd_base import Rule, in_batch, keep, one_by_one, refuse_constants
+from softnll.torch._base.autograd_base import (
+    Rule,
+    immediate,
+    in_batch,
+    keep,
+    one_by_one,
+    records,
+    refuse_constants,
+    refuse_nested,
+)
+from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear import formulas
 from softnll.torch._losses.formulas import effective
 from softnll.torch._losses.normalise import LogSoftmax, LogSumExp
@@ -19,7 +31,7 @@ from softnll.torch._tokens import compute
 from softnll.torch._tokens.gradients import Cotangents
 from softnll.torch._tokens.gradients import gradients as compute_gradients
 
-__all__ = ["LAYER", "TokenStatsFunction", "pullback"]
+__all__ = ["LAYER", "pullback", "token_stats"]
 
 LAYER = ("input", "linear_weight", "linear_bias")
 
@@ -76,6 +88,19 @@ class TokenGradientInputs(NamedTuple):
         return LinearInputs(*tensors)  # type: ignore[arg-type]
 
 
+def _named_gradients(
+    upstream: Cotangents,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    names: Sequence[str],
+    logits: KeptLogits | None = None,
+) -> tuple[Tensor, ...]:
+    """Return the gradients of the named inputs."""
+    wanted = Wanted(*(name in names for name in LAYER))
+    found = compute_gradients(wanted, upstream, inputs, settings, logits)
+    return tuple(getattr(found, name) for name in names)
+
+
 class TokenGradient(Rule):
     """The gradients of the statistics, of ``(*TokenGradientInputs, LinearSettings, _Names)``."""
 
@@ -84,9 +109,7 @@ class TokenGradient(Rule):
         """Return the gradients of the named inputs."""
         *tensors, settings, wanted = arguments
         given = TokenGradientInputs(*tensors)
-        flags = Wanted(*(name in wanted.names for name in LAYER))
-        found = compute_gradients(flags, given.upstream, given.inputs, settings)
-        return tuple(getattr(found, name) for name in wanted.names)
+        return _named_gradients(given.upstream, given.inputs, settings, wanted.names)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004 - computed anew
@@ -129,17 +152,56 @@ class TokenGradient(Rule):
 
 
 def pullback(
-    inputs: LinearInputs, settings: LinearSettings, upstream: Cotangents, names: Sequence[str]
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    upstream: Cotangents,
+    names: Sequence[str],
+    logits: KeptLogits | None = None,
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of inputs by name, from the upstream gradients of log_prob, entropy and lse."""
+    """Return the gradients of inputs by name, from the upstream gradients of log_prob, entropy and lse.
+
+    Known logits, which become gradients, are for a backward that autograd does not record.
+    """
     if any(each is not None and in_batch(each) for each in upstream):
         return formulas.pull_rows(_rows, inputs, settings, upstream, names)
+    if logits is not None:
+        return _named_gradients(upstream, inputs, settings, names, logits)
     found: tuple[Tensor, ...] = TokenGradient.apply(*upstream, *inputs, settings, _Names(tuple(names)))
     return found
 
 
-class TokenStatsFunction(Rule):
-    """The token statistics, as an autograd function of ``(*LinearInputs, LinearSettings)``."""
+class EagerTokenStats(Function):
+    """The statistics of ``(*LinearInputs, LinearSettings)`` outside transforms of torch.func; the forward keeps logits.
+
+    The first argument is whether autograd records the call.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, recording: bool, *arguments: Any) -> tuple[Tensor, ...]:
+        """Return the four tensors of ``TokenStats``, each in the shape of the targets."""
+        *tensors, settings = arguments
+        inputs = LinearInputs(*tensors)
+        _, *flags = ctx.needs_input_grad
+        needed = take(LinearInputs, flags)
+        wanted = Wanted(*(getattr(needed, name) for name in LAYER)) if recording and immediate() else NO_GRADIENTS
+        stats, ctx.logits = compute.stats_and_logits(wanted, inputs, settings)
+        _save(ctx, needed, tensors, settings, stats)
+        return tuple(stats)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        """Return the gradients with respect to features, weight and bias."""
+        _, *flags = ctx.needs_input_grad
+        return None, *_gradients(ctx, take(LinearInputs, flags), upstream)
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Any) -> tuple[Any, ...]:
+        """Return the derivatives of the statistics along tangents; the argmax has none."""
+        return _push(ctx, tangents)
+
+
+class TokenStatsFunction(Function):
+    """The token statistics under torch.func, as an autograd function of ``(*LinearInputs, LinearSettings)``."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -150,34 +212,63 @@ class TokenStatsFunction(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Save the inputs."""
-        refuse_constants(take(LinearInputs, ctx.needs_input_grad))
-        *tensors, ctx.settings = inputs
-        ctx.mark_non_differentiable(compute.TokenStats(*output).argmax)
-        keep(ctx, *tensors)
+        *tensors, settings = inputs
+        ctx.logits = None
+        _save(ctx, take(LinearInputs, ctx.needs_input_grad), tensors, settings, compute.TokenStats(*output))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients with respect to features, weight and bias."""
-        needed, to = take(LinearInputs, ctx.needs_input_grad), compute.TokenStats(*upstream)  # type: ignore[arg-type]
-        names = [name for name in LAYER if getattr(needed, name)]
-        cotangents = Cotangents(to.log_prob, to.entropy, to.lse)
-        if not names or all(each is None for each in cotangents):
-            return gradients(LinearInputs)
-        found = pullback(LinearInputs(*ctx.saved_tensors), ctx.settings, cotangents, names)
-        return gradients(LinearInputs, **dict(zip(names, found, strict=True)))
+        return _gradients(ctx, take(LinearInputs, ctx.needs_input_grad), upstream)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
         """Return the derivatives of the statistics along tangents; the argmax has none."""
-        along = take(LinearInputs, tangents)
-        refuse_constants(along)
-        inputs = LinearInputs(*ctx.saved_tensors)
-        present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
-        moved = formulas.push_rows(_rows, inputs, ctx.settings, 3, present)
-        log_prob, entropy, lse = (each.to(inputs.loss_type) for each in moved)
-        return log_prob, entropy, None, lse
+        return _push(ctx, tangents)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
         """Return the statistics of each example of torch.vmap, stacked, and their batch dimensions."""
         return one_by_one(info, in_dims, inputs, TokenStatsFunction.apply)
+
+
+def _save(ctx: Any, needed: LinearInputs, tensors: Any, settings: LinearSettings, stats: compute.TokenStats) -> None:
+    """Save the inputs."""
+    refuse_constants(needed)
+    ctx.settings = settings
+    ctx.mark_non_differentiable(stats.argmax)
+    keep(ctx, *tensors)
+
+
+def _gradients(ctx: Any, needed: LinearInputs, upstream: Any) -> tuple[Any, ...]:
+    """Return the gradients of the inputs; a backward that autograd does not record takes the logits that were kept."""
+    to = compute.TokenStats(*upstream)
+    names = [name for name in LAYER if getattr(needed, name)]
+    cotangents = Cotangents(to.log_prob, to.entropy, to.lse)
+    if not names or all(each is None for each in cotangents):
+        return gradients(LinearInputs)
+    inputs, logits = LinearInputs(*ctx.saved_tensors), None
+    if not records():
+        logits, ctx.logits = ctx.logits, None
+    found = pullback(inputs, ctx.settings, cotangents, names, logits)
+    return gradients(LinearInputs, **dict(zip(names, found, strict=True)))
+
+
+def _push(ctx: Any, tangents: Any) -> tuple[Any, ...]:
+    """Return the derivatives of the statistics along tangents; the argmax has none."""
+    along = take(LinearInputs, tangents)
+    refuse_constants(along)
+    inputs = LinearInputs(*ctx.saved_tensors)
+    present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
+    moved = formulas.push_rows(_rows, inputs, ctx.settings, 3, present)
+    log_prob, entropy, lse = (each.to(inputs.loss_type) for each in moved)
+    return log_prob, entropy, None, lse
+
+
+@uncompiled
+def token_stats(inputs: LinearInputs, settings: LinearSettings) -> compute.TokenStats:
+    """Return the statistics, which autograd and torch.func can differentiate."""
+    if torch._C._are_functorch_transforms_active():  # noqa: SLF001
+        refuse_nested()
+        return compute.TokenStats(*TokenStatsFunction.apply(*inputs, settings))
+    return compute.TokenStats(*EagerTokenStats.apply(torch.is_grad_enabled(), *inputs, settings))

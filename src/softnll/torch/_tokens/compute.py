@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from softnll._core.chunked import LinearLoss
+from softnll._core.kept import KeptLogits
 from softnll._core.options import CrossEntropy
 from softnll._core.plan import NO_GRADIENTS, Plan, Wanted
 from softnll._core.targets import blocks
@@ -18,7 +19,7 @@ from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear.compute import forward_bytes, linear_loss
 from softnll.torch._losses.formulas import effective
 
-__all__ = ["TokenStats", "decayed", "index", "plan", "token_stats"]
+__all__ = ["TokenStats", "decayed", "index", "plan", "stats_and_logits", "token_stats"]
 
 _LOG2_E = math.log2(math.e)
 _ENTRY_BYTES = 40  # of a block of logits: five arrays of float64
@@ -57,9 +58,17 @@ def plan(loss: LinearLoss, like: Tensor, allowed: int, at_most: int | None, want
 
 
 @uncompiled
-@np.errstate(all="ignore")  # logits that overflow are inf
 def token_stats(inputs: LinearInputs, settings: LinearSettings) -> TokenStats:
     """Return the statistics of each row."""
+    return stats_and_logits(NO_GRADIENTS, inputs, settings)[0]
+
+
+@uncompiled
+@np.errstate(all="ignore")  # logits that overflow are inf
+def stats_and_logits(
+    wanted: Wanted, inputs: LinearInputs, settings: LinearSettings
+) -> tuple[TokenStats, KeptLogits | None]:
+    """Return the statistics, and the logits for a backward of the wanted gradients if all fit in ``max_bytes``."""
     loss = linear_loss(inputs, settings)
     backend, N = loss.backend, loss.layout.n_rows
     as_tensor = backend.tensor  # type: ignore[attr-defined]
@@ -71,7 +80,10 @@ def token_stats(inputs: LinearInputs, settings: LinearSettings) -> TokenStats:
     largest = torch.full((N,), -1, dtype=torch.int64, device=device)
     allowed = forward_bytes(loss, inputs, settings)
     chunks, block = plan(loss, inputs.linear_weight, allowed, settings.at_most, NO_GRADIENTS)
-    for rows, part, _ in loss.chunks(chunks):
+    kept = None
+    if any(wanted):
+        kept = loss.room_for_logits(chunks, plan(loss, inputs.linear_weight, allowed, settings.at_most, wanted)[0])
+    for rows, part, _ in loss.chunks(chunks, kept):
         losses, _, rest = backend.forward(part)
         losses, r, log_r = (as_tensor(each) for each in (losses, rest, backend.xp.log1p(rest)))
         x, at_rows = as_tensor(part.x), index(rows)
@@ -84,7 +96,7 @@ def token_stats(inputs: LinearInputs, settings: LinearSettings) -> TokenStats:
         lse[at_rows] = m + log_r
     shape = loss.layout.row_shape
     log_prob, entropy, lse = (each.to(inputs.loss_type).reshape(shape) for each in (log_prob, entropy, lse))
-    return TokenStats(log_prob, entropy, largest.reshape(shape), lse)
+    return TokenStats(log_prob, entropy, largest.reshape(shape), lse), kept
 
 
 def decayed(gap: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The gradients of token statistics, outside autograd, chunk by chunk of logits that are computed again."""
+"""The gradients of token statistics, outside autograd, from logits that the forward kept or that are computed again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from softnll._core.kept import KeptLogits
 from softnll._core.options import CrossEntropy
 from softnll._core.plan import Wanted
 from softnll._core.problem import Problem
@@ -32,12 +33,18 @@ class Cotangents(NamedTuple):
 
 
 @uncompiled
-def gradients(wanted: Wanted, cotangents: Cotangents, inputs: LinearInputs, settings: LinearSettings) -> Gradients:
-    """Return the gradients of the layer from the upstream gradients of the statistics."""
+def gradients(
+    wanted: Wanted,
+    cotangents: Cotangents,
+    inputs: LinearInputs,
+    settings: LinearSettings,
+    logits: KeptLogits | None = None,
+) -> Gradients:
+    """Return the gradients of the layer from the upstream gradients of the statistics, and from the logits if known."""
     settings, rows = settings.unchecked(), inputs.input.shape[:-1]
     to_log_prob, to_entropy, to_lse = cotangents
     if to_log_prob is not None and to_entropy is None and to_lse is None:  # minus the gradient of the cross-entropy
-        return compute.gradients(wanted, -to_log_prob, inputs, settings)
+        return compute.gradients(wanted, -to_log_prob, inputs, settings, logits)
     zeros = torch.zeros(rows, dtype=wide_type(inputs.input), device=inputs.input.device)
     upstream = [
         (zeros if each is None else each.detach().to(zeros.dtype)).expand(rows).reshape(-1) for each in cotangents
@@ -63,7 +70,7 @@ def gradients(wanted: Wanted, cotangents: Cotangents, inputs: LinearInputs, sett
         if loss.blank is not None:
             x.masked_fill_(backend.tensor(loss.blank[rows]).unsqueeze(1), 0.0)
 
-    return pulled(loss, chunks, inputs, wanted, differentiate, scale)
+    return pulled(loss, chunks, inputs, wanted, differentiate, scale, logits)
 
 
 def _logit_gradient(
