@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=2 python benchmarks/token_stats.py [--shape 4096x1024x32000] [--samples 3] [--out DIR]
 
 token_stats computes the logits twice, as does linear_cross_entropy with reduction="none": four matrix products, unless
-max_bytes has room for all logits, which the forward then keeps. A reduced linear_cross_entropy needs three. Ways take turns in one
-process; a ratio is the median over the turns.
+max_bytes has room for all logits, which the forward then keeps. A reduced linear_cross_entropy needs three.
+Ways take turns in one process; a ratio is the median over the turns.
 """
 
 from __future__ import annotations
