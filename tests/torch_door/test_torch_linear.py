@@ -197,7 +197,7 @@ def test_weighted_sums_stay_in_three_products():
     with Ran() as ran:  # the logits are few and kept
         (snt.linear_cross_entropy(f, W, y, reduction="none") * weights).sum().backward()
     assert ran.products == 3 == snt.plan(f, W, y, reduction="none").gemms
-    assert snt.plan(f, W, y, reduction="none", max_bytes=f.nbytes + W.nbytes).gemms == 4
+    assert snt.plan(f, W, y, reduction="none", max_bytes=100_000).gemms == 4
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
