@@ -244,6 +244,7 @@ def test_multiply(shape, real):
 def test_plan():
     assert default_max_bytes(0, 10, 10, 4) == 32 * MIB
     assert default_max_bytes(1 << 40, 8192, 128_256, 4) == 8192 * 128_256 * 4 // 8
+    assert default_max_bytes(1 << 40, 1024, 128_256, 4) == 512 * 128_256 * 4  # few rows and a wide head
     assert default_max_bytes(400 * MIB, 1 << 20, 1 << 20, 4) == 100 * MIB
     plan = make_plan(Sizes(8192, 32_000, 1024, 4, 4, wanted=ALL_GRADIENTS), 128 * MIB)
     assert plan.rows * plan.chunks >= 8192

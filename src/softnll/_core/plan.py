@@ -13,6 +13,7 @@ from softnll._core.words import counted
 __all__ = ["ALL_GRADIENTS", "NO_GRADIENTS", "Plan", "Sizes", "Wanted", "default_max_bytes", "least_bytes", "make_plan"]
 
 _MIB = 1 << 20
+_ROWS = 4096  # an eighth of which is enough for a chunk
 _ROW_BYTES = 64  # losses, m, r, converted target and weight of a row, and temporaries of their checks
 
 
@@ -138,8 +139,12 @@ class Plan:
 
 
 def default_max_bytes(inputs_and_gradients: int, rows: int, classes: int, itemsize: int) -> int:
-    """Return the working memory allowed by default: max(32 MiB, min(¼·(inputs + gradients), ⅛·N·C·itemsize))."""
-    return max(32 * _MIB, min(inputs_and_gradients // 4, rows * classes * itemsize // 8))
+    """Return the default working memory: max(32 MiB, min(¼·(inputs + gradients), ⅛·max(N, 4096)·C·itemsize)).
+
+    Each chunk of rows reads the weight twice and its gradient once: of fewer than 512 rows, that takes as long as the
+    arithmetic.
+    """
+    return max(32 * _MIB, min(inputs_and_gradients // 4, max(rows, _ROWS) * classes * itemsize // 8))
 
 
 class _Parts(NamedTuple):

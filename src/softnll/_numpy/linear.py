@@ -85,7 +85,7 @@ def linear_cross_entropy(
     bias
         ``(C,)``.
     max_bytes
-        The most memory to use beyond the inputs; default ``max(32 MiB, min(¼·inputs, ⅛·N·C·itemsize))``.
+        The most memory to use beyond the inputs; default ``max(32 MiB, min(¼·inputs, ⅛·max(N, 4096)·C·itemsize))``.
     **options
         The options of :func:`softnll.cross_entropy` except ``axis`` and ``where``.
 
@@ -157,8 +157,8 @@ def linear_cross_entropy_and_grad(
         As in :func:`linear_cross_entropy`.
     max_bytes
         The most memory to use beyond inputs and gradients; default ``max(32 MiB, min(¼·(inputs + gradients),
-        ⅛·N·C·itemsize))``. If the weight's type is narrower than that of the products (half types), several chunks
-        need an accumulator of its gradient in the wider type in addition.
+        ⅛·max(N, 4096)·C·itemsize))``. If the weight's type is narrower than that of the products (half types),
+        several chunks need an accumulator of its gradient in the wider type in addition.
 
     Returns
     -------

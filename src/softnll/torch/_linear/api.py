@@ -78,9 +78,9 @@ def linear_cross_entropy(
         As in :func:`cross_entropy`, of shape ``(...)``.
     max_bytes
         The most memory to use beyond inputs and gradients; None:
-        ``max(32 MiB, min(¼·(inputs + gradients), ⅛·N·C·itemsize))``. For a weight of a half type, several chunks need a
-        float32 accumulator of its gradient in addition. With ``reduction="none"``, a backward computes the logits
-        again, unless there is room for all: then the forward keeps them. :func:`plan` returns the sizes.
+        ``max(32 MiB, min(¼·(inputs + gradients), ⅛·max(N, 4096)·C·itemsize))``. For a weight of a half type, several
+        chunks need a float32 accumulator of its gradient in addition. With ``reduction="none"``, a backward computes
+        the logits again, unless there is room for all: then the forward keeps them. :func:`plan` returns the sizes.
     compact
         None, True: rows that take no part are left out of the products. False: they are multiplied as zeros, so that
         the shapes of the products, and with them the last bits, do not depend on the targets.

@@ -146,14 +146,12 @@ class DirectNormalise(Function):
         compute = None if in_batch(grad) or records() or not _plain(grad) else getattr(kernels(), "product", None)
         if compute is None:
             return (log_softmax_product if ctx.log else softmax_product)(saved, grad, -1), None
-        out, shape = np.empty(saved.shape, saved.detach().numpy().dtype), (-1, saved.shape[-1])
-        upstream = grad.to(saved.dtype).contiguous()
-        compute(
-            *(each.detach().numpy().reshape(shape) for each in (saved, upstream)),
-            out.reshape(shape),
-            log=ctx.log,
-            logits=False,
-        )
+        array = saved.detach().numpy()
+        if grad.dtype is not saved.dtype or not grad.is_contiguous():
+            grad = grad.to(saved.dtype).contiguous()
+        out, shape = np.empty(array.shape, array.dtype), (-1, array.shape[-1])
+        upstream = grad.detach().numpy().reshape(shape)
+        compute(array.reshape(shape), upstream, out.reshape(shape), log=ctx.log, logits=False)
         return torch.from_numpy(out), None
 
 
