@@ -44,6 +44,7 @@ def serves(
         and 0 < x.shape[0] * linear_weight.shape[0] <= _MOST
         and x.shape[1] == linear_weight.shape[1] > 0
         and x.dtype is linear_weight.dtype
+        and x.dtype in direct.WIDE  # others are multiplied in float32
         and direct.fits(target, weight, (x.shape[0], linear_weight.shape[0]), x.dtype, _index(ignore_index))
         and (ignore_index is None or target.dtype is torch.int64)  # soft targets take none
         and _is_vector(linear_bias, linear_weight)

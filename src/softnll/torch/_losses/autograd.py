@@ -29,7 +29,15 @@ from softnll.torch._base.checks import wide_type
 from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._losses import compute, expressions, formulas
 
-__all__ = ["CrossEntropyFunction", "LossGradient", "NLLFunction", "cross_entropy", "loss_gradients", "nll_gradient"]
+__all__ = [
+    "CrossEntropyFunction",
+    "EagerCrossEntropy",
+    "LossGradient",
+    "NLLFunction",
+    "cross_entropy",
+    "loss_gradients",
+    "nll_gradient",
+]
 
 
 class LossGradientInputs(NamedTuple):

@@ -1,8 +1,8 @@
 """The functions of plain CPU tensors, in few steps: of small batches, checks and general functions take most time.
 
-Plain are contiguous float32 or float64 logits, outside transforms, traces and modes: for softmax and log_softmax over
-the last dimension, for the loss ``(N, C)`` with int64 targets ``(N,)`` or soft ones of the logits' shape and type. Any
-option of the loss but weights and temperatures of the rows is served.
+Plain are contiguous logits, outside transforms, traces and modes: for softmax and log_softmax over the last dimension,
+for the loss ``(N, C)`` with int64 targets ``(N,)`` or soft ones of the logits' shape and type. Any option of the loss
+but weights and temperatures of the rows is served.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import immediate, in_batch, records
 from softnll.torch._base.backend import backend_of
 from softnll.torch._base.cpu_backend import CpuBackend, checks_targets
-from softnll.torch._losses.autograd import loss_gradients
+from softnll.torch._base.views import as_array, as_tensor
+from softnll.torch._losses.autograd import EagerCrossEntropy, loss_gradients
 from softnll.torch._losses.compute import Kept
-from softnll.torch._losses.normalise import log_softmax_product, softmax_product
+from softnll.torch._losses.normalise import LogSoftmax, Softmax, log_softmax_product, softmax_product, wide
 
-__all__ = ["cross_entropy", "fits", "normalise", "normalises", "plain_call", "serves"]
+__all__ = ["WIDE", "cross_entropy", "fits", "normalise", "normalises", "plain_call", "serves"]
 
-_TYPES = (torch.float32, torch.float64)
+WIDE = (torch.float32, torch.float64)
+_EXPRESSIONS = ((Softmax, softmax_product), (LogSoftmax, log_softmax_product))  # without and with the logarithm
+_TYPES = (*WIDE, torch.bfloat16, torch.float16)
 
 
 def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, ignore_index: Any = -100, *others: Any) -> bool:
@@ -92,6 +95,8 @@ def cross_entropy(inputs: LossInputs, settings: LossSettings) -> Tensor:
     """Return the loss, which autograd can differentiate."""
     x, target, weight, _, _ = inputs
     if x.requires_grad and torch.is_grad_enabled():
+        if settings.objective.reduction == "none" and x.dtype not in WIDE:  # whose gradient is not kept
+            return EagerCrossEntropy.apply(*inputs, settings)
         value: Tensor = DirectCrossEntropy.apply(x, target, weight, settings)
         return value
     problem, layout = _problem(x, target, weight, settings)
@@ -100,10 +105,11 @@ def cross_entropy(inputs: LossInputs, settings: LossSettings) -> Tensor:
 
 def _problem(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> tuple[Problem, Layout]:
     """Return the Problem and the layout of a loss, after checking the values of its targets."""
-    array = x.detach().numpy()
-    layout, w = layout_of(array.shape, 1), None if weight is None else weight.numpy()
+    array = as_array(x)
+    layout, w = layout_of(array.shape, 1), None if weight is None else as_array(weight)
     check, signed = checks_targets(target, settings), settings.check is not True
-    problem = prepare_targets(Problem(array, settings.objective), layout, target.numpy(), w, check=check, signed=signed)
+    given = Problem(array, settings.objective)
+    problem = prepare_targets(given, layout, as_array(target), w, check=check, signed=signed)
     return problem, layout
 
 
@@ -122,21 +128,21 @@ def normalise(x: Tensor, *, log: bool) -> Tensor:
 
 def _normalised(x: Tensor, log: bool) -> Tensor:
     """Return probabilities, or their logarithms."""
-    array = x.detach().numpy()
+    array = as_array(x)
     rows, out = array.reshape(-1, array.shape[-1]), np.empty(array.shape, array.dtype)
     (kernels().log_softmax if log else kernels().softmax)(Problem(rows), out.reshape(rows.shape))
-    return torch.from_numpy(out)
+    return as_tensor(out)
 
 
 class DirectNormalise(Function):
-    """``Softmax`` or ``LogSoftmax`` of plain logits."""
+    """``Softmax`` or ``LogSoftmax`` of plain logits, which are saved if the result has too few digits."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, log: bool) -> Tensor:
         """Return the probabilities, or their logarithms."""
         value = _normalised(x, log)
-        ctx.save_for_backward(value)
-        ctx.log = log
+        ctx.log, ctx.narrow = log, x.dtype not in WIDE
+        ctx.save_for_backward(x if ctx.narrow else value)
         return value
 
     @staticmethod
@@ -145,14 +151,22 @@ class DirectNormalise(Function):
         (saved,) = ctx.saved_tensors
         compute = None if in_batch(grad) or records() or not _plain(grad) else getattr(kernels(), "product", None)
         if compute is None:
-            return (log_softmax_product if ctx.log else softmax_product)(saved, grad, -1), None
-        array = saved.detach().numpy()
+            return _product(saved, grad, ctx), None
+        array = as_array(saved)
         if grad.dtype is not saved.dtype or not grad.is_contiguous():
             grad = grad.to(saved.dtype).contiguous()
         out, shape = np.empty(array.shape, array.dtype), (-1, array.shape[-1])
-        upstream = grad.detach().numpy().reshape(shape)
-        compute(array.reshape(shape), upstream, out.reshape(shape), log=ctx.log, logits=False)
-        return torch.from_numpy(out), None
+        upstream = as_array(grad).reshape(shape)
+        compute(array.reshape(shape), upstream, out.reshape(shape), log=ctx.log, logits=ctx.narrow)
+        return as_tensor(out), None
+
+
+def _product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor:
+    """Return the backward's product, which autograd can differentiate."""
+    dtype, (function, product) = saved.dtype, _EXPRESSIONS[ctx.log]
+    if ctx.narrow:
+        saved, grad = function.apply(wide(saved), saved.dim() - 1), wide(grad)
+    return product(saved, grad, -1).to(dtype)
 
 
 class DirectCrossEntropy(Function):
@@ -167,7 +181,7 @@ class DirectCrossEntropy(Function):
         problem, layout = _problem(x, target, weight, settings)
         gradient = np.empty(problem.x.shape, problem.x.dtype)
         losses, m, r = kernels().forward(problem, gradient)
-        ctx.kept, ctx.gradient = Kept(problem, layout, m, r), torch.from_numpy(gradient)
+        ctx.kept, ctx.gradient = Kept(problem, layout, m, r), as_tensor(gradient)
         return _value(problem, layout, losses)
 
     @staticmethod
