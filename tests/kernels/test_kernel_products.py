@@ -15,9 +15,18 @@ from softnll._kernels.cpu import scalar_interface as scalar
 
 
 def forms(*arrays):
-    """Yield matrices as rows, and as planes."""
+    """Yield matrices as rows, as rows of which there are many, and as planes, with what reads the results."""
     yield arrays, np.asarray
+    n = len(arrays[0])
+    yield tuple(np.tile(each, (1200 // n, 1)) for each in arrays), lambda out: repeated(out, n)
     yield tuple(Planes(np.ascontiguousarray(each.T)[None]) for each in arrays), lambda out: out.array[0].T
+
+
+def repeated(out, n):
+    """Return the first n rows, of which the others are copies."""
+    for start in range(n, len(out), n):
+        np.testing.assert_array_equal(out[:n].astype(float), out[start : start + n].astype(float))
+    return out[:n]
 
 
 def expected(p, log_p, v, log):

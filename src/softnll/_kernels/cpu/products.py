@@ -13,12 +13,15 @@ from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import scalar_interface
 from softnll._kernels.cpu.load import compiled
-from softnll._kernels.cpu.memory import LEFT_BLOCK, STREAMED
+from softnll._kernels.cpu.memory import LEFT_BLOCK, STREAMED, TURNED_BLOCK
 from softnll._kernels.cpu.parameters import entries_of
 from softnll._kernels.cpu.signature import BOOLEAN, INTP, NONE, array, output
 from softnll._kernels.cpu.threads import for_rows
+from softnll._kernels.cpu.turned import plane, turned
 
 __all__ = ["product"]
+
+_LEAST_ROWS = 512  # of few classes, which are turned into planes
 
 Matrix = Any  # (N, C) rows, each in one piece, or Planes
 
@@ -43,29 +46,53 @@ def _kernel(dtype: np.dtype[Any], strided: bool, log: bool, logits: bool) -> Any
     )
 
 
+def _most_classes(rows: NDArray[Any]) -> int:
+    """Return the number of classes up to which turned rows take less time (docs/log.md, 2026-11-30)."""
+    return 20 if rows.dtype.itemsize == 2 else 8
+
+
 def product(saved: Matrix, upstream: Matrix, out: Matrix, *, log: bool, logits: bool) -> None:
     """Write p⊙(v − ⟨p, v⟩) or, with ``log``, v − p·Σv, for an upstream gradient v.
 
     ``saved`` has the results of softmax or log_softmax or, with ``logits``, their logits. All three matrices are of one
-    type and, like ``upstream``, either rows in one piece each or Planes; half types need the logits.
+    type and, like ``upstream``, either rows in one piece each or Planes; half types need the logits. Rows of few
+    classes are turned into planes, a block at a time.
     """
+    n_rows, n_columns = saved.shape
+    if not isinstance(saved, Planes) and n_rows >= _LEAST_ROWS and n_columns <= _most_classes(saved):
+
+        def turn(first: int, last: int) -> None:
+            for block in blocks((last - first, n_columns), TURNED_BLOCK):
+                here = slice(first + block.start, first + block.stop)
+                parts = [turned(each[here], each.dtype) for each in (saved, upstream)]
+                written = plane(parts[0].shape, out.dtype)
+                _compute(*parts, written, (0, len(parts[0])), log=log, logits=logits, streamed=False)
+                out[here] = written.array[0].T
+
+        for_rows(n_rows, n_columns, turn)
+        return
+    streamed = out.nbytes >= STREAMED
+
+    def compute(first: int, last: int) -> None:
+        _compute(saved, upstream, out, (first, last), log=log, logits=logits, streamed=streamed)
+
+    for_rows(n_rows, n_columns, compute)
+
+
+def _compute(
+    saved: Matrix, upstream: Matrix, out: Matrix, rows: tuple[int, int], *, log: bool, logits: bool, streamed: bool
+) -> None:
+    """Write the product for a range of rows."""
     strided = isinstance(saved, Planes)
     kernel = _kernel(saved.dtype, strided, log, logits)
     view, work = entries_of(saved.dtype).view, entries_of(saved.dtype).work
     s, v, o = (view(each.array if strided else each) for each in (saved, upstream, out))
-    streamed = out.nbytes >= STREAMED
-    of_logits, of_log = True if logits else None, True if log else None
-
-    def compute(first: int, last: int) -> None:
-        left = np.empty(last - first, np.int64)
-        n_left = kernel(s, of_logits, of_log, v, o, streamed, work, first, last, left)
-        if n_left:
-            for block in blocks((n_left, saved.shape[1]), LEFT_BLOCK):
-                here = left[:n_left][block]
-                out[here] = _of_rows(saved[here], upstream[here], log)
-
-    n_rows, n_columns = saved.shape
-    for_rows(n_rows, n_columns, compute)
+    left = np.empty(rows[1] - rows[0], np.int64)
+    n_left = kernel(s, True if logits else None, True if log else None, v, o, streamed, work, *rows, left)
+    if n_left:
+        for block in blocks((n_left, saved.shape[1]), LEFT_BLOCK):
+            here = left[:n_left][block]
+            out[here] = _of_rows(saved[here], upstream[here], log)
 
 
 def _of_rows(x: NDArray[Any], upstream: NDArray[Any], log: bool) -> NDArray[Any]:

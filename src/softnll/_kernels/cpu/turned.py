@@ -18,7 +18,7 @@ from softnll._kernels.cpu.execute import RowValues, served, soft_type, spread
 from softnll._kernels.cpu.memory import TURNED, TURNED_BLOCK
 from softnll._kernels.cpu.threads import for_rows
 
-__all__ = ["losses", "serves"]
+__all__ = ["losses", "plane", "serves", "turned"]
 
 _LINE = 16  # float32 of a cache line
 
@@ -46,12 +46,12 @@ def losses(problem: Problem, out: NDArray[Any] | None, values: RowValues) -> Non
     def work(first: int, last: int) -> None:
         for block in blocks((last - first, n_columns), TURNED_BLOCK):
             here = slice(first + block.start, first + block.stop)
-            part = problem.take(here, _turned(problem.x[here], problem.x.dtype))
+            part = problem.take(here, turned(problem.x[here], problem.x.dtype))
             packed = None
             if q_type is not None:
                 with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or is 0
-                    packed = part.with_rows(part.x, _turned(part.q, q_type))
-            written = None if out is None else _plane(part.x.shape, out.dtype)
+                    packed = part.with_rows(part.x, turned(part.q, q_type))
+            written = None if out is None else plane(part.x.shape, out.dtype)
             numbers = values.take(here).filled(len(part.x))
             computation.of_rows(part, written, numbers, packed=packed)
             if out is not None and written is not None:
@@ -60,14 +60,14 @@ def losses(problem: Problem, out: NDArray[Any] | None, values: RowValues) -> Non
     for_rows(n_rows, n_columns, work)
 
 
-def _turned(rows: NDArray[Any], dtype: Any) -> Planes:
+def turned(rows: NDArray[Any], dtype: Any) -> Planes:
     """Return a copy of rows as one plane, of a type."""
-    plane = _plane(rows.shape, dtype)
-    plane.array[0] = rows.T
-    return plane
+    copy = plane(rows.shape, dtype)
+    copy.array[0] = rows.T
+    return copy
 
 
-def _plane(shape: tuple[int, int], dtype: Any) -> Planes:
+def plane(shape: tuple[int, int], dtype: Any) -> Planes:
     """Return one plane for rows, uninitialised. Its classes are an odd number of cache lines apart.
 
     At 4096 bytes all classes would share one set of the first cache.
