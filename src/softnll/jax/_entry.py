@@ -71,9 +71,7 @@ def _machine() -> Any:
     return llvm.Target.from_triple(llvm.get_process_triple())
 
 
-def entry(
-    function: int, error: int, api: int, create_error: int, interrupt: int, kernel: int | None = None
-) -> int:
+def entry(function: int, error: int, api: int, create_error: int, interrupt: int, kernel: int | None = None) -> int:
     """Return the address of a function of a call's address, as XLA calls it.
 
     Parameters

@@ -42,16 +42,14 @@ def _losses(kernel: Any) -> Callable[..., int]:
     def losses(x: Array, y: Array, w: Any, s: Any, D: Any, loss: Any, grad: Any) -> int:
         """Write losses, if asked for, and gradients over D, if asked for."""
         n = x.shape[0]
-        found, targets, left = np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64)
+        found, ms, rs, left = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64)
+        ys = np.empty(n, np.int64)
         for i in range(n):
-            targets[i] = y[i]
-        weights, scales, divisor = _as_doubles(w), _as_doubles(s), 1.0
+            ys[i] = y[i]
+        ws, ss, d = _as_doubles(w), _as_doubles(s), 1.0
         if D is not None:
-            divisor = np.float64(D)
-        ms, rs = np.empty(n), np.empty(n)
-        n_left = kernel(
-            x, None, None, targets, weights, scales, None, 0.0, 0.0, divisor, found, ms, rs, grad, False, x[0], 0, n, left
-        )
+            d = np.float64(D)
+        n_left = kernel(x, None, None, ys, ws, ss, None, 0.0, 0.0, d, found, ms, rs, grad, False, x[0], 0, n, left)
         if loss is not None:
             for i in range(n):
                 loss[i] = found[i]

@@ -147,7 +147,7 @@ def kernel_of(name: str, result: Type, types_of: dict[str, Type], function: Call
 
 
 def program_kernel(name: str, types_of: dict[str, Type]) -> int:
-    """Return the address of a function of ``in_program``, of the address of XLA's call; it returns 0 if it has done it."""
+    """Return the address of a function of ``in_program``: of the address of XLA's call; 0 if it has computed all."""
     with loading:
         head, object_code = _code(f"in_program.{name}", INTP, types_of, None)
         return _address(head["entry"], object_code)
