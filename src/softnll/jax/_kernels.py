@@ -130,7 +130,7 @@ def _registered() -> bool:
 
 def _registered_kernel(name: str, objective: CrossEntropy, present: tuple[int, ...], given: Any) -> str | None:
     """Return under which name compiled programs call a kernel without Python; None if there is none."""
-    x = given[0]
+    x, *_ = given
     if x.size < _LEAST_DIRECT or not _direct.serves(objective, present, x.shape):
         return None
     of = _direct.signature(name, x.shape[1], {at: each.dtype.name for at, each in zip(present, given, strict=True)})

@@ -39,7 +39,8 @@ class _FrameEntry(Entry):
     def array(self, kind: Any, value: Any) -> Any:
         """Return Numba's form of an array in one piece."""
         shape = self.words(self.field(value, Buffer.dims.offset, ir.PointerType(_WORD)), kind.ndim)
-        strides, step = [], _WORD(self.size_of(kind))
+        strides: list[Any] = []
+        step = _WORD(self.size_of(kind))
         for each in reversed(shape):
             strides.insert(0, step)
             step = self.builder.mul(step, each)

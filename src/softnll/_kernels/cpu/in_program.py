@@ -53,7 +53,7 @@ def _losses(kernel: Any) -> Callable[..., int]:
         if loss is not None:
             for i in range(n):
                 loss[i] = found[i]
-        return n_left  # type: ignore[no-any-return]
+        return n_left
 
     return losses
 
@@ -62,7 +62,7 @@ def _normalise(kernel: Any, prob: bool | None) -> Callable[..., int]:
     def normalise(x: Array, out: Array) -> int:
         """Write softmax or, if ``prob`` is None, log_softmax."""
         n = x.shape[0]
-        return kernel(x, None, None, prob, out, False, x[0], 0, n, np.empty(n, np.int64))  # type: ignore[no-any-return]
+        return kernel(x, None, None, prob, out, False, x[0], 0, n, np.empty(n, np.int64))
 
     return normalise
 
@@ -75,7 +75,7 @@ def _logsumexp(kernel: Any) -> Callable[..., int]:
         n_left = kernel(x, None, found, x[0], 0, n, np.empty(n, np.int64))
         for i in range(n):
             out[i, 0] = found[i]
-        return n_left  # type: ignore[no-any-return]
+        return n_left
 
     return logsumexp
 

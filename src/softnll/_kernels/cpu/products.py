@@ -13,7 +13,7 @@ from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import scalar_interface
 from softnll._kernels.cpu.load import compiled
-from softnll._kernels.cpu.memory import LEFT_BLOCK, STREAMED
+from softnll._kernels.cpu.memory import LEFT_BLOCK, past_caches
 from softnll._kernels.cpu.parameters import entries_of
 from softnll._kernels.cpu.signature import BOOLEAN, INTP, NONE, array, output
 from softnll._kernels.cpu.threads import for_rows
@@ -53,7 +53,7 @@ def product(saved: Matrix, upstream: Matrix, out: Matrix, *, log: bool, logits: 
     kernel = _kernel(saved.dtype, strided, log, logits)
     view, work = entries_of(saved.dtype).view, entries_of(saved.dtype).work
     s, v, o = (view(each.array if strided else each) for each in (saved, upstream, out))
-    streamed = out.nbytes >= STREAMED
+    streamed = past_caches(o)
     of_logits, of_log = True if logits else None, True if log else None
 
     def compute(first: int, last: int) -> None:
