@@ -66,10 +66,10 @@ def in_programs(name: str) -> Iterator[Callable[[], Any]]:
     x, rows, result = array(name, 2), array(name, 1), output(name, 2)
     for by in ("by_tile", "by_row"):
         for function in ("softmax", "log_softmax", "logsumexp"):
-            yield lambda of=f"{function}_{by}": load.program_kernel(of, {"x": x, "out": result})
+            yield partial(load.program_kernel, f"{function}_{by}", {"x": x, "out": result})
         for s, (D, grad) in product((NONE, rows), ((NONE, NONE), (Type(name), result))):
             types = {"x": x, "y": array("int32", 1), "w": NONE, "s": s, "D": D, "loss": output(name, 1), "grad": grad}
-            yield lambda of=f"losses_{by}", types=types: load.program_kernel(of, types)
+            yield partial(load.program_kernel, f"losses_{by}", types)
 
 
 def kernels() -> Iterator[Callable[[], Any]]:
@@ -103,7 +103,7 @@ def compile_all(only: str) -> None:
         kernel_of(f"in_program.{name}", signature.INTP, types_of)
         return 0
 
-    load.program_kernel = program_kernel  # type: ignore[assignment]
+    load.program_kernel = program_kernel
     load.kernel_of = scalar_interface.kernel_of = kernel_of  # type: ignore[assignment,attr-defined]
     for each in kernels():
         each()
