@@ -22,6 +22,7 @@ def with_least(entries, function):
     def call(*given):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(_kernels, "_LEAST", entries)
+            patched.setattr(_kernels, "_LEAST_DIRECT", entries)
             return function(*given)
 
     return call

@@ -58,6 +58,20 @@ def of_type(dtype: Any, wide: bool) -> Iterator[Callable[[], Any]]:
             yield partial(interface._soft, dtype, q, False, False, written, reads)
 
 
+def in_programs(name: str) -> Iterator[Callable[[], Any]]:
+    """Yield calls that ask for one kernel each of those that JAX's programs call, for one type of logits."""
+    from softnll._kernels.cpu import load  # noqa: PLC0415
+    from softnll._kernels.cpu.signature import NONE, Type, array, output  # noqa: PLC0415
+
+    x, rows, result = array(name, 2), array(name, 1), output(name, 2)
+    for by in ("by_tile", "by_row"):
+        for function in ("softmax", "log_softmax", "logsumexp"):
+            yield partial(load.program_kernel, f"{function}_{by}", {"x": x, "out": result})
+        for s, (D, grad) in product((NONE, rows), ((NONE, NONE), (Type(name), result))):
+            types = {"x": x, "y": array("int32", 1), "w": NONE, "s": s, "D": D, "loss": output(name, 1), "grad": grad}
+            yield partial(load.program_kernel, f"losses_{by}", types)
+
+
 def kernels() -> Iterator[Callable[[], Any]]:
     """Yield calls that ask for one kernel each."""
     import ml_dtypes  # noqa: PLC0415 - for the process that compiles
@@ -73,17 +87,23 @@ def kernels() -> Iterator[Callable[[], Any]]:
     ):
         yield partial(scalar_interface._kernel, function, x, q)
     yield interface._total
+    yield from in_programs("float32")
 
 
 def compile_all(only: str) -> None:
     """Compile for the CPU that Numba's settings name, and call nothing: this one may be another."""
-    from softnll._kernels.cpu import load, scalar_interface  # noqa: PLC0415
+    from softnll._kernels.cpu import load, scalar_interface, signature  # noqa: PLC0415
 
     def kernel_of(name: str, result: Any, types_of: Any) -> load.Kernel:
         if only in name:
             load.compile_to_cache(name, result, types_of)
         return load.Kernel(len, ())
 
+    def program_kernel(name: str, types_of: Any) -> int:
+        kernel_of(f"in_program.{name}", signature.INTP, types_of)
+        return 0
+
+    load.program_kernel = program_kernel
     load.kernel_of = scalar_interface.kernel_of = kernel_of  # type: ignore[assignment,attr-defined]
     for each in kernels():
         each()

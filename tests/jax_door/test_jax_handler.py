@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import softnll.jax as snj
+from softnll._kernels.cpu.call_frame import Api, Call, CreateError
 from softnll.jax import _handler
 from softnll.jax._entry import entry
 
@@ -33,8 +34,8 @@ def run(code, *given):
 def test_a_call_that_python_does_not_finish_is_an_error(written, want, monkeypatch):
     interruptions = []
     interrupt = ct.CFUNCTYPE(None)(lambda: interruptions.append(1))
-    api = _handler._Api(create_error=_handler._CreateError(lambda _: 77))
-    call = _handler._Call(api=ct.pointer(api))
+    api = Api(create_error=CreateError(lambda _: 77))
+    call = Call(api=ct.pointer(api))
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
     def python(_, words):
@@ -45,7 +46,7 @@ def test_a_call_that_python_does_not_finish_is_an_error(written, want, monkeypat
     callback = ct.CFUNCTYPE(None, ct.c_void_p, ct.c_void_p)(python)
     python_at, interrupt_at = (ct.cast(each, ct.c_void_p).value for each in (callback, interrupt))
     error = ct.addressof(_handler._UNFINISHED)
-    address = entry(python_at, error, _handler._Call.api.offset, _handler._Api.create_error.offset, interrupt_at)
+    address = entry(python_at, error, Call.api.offset, Api.create_error.offset, interrupt_at)
     found = ct.CFUNCTYPE(ct.c_int64, ct.c_void_p)(address)(ct.addressof(call))
     assert (found, len(interruptions)) == want
 

@@ -15,7 +15,8 @@ import softnll as sn
 import softnll.jax as snj
 from softnll.jax import _kernels
 
-CALL = 'custom_call_target="softnll_rows"'
+CALL = 'custom_call_target="softnll_rows'
+PYTHON = CALL + '"'
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(6, 5)).astype(np.float32), np.array([0, 4, 2, -100, 1, 3])
 
@@ -60,13 +61,67 @@ def test_values_are_the_numpy_functions(options, monkeypatch):
         return np.allclose(found, loss, rtol=1e-6) and np.allclose(gradient, grad, rtol=1e-5, atol=1e-8)
 
     assert same()
+    monkeypatch.setattr(_kernels, "_LEAST_DIRECT", 1 << 62)
+    assert same()
     monkeypatch.setattr(_kernels, "_LEAST", 1 << 62)
     assert same()
 
 
 def test_few_entries_are_computed_by_the_equation(monkeypatch):
     monkeypatch.setattr(_kernels, "_LEAST", X.size + 1)
-    assert CALL not in program(snj.softmax, X[:2])
+    softened = lambda x: snj.softmax(x, temperature=2.0)  # noqa: E731
+    assert CALL not in program(softened, X[:2])
+    assert CALL in program(snj.softmax, X[:2])
+    assert CALL in program(softened, np.concatenate([X, X]))
+
+
+OPERATIONS = {
+    "softmax": (snj.softmax, sn.softmax),
+    "log_softmax": (snj.log_softmax, sn.log_softmax),
+    "logsumexp": (snj.logsumexp, sn.logsumexp),
+    "losses": (lambda x: snj.cross_entropy(x, Y, reduction="none"), lambda x: sn.cross_entropy(x, Y, reduction="none")),
+    "gradient": (jax.grad(lambda x: snj.cross_entropy(x, Y)), lambda x: sn.cross_entropy_and_grad(x, Y)[1]),
+}
+
+
+@pytest.mark.parametrize("columns", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_usual_problems_need_no_python(name, columns, monkeypatch):
+    """The values are the NumPy functions', to the bit."""
+    monkeypatch.setattr(_kernels, "kernels", lambda: None)  # what Python would call
+    ours, numpys = OPERATIONS[name]
+    x = RNG.normal(size=(6, columns)).astype(np.float32)
+    text = program(ours, x)
+    assert (CALL in text, PYTHON in text) == (True, False)
+    assert np.array_equal(jax.jit(ours)(x), numpys(x).astype(np.float32))
+
+
+def test_rows_that_a_kernel_leaves_are_computed_through_python(monkeypatch):
+    calls, kernels = [], _kernels.kernels
+    monkeypatch.setattr(_kernels, "kernels", lambda: calls.append(1) or kernels())
+    x = X.copy()
+    x[0, :2] = np.inf
+    got = jax.jit(snj.softmax)(x)
+    assert np.array_equal(got, sn.softmax(x), equal_nan=True)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("columns", [5, 200])
+def test_targets_that_are_none(columns):
+    """Rows out of range are NaN, ignored ones 0; neither reads outside the logits."""
+    x, y = RNG.normal(size=(4, columns)).astype(np.float32), jnp.asarray([1, columns, -1, -100])
+    losses, back = jax.vjp(jax.jit(lambda x: snj.cross_entropy(x, y, reduction="none", check=False)), x)
+    assert np.array_equal(np.isnan(losses), [False, True, True, False])
+    (grad,) = back(jnp.ones(4))
+    assert np.array_equal(np.isnan(grad).all(axis=1), [False, True, True, False])
+    assert losses[3] == 0
+    assert not grad[3].any()
+
+
+def test_large_problems_are_computed_in_threads():
+    x = np.zeros((1 << 9, 1 << 9), np.float32)
+    assert PYTHON in program(snj.softmax, x)
+    assert PYTHON not in program(snj.softmax, x[1:])
 
 
 @pytest.mark.slow
@@ -87,6 +142,7 @@ def test_class_weights_of_each_element():
 
 def test_an_error_in_a_kernel_is_the_programs(monkeypatch):
     monkeypatch.setattr(_kernels, "kernels", lambda: None)
+    monkeypatch.setattr(_kernels, "_LEAST_DIRECT", 1 << 62)
     with pytest.raises(jax.errors.JaxRuntimeError, match="softnll: AttributeError"):
         snj.softmax(X[:, :3]).block_until_ready()
 

@@ -6,7 +6,10 @@ import ctypes
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from softnll._kernels.cpu.memory import STREAMED, past_caches
 
 # Every allocation of 1 KiB and more is a mapping of its own, which ends when it is freed: reading it then is a fault.
 CODE = """
@@ -40,3 +43,13 @@ print("done")
 def test_scratch_is_held_to_the_end():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux is known to say which pages are there")
+def test_new_pages_are_not_written_past_the_caches():
+    out = np.empty((64, STREAMED // 64), np.uint8)
+    assert not past_caches(out)
+    out[...] = 0
+    assert past_caches(out)
+    assert not past_caches(out[1:])
+    assert not past_caches(out[:0], 0)

@@ -1,4 +1,4 @@
-"""The machine code that XLA calls, and that calls Python: a call that Python has not finished is an error.
+"""The machine code that XLA calls, and that calls a kernel or Python: a call that Python has not finished is an error.
 
 Python may raise before a function's first line: KeyboardInterrupt, or RecursionError. ctypes then prints it, and
 returns whatever is in the register: success with results never written, or an address that is none.
@@ -12,6 +12,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from softnll._kernels.cpu.call_frame import Call
 from softnll._kernels.cpu.forks import loading
 
 __all__ = ["entry"]
@@ -37,13 +38,19 @@ def _call(builder: Any, address: Any, *given: Any) -> Any:
     return builder.call(builder.inttoptr(address, ir.PointerType(kind)), given)
 
 
-def _code(function: int, error: int, api: int, create_error: int, interrupt: int) -> str:
+def _code(function: int, error: int, api: int, create_error: int, interrupt: int, kernel: int | None) -> str:
     """Return LLVM's code of the entry."""
     module = ir.Module()
     module.triple = llvm.get_process_triple()
     start = ir.Function(module, ir.FunctionType(_WORD, [_WORD]), "softnll_entry")
     builder = ir.IRBuilder(start.append_basic_block())
     (call,) = start.args
+    if kernel is not None:
+        usual = builder.icmp_unsigned("==", _load(builder, call, Call.extension.offset), _WORD(0))  # XLA asks nothing
+        with builder.if_then(usual):
+            left = _call(builder, _WORD(kernel), call)
+            with builder.if_then(builder.icmp_unsigned("==", left, _WORD(0))):
+                builder.ret(_WORD(0))
     words = builder.ptrtoint(builder.alloca(_WORD, 2), _WORD)
     for at, value in enumerate((_UNFINISHED, 0)):
         builder.store(_WORD(value), _at(builder, words, 8 * at))
@@ -64,7 +71,7 @@ def _machine() -> Any:
     return llvm.Target.from_triple(llvm.get_process_triple())
 
 
-def entry(function: int, error: int, api: int, create_error: int, interrupt: int) -> int:
+def entry(function: int, error: int, api: int, create_error: int, interrupt: int, kernel: int | None = None) -> int:
     """Return the address of a function of a call's address, as XLA calls it.
 
     Parameters
@@ -78,9 +85,11 @@ def entry(function: int, error: int, api: int, create_error: int, interrupt: int
         Offsets of the interface's address in a call, and of the function that makes errors in the interface.
     interrupt
         Address of the function that interrupts Python's main thread.
+    kernel
+        Address of a kernel of a call's address, which is called first: if it returns 0, ``function`` is not called.
     """
     with loading:
-        code = llvm.parse_assembly(_code(function, error, api, create_error, interrupt))
+        code = llvm.parse_assembly(_code(function, error, api, create_error, interrupt, kernel))
         engine = llvm.create_mcjit_compiler(code, _machine().create_target_machine())
         engine.finalize_object()
         _engines.append(engine)

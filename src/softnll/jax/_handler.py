@@ -1,6 +1,6 @@
 """A function that XLA calls on the CPU, and that calls the compiled kernels: XLA's C interface read by ctypes.
 
-No C compiler is needed, and no array copied. Source: ``xla/ffi/api/c_api.h`` in the folder ``jax.ffi.include_dir()``.
+No C compiler is needed, and no array copied.
 """
 
 from __future__ import annotations
@@ -18,11 +18,22 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from softnll._kernels.cpu.call_frame import (
+    Api,
+    Buffer,
+    Buffers,
+    Call,
+    ErrorArguments,
+    Extension,
+    MetadataExtension,
+    Text,
+)
+
 __all__ = ["register"]
 
 Function = Callable[[str, list[Any], list[Any]], None]  # of a key, inputs, and outputs, which it fills
 
-_Pointer, _Size, _Long = ct.c_void_p, ct.c_size_t, ct.c_int64
+_Pointer, _Long = ct.c_void_p, ct.c_int64
 _TYPES = {
     1: np.dtype(np.bool_),
     4: np.dtype(np.int32),
@@ -35,93 +46,11 @@ _TYPES = {
 _METADATA, _INTERNAL = 1, 13  # XLA_FFI_Extension_Metadata, XLA_FFI_Error_Code_INTERNAL
 
 
-class _Extension(ct.Structure):
-    _fields_ = (("size", _Size), ("type", ct.c_int), ("next", _Pointer))
-
-
-class _Version(ct.Structure):
-    _fields_ = (("size", _Size), ("extension", _Pointer), ("major", ct.c_int), ("minor", ct.c_int))
-
-
-class _Metadata(ct.Structure):
-    _fields_ = (("size", _Size), ("version", _Version), ("traits", ct.c_uint32), ("state_type", _Long))
-
-
-class _MetadataExtension(ct.Structure):
-    _fields_ = (("base", _Extension), ("metadata", ct.POINTER(_Metadata)))
-
-
-class _ErrorArguments(ct.Structure):
-    _fields_ = (("size", _Size), ("extension", _Pointer), ("message", ct.c_char_p), ("code", ct.c_int))
-
-
-_CreateError = ct.CFUNCTYPE(_Pointer, ct.POINTER(_ErrorArguments))
-
-
-class _Api(ct.Structure):
-    _fields_ = (
-        ("size", _Size),
-        ("extension", _Pointer),
-        ("version", _Version),
-        ("internal", _Pointer),
-        ("create_error", _CreateError),
-    )
-
-
-class _Buffer(ct.Structure):
-    _fields_ = (
-        ("size", _Size),
-        ("extension", _Pointer),
-        ("dtype", ct.c_int),
-        ("data", _Pointer),
-        ("rank", _Long),
-        ("dims", ct.POINTER(_Long)),
-    )
-
-
-class _Buffers(ct.Structure):
-    _fields_ = (
-        ("size", _Size),
-        ("extension", _Pointer),
-        ("length", _Long),
-        ("types", _Pointer),
-        ("items", ct.POINTER(_Pointer)),
-    )
-
-
-class _Attributes(ct.Structure):
-    _fields_ = (
-        ("size", _Size),
-        ("extension", _Pointer),
-        ("length", _Long),
-        ("types", _Pointer),
-        ("names", _Pointer),
-        ("items", ct.POINTER(_Pointer)),
-    )
-
-
-class _Text(ct.Structure):
-    _fields_ = (("start", _Pointer), ("length", _Size))
-
-
-class _Call(ct.Structure):
-    _fields_ = (
-        ("size", _Size),
-        ("extension", _Pointer),
-        ("api", ct.POINTER(_Api)),
-        ("context", _Pointer),
-        ("stage", ct.c_int),
-        ("inputs", _Buffers),
-        ("outputs", _Buffers),
-        ("attributes", _Attributes),
-    )
-
-
-def _arrays(buffers: _Buffers) -> list[Any]:
+def _arrays(buffers: Buffers) -> list[Any]:
     """Return XLA's buffers as NumPy arrays on the same memory."""
     found = []
     for at in range(buffers.length):
-        buffer = _Buffer.from_address(buffers.items[at])
+        buffer = Buffer.from_address(buffers.items[at])
         shape, dtype = tuple(buffer.dims[: buffer.rank]), _TYPES[buffer.dtype]
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         memory = (ct.c_char * size).from_address(buffer.data)
@@ -136,16 +65,16 @@ def _handler(function: Function, asked: list[bool]) -> Callable[[int, int], None
     """
 
     def handle(address: int, result: int) -> None:
-        call, found = _Call.from_address(address), (_Long * 2).from_address(result)
-        if call.extension and _Extension.from_address(call.extension).type == _METADATA:
-            metadata, version = _MetadataExtension.from_address(call.extension).metadata[0], call.api[0].version
+        call, found = Call.from_address(address), (_Long * 2).from_address(result)
+        if call.extension and Extension.from_address(call.extension).type == _METADATA:
+            metadata, version = MetadataExtension.from_address(call.extension).metadata[0], call.api[0].version
             metadata.version.major, metadata.version.minor = version.major, version.minor
             # XLA appends fields; the last one known here, of the attributes, must be there.
-            asked.append(version.major == 0 and call.size >= ct.sizeof(_Call))
+            asked.append(version.major == 0 and call.size >= ct.sizeof(Call))
             found[0] = 0
             return
         try:
-            text = _Text.from_address(call.attributes.items[0])
+            text = Text.from_address(call.attributes.items[0])
             function(ct.string_at(text.start, text.length).decode(), _arrays(call.inputs), _arrays(call.outputs))
             found[0] = 0
         except BaseException as error:  # noqa: BLE001 - the caller of the compiled program gets it
@@ -157,8 +86,8 @@ def _handler(function: Function, asked: list[bool]) -> Callable[[int, int], None
     return handle
 
 
-def _error(message: bytes) -> _ErrorArguments:
-    return _ErrorArguments(ct.sizeof(_ErrorArguments), None, message, _INTERNAL)
+def _error(message: bytes) -> ErrorArguments:
+    return ErrorArguments(ct.sizeof(ErrorArguments), None, message, _INTERNAL)
 
 
 _UNFINISHED = _error(b"softnll: Python raised an exception, printed before, where a kernel's call began")
@@ -169,15 +98,18 @@ _registered: dict[str, list[bool]] = {}  # for each name, whether XLA knows this
 _lock = threading.Lock()  # XLA takes a name once
 
 
-def register(name: str, function: Function) -> bool:
-    """Let compiled programs call a function under this name; return whether this version of XLA can."""
+def register(name: str, function: Function, kernel: Callable[[], int] | None = None) -> bool:
+    """Let compiled programs call a function under this name; return whether this version of XLA can.
+
+    ``kernel`` returns the address of what is called first, without Python (``_entry``).
+    """
     with _lock:
         if name not in _registered:
-            _registered[name] = _asked(name, function)
+            _registered[name] = _asked(name, function, kernel)
     return bool(_registered[name]) and all(_registered[name])
 
 
-def _asked(name: str, function: Function) -> list[bool]:
+def _asked(name: str, function: Function, kernel: Callable[[], int] | None) -> list[bool]:
     """Register a function; return the list of XLA's questions."""
     asked: list[bool] = []
     callback = ct.CFUNCTYPE(None, _Pointer, _Pointer)(_handler(function, asked))
@@ -185,11 +117,13 @@ def _asked(name: str, function: Function) -> list[bool]:
     try:
         entry = import_module("softnll.jax._entry").entry  # of llvmlite, which comes with Numba
         python, interrupt = (ct.cast(each, _Pointer).value for each in (callback, ct.pythonapi.PyErr_SetInterrupt))
-        address = entry(python, ct.addressof(_UNFINISHED), _Call.api.offset, _Api.create_error.offset, interrupt)
+        first = None if kernel is None else kernel()
+        address = entry(python, ct.addressof(_UNFINISHED), Call.api.offset, Api.create_error.offset, interrupt, first)
         capsule: Any = jax.ffi.pycapsule
         jax.ffi.register_ffi_target(name, capsule(_Pointer(address)), platform="cpu")
     except Exception:  # noqa: BLE001 - of any kind: XLA's own operations compute the same
         return [False]
+    atexit.unregister(_finish)  # once is enough
     atexit.register(_finish)
     return asked
 

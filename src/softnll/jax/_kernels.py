@@ -23,13 +23,15 @@ from softnll._core.arithmetic import arithmetic_of
 from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
 from softnll._kernels.select import compiled_kernels, kernels
+from softnll.jax import _direct
 from softnll.jax._handler import register
 
 __all__ = ["EQUATIONS", "TANGENTS", "of_rows"]
 
 # Arguments after the objective: x, y, q, class weights, s, temperatures, mask, as in a Problem, and D or None.
 _TARGET = "softnll_rows"
-_LEAST = 1 << 14  # entries of logits: a call takes as long as XLA's operations on these
+_LEAST = 1 << 14  # entries of logits: a call through Python takes as long as XLA's operations on these
+_LEAST_DIRECT = 1  # of a call without Python
 _Q_TYPES = ("float16", "bfloat16", "float32", "float64")
 _primitive: Any = Primitive(_TARGET)
 _primitive.multiple_results = True
@@ -64,7 +66,9 @@ def _served(name: str, objective: CrossEntropy, arrays: Any) -> bool:
     """Return whether there is a kernel. There is none where there is a mesh: in shard_map, with explicit sharding."""
     if name == "logsumexp" and (objective.temperature != 1 or arrays[5] is not None):
         return False
-    return bool(arrays[0].size >= max(_LEAST, 1)) and jax.sharding.get_abstract_mesh().empty
+    present = tuple(at for at, each in enumerate(arrays) if each is not None)
+    least = min(_LEAST, _LEAST_DIRECT) if _direct.serves(objective, present, arrays[0].shape) else _LEAST
+    return bool(arrays[0].size >= max(least, 1)) and jax.sharding.get_abstract_mesh().empty
 
 
 def _by_equation(*given: Any, name: str, objective: CrossEntropy, present: tuple[int, ...]) -> list[Any]:
@@ -103,7 +107,8 @@ def _lower_on_cpu(context: Any, *given: Any, name: str, objective: CrossEntropy,
         return _lower_equation(context, *given, name=name, objective=objective, present=present)
     options = {each.name: getattr(objective, each.name) for each in fields(objective) if each.init}
     key = json.dumps([name, present, options])
-    return jax.ffi.ffi_lowering(_TARGET)(context, *given, key=key)
+    target = _registered_kernel(name, objective, present, context.avals_in) or _TARGET
+    return jax.ffi.ffi_lowering(target)(context, *given, key=key)
 
 
 _primitive.def_impl(_eager)
@@ -121,6 +126,16 @@ def _for_this_cpu(module: Any) -> bool:
 def _registered() -> bool:
     """Return whether compiled programs can call the kernels."""
     return compiled_kernels() and register(_TARGET, _compute)
+
+
+def _registered_kernel(name: str, objective: CrossEntropy, present: tuple[int, ...], given: Any) -> str | None:
+    """Return under which name compiled programs call a kernel without Python; None if there is none."""
+    x, *_ = given
+    if x.size < _LEAST_DIRECT or not _direct.serves(objective, present, x.shape):
+        return None
+    of = _direct.signature(name, x.shape[1], {at: each.dtype.name for at, each in zip(present, given, strict=True)})
+    target = "_".join((_TARGET, of.function, *(each.scalar for each in of.types.values())))
+    return target if register(target, _compute, partial(_direct.address, of)) else None
 
 
 @lru_cache(maxsize=256)

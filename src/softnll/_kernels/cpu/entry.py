@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-__all__ = ["PYTHON", "add_entry"]
+__all__ = ["PYTHON", "Entry", "add_entry", "add_memory"]
 
 PYTHON = (  # the C functions that an entry may call
     "PyErr_BadArgument",
@@ -33,12 +33,11 @@ _POINTER = ir.PointerType(_BYTE)
 _META = 40  # bytes of Numba's record of an allocation: count, destructor and its argument, data, size
 
 
-class _Entry:
+class Entry:
     """One function under construction."""
 
-    def __init__(self, context: Any, module: Any, name: str) -> None:
+    def __init__(self, context: Any, module: Any, name: str, kind: Any) -> None:
         self.context, self.module = context, module
-        kind = ir.FunctionType(_POINTER, [_POINTER, ir.PointerType(_POINTER), _WORD])
         self.function = ir.Function(module, kind, name)
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.null = ir.Constant(_POINTER, None)
@@ -53,6 +52,13 @@ class _Entry:
         at = self.builder.gep(base, [ir.Constant(_WORD, offset)])
         return self.builder.load(self.builder.bitcast(at, ir.PointerType(kind)))
 
+    def call_kernel(self, descriptor: Any, values: list[Any]) -> tuple[Any, Any]:
+        """Call the compiled function; return its status and its result."""
+        convention, kinds = self.context.call_conv, (descriptor.restype, descriptor.argtypes)
+        kernel = ir.Function(self.module, convention.get_function_type(*kinds), descriptor.llvm_func_name)
+        found: tuple[Any, Any] = convention.call_function(self.builder, kernel, *kinds, values)
+        return found
+
     def refuse_if(self, wrong: Any) -> None:
         """Raise TypeError where a condition holds."""
         with self.builder.if_then(wrong, likely=False):
@@ -63,19 +69,30 @@ class _Entry:
         """Return Numba's form of an array, which borrows it: no count of references is changed."""
         builder = self.builder
         self.refuse_if(builder.icmp_signed("!=", self.field(value, _NDIM, ir.IntType(32)), ir.IntType(32)(kind.ndim)))
+        shape, strides = (
+            self.words(self.field(value, offset, ir.PointerType(_WORD)), kind.ndim) for offset in (_SHAPE, _STRIDES)
+        )
+        return self.array_at(kind, self.field(value, _DATA, _POINTER), shape, strides)
+
+    def words(self, at: Any, count: int) -> list[Any]:
+        """Load so many words."""
+        return [self.builder.load(self.builder.gep(at, [_WORD(index)])) for index in range(count)]
+
+    def size_of(self, kind: Any) -> int:
+        """Return how many bytes an entry of an array has."""
+        size: int = self.context.get_abi_sizeof(self.context.get_data_type(kind.dtype))
+        return size
+
+    def array_at(self, kind: Any, data: Any, shape: list[Any], strides: list[Any]) -> Any:
+        """Return Numba's form of the array at an address."""
+        builder = self.builder
         result = cgutils.create_struct_proxy(kind)(self.context, builder)
-        axes: list[list[Any]] = []
-        for offset in (_SHAPE, _STRIDES):
-            lengths = self.field(value, offset, ir.PointerType(_WORD))
-            axes.append([builder.load(builder.gep(lengths, [_WORD(axis)])) for axis in range(kind.ndim)])
-        shape, strides = axes
         count = _WORD(1)
         for each in shape:
             count = builder.mul(count, each)
         result.shape, result.strides = (cgutils.pack_array(builder, each) for each in (shape, strides))
-        result.data = builder.bitcast(self.field(value, _DATA, _POINTER), result.data.type)
-        size = self.context.get_abi_sizeof(self.context.get_data_type(kind.dtype))
-        result.nitems, result.itemsize = count, self.context.get_constant(types.intp, size)
+        result.data = builder.bitcast(data, result.data.type)
+        result.nitems, result.itemsize = count, self.context.get_constant(types.intp, self.size_of(kind))
         result.meminfo, result.parent = (ir.Constant(each.type, None) for each in (result.meminfo, result.parent))
         return result._getvalue()  # noqa: SLF001 - Numba's own use
 
@@ -99,7 +116,7 @@ def add_entry(library: Any, context: Any, descriptor: Any, name: str) -> None:
     while the kernel runs.
     """
     module = context.create_module("entry")
-    here = _Entry(context, module, name)
+    here = Entry(context, module, name, ir.FunctionType(_POINTER, [_POINTER, ir.PointerType(_POINTER), _WORD]))
     builder = here.builder
     _, arguments, count = here.function.args
     here.refuse_if(builder.icmp_signed("!=", count, _WORD(len(descriptor.argtypes))))
@@ -110,13 +127,8 @@ def add_entry(library: Any, context: Any, descriptor: Any, name: str) -> None:
     wrong = here.call("PyErr_Occurred", _POINTER)
     with builder.if_then(builder.icmp_unsigned("!=", wrong, here.null), likely=False):
         builder.ret(here.null)
-    kernel = ir.Function(
-        module,
-        context.call_conv.get_function_type(descriptor.restype, descriptor.argtypes),
-        descriptor.llvm_func_name,
-    )
     state = here.call("PyEval_SaveThread", _POINTER)
-    status, result = context.call_conv.call_function(builder, kernel, descriptor.restype, descriptor.argtypes, values)
+    status, result = here.call_kernel(descriptor, values)
     here.call("PyEval_RestoreThread", ir.VoidType(), state)
     with builder.if_then(status.is_error, likely=False):  # kernels raise nothing but this
         builder.ret(here.call("PyErr_NoMemory", _POINTER))
@@ -125,11 +137,11 @@ def add_entry(library: Any, context: Any, descriptor: Any, name: str) -> None:
     else:  # nothing is 0
         whole = isinstance(descriptor.restype, types.Integer)
         builder.ret(here.call("PyLong_FromSsize_t", _POINTER, result if whole else _WORD(0)))
-    _add_memory(module)
+    add_memory(module)
     library.add_ir_module(module)
 
 
-def _add_memory(module: Any) -> None:
+def add_memory(module: Any) -> None:
     """Define the two functions of Numba's runtime that arrays inside kernels need."""
     kind = ir.FunctionType(_POINTER, [_WORD, ir.IntType(32)])
     function = ir.Function(module, kind, "NRT_MemInfo_alloc_aligned")

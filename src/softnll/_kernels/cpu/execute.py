@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import scalar_interface
-from softnll._kernels.cpu.memory import BLOCK, FEW, LEFT_BLOCK, STREAMED
+from softnll._kernels.cpu.memory import BLOCK, FEW, LEFT_BLOCK, STREAMED, past_caches
 from softnll._kernels.cpu.processor import fuses
 from softnll._kernels.cpu.threads import for_rows
 
@@ -169,7 +169,7 @@ def run(computation: Computation, problem: Problem, out: NDArray[Any] | None, va
     if not (vectors and all(each is None or in_one_piece(each) for each in matrices) and fitting):
         _in_blocks(computation, problem, out, values, vectors)
         return
-    streamed = out is not None and out.nbytes >= _STREAMED and not np.may_share_memory(out, problem.x)
+    streamed = out is not None and past_caches(out, _STREAMED) and not np.may_share_memory(out, problem.x)
     n_rows, n_columns = problem.x.shape
 
     def work(first: int, last: int) -> None:

@@ -18,6 +18,7 @@ from numba.core.registry import CPUTarget
 from numba.core.target_extension import CPU, dispatcher_registry, jit_registry, target_override, target_registry
 
 from softnll._kernels.cpu.entry import add_entry
+from softnll._kernels.cpu.frame_entry import add_frame_entry
 from softnll._kernels.cpu.processor import processor
 from softnll._kernels.cpu.signature import Type
 
@@ -25,6 +26,7 @@ __all__ = ["SYMBOL", "Code", "compile_function", "parameters_of"]
 
 SYMBOL = "softnll_kernel_{}"  # the name of an entry in object code, after a number of its own
 _NAME = "softnll"  # of the target
+_IN_PROGRAM = "softnll._kernels.cpu.in_program"  # the module of functions that compiled programs call
 
 
 class Code(NamedTuple):
@@ -146,7 +148,10 @@ def _numba_type(kind: Type) -> Any:
 
 @global_compiler_lock
 def compile_function(function: Callable[..., Any], result: Type, types_of: Mapping[str, Type], symbol: str) -> Code:
-    """Return the object code of a function for types of its parameters, given by name; ``symbol`` names its entry."""
+    """Return the object code of a function for types of its parameters, given by name; ``symbol`` names its entry.
+
+    Python calls it, or XLA's programs if it is of ``in_program``.
+    """
     names = parameters_of(function)
     if not set(names) <= set(types_of):
         raise TypeError(f"{function.__name__} has the parameters {names}; types were given for {tuple(types_of)}")
@@ -155,6 +160,7 @@ def compile_function(function: Callable[..., Any], result: Type, types_of: Mappi
         compiled = _jit(function, error_model="numpy")
         compiled.compile(_numba_type(result)(*arguments))
         (overload,) = compiled.overloads.values()
-        add_entry(overload.library, _context(), overload.fndesc, symbol)
+        add = add_frame_entry if function.__module__ == _IN_PROGRAM else add_entry
+        add(overload.library, _context(), overload.fndesc, symbol)
         object_code, outside = overload.library.code(symbol)
     return Code(names, outside, object_code)

@@ -20,15 +20,16 @@ from softnll._kernels.cpu.cache import name_of, read, write
 from softnll._kernels.cpu.forks import loading
 from softnll._kernels.cpu.listeners import current
 from softnll._kernels.cpu.processor import levels, processor
-from softnll._kernels.cpu.signature import Type
+from softnll._kernels.cpu.signature import INTP, Type
 
-__all__ = ["Kernel", "compile_to_cache", "compiled", "kernel_of"]
+__all__ = ["Kernel", "compile_to_cache", "compiled", "kernel_of", "program_kernel"]
 
 _FAST_CALL = 0x0080  # METH_FASTCALL
 _MODULES = (  # whose functions are kernels
     "softnll._kernels.cpu.by_plane",
     "softnll._kernels.cpu.by_row",
     "softnll._kernels.cpu.by_tile",
+    "softnll._kernels.cpu.in_program",
     "softnll._kernels.cpu.losses_by_plane",
     "softnll._kernels.cpu.product_by_plane",
     "softnll._kernels.cpu.product_by_row",
@@ -90,12 +91,18 @@ def _found(symbol: str) -> bool:
 _methods: list[_Method] = []  # Python keeps their addresses
 
 
-def _function(symbol: str, name: str, code: bytes) -> Callable[..., Any]:
-    """Return the Python function of an entry in object code."""
+def _address(symbol: str, code: bytes) -> int:
+    """Return the address of an entry in object code."""
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    method = _Method(name.encode(), engine.get_function_address(symbol), _FAST_CALL, None)
+    address: int = engine.get_function_address(symbol)
+    return address
+
+
+def _function(symbol: str, name: str, code: bytes) -> Callable[..., Any]:
+    """Return the Python function of an entry in object code."""
+    method = _Method(name.encode(), _address(symbol, code), _FAST_CALL, None)
     _methods.append(method)
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -103,15 +110,20 @@ def _function(symbol: str, name: str, code: bytes) -> Callable[..., Any]:
     return function
 
 
-def _from_cache(key: str, name: str) -> Kernel | None:
-    """Return a kernel from the cache."""
-    stored = read(key)
-    if stored is None:
-        return None
-    head, code = stored
-    if not all(_found(each) for each in head["symbols"]):
-        return None
-    return Kernel(_function(head["entry"], name, code), tuple(head["parameters"]))
+def _code(
+    name: str, result: Type, types_of: dict[str, Type], function: Callable[..., Any] | None
+) -> tuple[dict[str, Any], bytes]:
+    """Return what is said of a kernel, and its object code: from the cache, else compiled."""
+    signature = (result, sorted(types_of.items()))
+    for cpu in (processor(), *levels()):
+        stored = read(name_of(name, signature, cpu))
+        if stored is not None and all(_found(each) for each in stored[0]["symbols"]):
+            return stored
+    head, object_code = compile_to_cache(name, result, types_of, function)
+    missing = [each for each in head["symbols"] if not _found(each)]
+    if missing:
+        raise RuntimeError(f"the kernel {name} calls {', '.join(missing)}, which this process does not have")
+    return head, object_code
 
 
 def kernel_of(name: str, result: Type, types_of: dict[str, Type], function: Callable[..., Any] | None = None) -> Kernel:
@@ -129,17 +141,16 @@ def kernel_of(name: str, result: Type, types_of: dict[str, Type], function: Call
     function
         The function itself, if it is in no module of this folder.
     """
-    signature = (result, sorted(types_of.items()))
     with loading:
-        for cpu in (processor(), *levels()):
-            kernel = _from_cache(name_of(name, signature, cpu), name)
-            if kernel is not None:
-                return kernel
-        head, object_code = compile_to_cache(name, result, types_of, function)
-        missing = [each for each in head["symbols"] if not _found(each)]
-        if missing:
-            raise RuntimeError(f"the kernel {name} calls {', '.join(missing)}, which this process does not have")
-        return Kernel(_function(head["entry"], name, object_code), head["parameters"])
+        head, object_code = _code(name, result, types_of, function)
+        return Kernel(_function(head["entry"], name, object_code), tuple(head["parameters"]))
+
+
+def program_kernel(name: str, types_of: dict[str, Type]) -> int:
+    """Return the address of a function of ``in_program``: of the address of XLA's call; 0 if it has computed all."""
+    with loading:
+        head, object_code = _code(f"in_program.{name}", INTP, types_of, None)
+        return _address(head["entry"], object_code)
 
 
 def compile_to_cache(

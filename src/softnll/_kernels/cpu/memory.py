@@ -1,6 +1,11 @@
-"""The memory that the kernels take beside their arguments: the sizes of blocks, and a bound for a whole call."""
+"""The memory that the kernels take beside their arguments, with a bound for a whole call; how results are written."""
 
 from __future__ import annotations
+
+import ctypes
+import mmap
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +13,17 @@ from softnll._core.problem import Problem
 from softnll._core.targets import SparseRows
 from softnll._kernels.cpu.threads import threads_of
 
-__all__ = ["BLOCK", "CAPPED_BLOCK", "FEW", "LEFT_BLOCK", "STREAMED", "TURNED", "TURNED_BLOCK", "scratch_bytes"]
+__all__ = [
+    "BLOCK",
+    "CAPPED_BLOCK",
+    "FEW",
+    "LEFT_BLOCK",
+    "STREAMED",
+    "TURNED",
+    "TURNED_BLOCK",
+    "past_caches",
+    "scratch_bytes",
+]
 
 FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
 BLOCK = 1 << 16  # logits of a block, where rows are copied or go to the scalar kernels
@@ -16,7 +31,38 @@ CAPPED_BLOCK = 1 << 15  # logits of a block whose capped values are in scratch
 LEFT_BLOCK = 1 << 14  # logits of a block of the rows that vector kernels leave
 TURNED = 24  # classes up to which rows with spread targets are turned into planes
 TURNED_BLOCK = 1 << 15  # logits of a block of them
-STREAMED = 1 << 26  # bytes of an output from which it is written past the caches
+STREAMED = 1 << 26  # bytes of an output from which it may be written past the caches
+
+
+def past_caches(out: Any, least: int = STREAMED) -> bool:
+    """Return whether rows are written past the caches: many bytes, whose pages are there.
+
+    A page that is new is in the caches when the system has cleared it; to write past them then takes longer
+    (docs/log.md). Three rows are looked at.
+    """
+    if out.nbytes < max(least, 1):
+        return False
+    n_rows = len(out)
+    return all(_there(out[n_rows * part // 4].ctypes.data) for part in (1, 2, 3))
+
+
+def _there(address: int) -> bool:
+    """Return whether the page of an address is in memory; True where the system does not say."""
+    found = ctypes.c_ubyte(1)
+    asked = _mincore()
+    if asked is not None:
+        asked(address // mmap.PAGESIZE * mmap.PAGESIZE, 1, ctypes.byref(found))
+    return bool(found.value & 1)
+
+
+@cache
+def _mincore() -> Any:
+    try:
+        function = ctypes.CDLL(None).mincore
+    except (AttributeError, OSError, TypeError):  # of Windows
+        return None
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    return function
 
 
 def scratch_bytes(problem: Problem, n_rows: int, n_columns: int, itemsize: int) -> int:

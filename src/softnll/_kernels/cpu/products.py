@@ -13,7 +13,7 @@ from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import scalar_interface
 from softnll._kernels.cpu.load import compiled
-from softnll._kernels.cpu.memory import LEFT_BLOCK, STREAMED, TURNED_BLOCK
+from softnll._kernels.cpu.memory import LEFT_BLOCK, TURNED_BLOCK, past_caches
 from softnll._kernels.cpu.parameters import entries_of
 from softnll._kernels.cpu.signature import BOOLEAN, INTP, NONE, array, output
 from softnll._kernels.cpu.threads import for_rows
@@ -64,14 +64,14 @@ def product(saved: Matrix, upstream: Matrix, out: Matrix, *, log: bool, logits: 
         def turn(first: int, last: int) -> None:
             for block in blocks((last - first, n_columns), TURNED_BLOCK):
                 here = slice(first + block.start, first + block.stop)
-                parts = [turned(each[here], each.dtype) for each in (saved, upstream)]
-                written = plane(parts[0].shape, out.dtype)
-                _compute(*parts, written, (0, len(parts[0])), log=log, logits=logits, streamed=False)
+                x, v = (turned(each[here], each.dtype) for each in (saved, upstream))
+                written = plane(x.shape, out.dtype)
+                _compute(x, v, written, (0, len(x)), log=log, logits=logits, streamed=False)
                 out[here] = written.array[0].T
 
         for_rows(n_rows, n_columns, turn)
         return
-    streamed = out.nbytes >= STREAMED
+    streamed = past_caches(out.array if isinstance(out, Planes) else out)
 
     def compute(first: int, last: int) -> None:
         _compute(saved, upstream, out, (first, last), log=log, logits=logits, streamed=streamed)

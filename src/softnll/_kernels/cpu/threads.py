@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["for_rows", "thread_count", "threads_of"]
+__all__ = ["for_rows", "in_one_go", "thread_count", "threads_of"]
 
 _ENTRIES = 1 << 18  # of logits below which one thread computes all: waking another takes 50 µs, as long as these
 _CHUNK = 1 << 16  # rows of a range at most, so that its array of rows left to the scalar kernels stays small
@@ -88,14 +88,14 @@ def _complete(future: Future[None], run: Callable[[], None]) -> None:
         future.set_result(None)
 
 
-def _in_one_go(n_rows: int, n_columns: int) -> bool:
+def in_one_go(n_rows: int, n_columns: int) -> bool:
     """Whether there are so few rows that the caller's thread computes them in one call."""
     return n_rows <= _CHUNK and n_rows * n_columns < _ENTRIES
 
 
 def threads_of(n_rows: int, n_columns: int, threads: int | None = None) -> int:
     """Return how many threads compute so many rows; ``threads`` None for as many as ``thread_count`` says at most."""
-    if _in_one_go(n_rows, n_columns):
+    if in_one_go(n_rows, n_columns):
         return 1
     return min(thread_count() if threads is None else threads, -(-n_rows // 16))
 
@@ -105,7 +105,7 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
 
     Ranges begin at multiples of 16. An error in one range is raised here, after all ranges have ended.
     """
-    if _in_one_go(n_rows, n_columns):
+    if in_one_go(n_rows, n_columns):
         if n_rows:
             work(0, n_rows)
         return
