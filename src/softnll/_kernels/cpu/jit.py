@@ -157,4 +157,6 @@ def compile_function(function: Callable[..., Any], result: Type, types_of: Mappi
         (overload,) = compiled.overloads.values()
         add_entry(overload.library, _context(), overload.fndesc, symbol)
         object_code, outside = overload.library.code(symbol)
+    if numbas := [each for each in outside if each.startswith(("numba_", "NRT_"))]:  # in no process without Numba
+        raise NotImplementedError(f"the kernel {function.__name__} calls {', '.join(numbas)}")
     return Code(names, outside, object_code)
