@@ -7,7 +7,9 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -144,7 +146,20 @@ def _numba_type(kind: Type) -> Any:
     return types.Array(scalar, kind.ndim, "A", readonly=not kind.written) if kind.ndim else scalar
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage in circles: Numba's objects are many, and few are. It takes a tenth."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @global_compiler_lock
+@_without_collection()
 def compile_function(function: Callable[..., Any], result: Type, types_of: Mapping[str, Type], symbol: str) -> Code:
     """Return the object code of a function for types of its parameters, given by name; ``symbol`` names its entry."""
     names = parameters_of(function)

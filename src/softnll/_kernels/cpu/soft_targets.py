@@ -247,8 +247,7 @@ def losses(
             log_r = math.log1p(r)
             lse = _f8(m) / tau + log_r
             loss[i] = weight * (far + mass * (log_r + (zeta * lse) * lse if zeta > 0 else log_r))
-            if ms is not None:
-                ms[i], rs[i] = _f8(m), r
+            ms[i], rs[i] = _f8(m), r
         else:
             n_left += 1
         if q is None and 0 <= y[i] < n:
