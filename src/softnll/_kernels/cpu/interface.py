@@ -56,7 +56,6 @@ TAKES_PLANES = True  # the logits of a Problem may be Planes
 Vector = NDArray[np.float64]
 DType = np.dtype[Any]
 Options = tuple[bool, bool]  # whether there are masks, and temperatures
-_UNREAD = np.empty(1 << 12)  # where kernels write, in any thread, what nobody reads
 
 
 def _options(problem: Problem) -> Options:
@@ -150,8 +149,8 @@ def _scalar_gradients(part: Problem, out: Any, values: RowValues) -> None:
 def _hard(dtype: DType, options: Options | None, written: bool, reads: bool) -> Computation:
     """Return the loss of hard targets, with m and r and with the gradient ``written``, or (``reads``) their gradient.
 
-    It is computed by rows with these options or, for None, by tiles. m and r are always written: that takes no time,
-    and there are half as many kernels to compile.
+    It is computed by rows with these options or, for None, by tiles. m and r are always written, before the loss,
+    so that all may be one array: that takes no time, and there are half as many kernels to compile.
     """
     masked, tempered = options or (False, False)
     function = f"{'by_tile' if options is None else 'by_row'}.{'gradients' if reads else 'losses'}"
@@ -234,12 +233,12 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
         turned.losses(problem, out, RowValues(loss, m, r))
         return loss
     computation = _of_targets(problem, out is not None)
+    if m is None:
+        m = r = loss  # which is written last
     if few(problem):
-        if m is None:
-            m = r = _UNREAD if len(loss) <= len(_UNREAD) else np.empty(len(loss))
         run_few(computation, problem, out, (loss, m, r))
     else:
-        run(computation, problem, out, RowValues(loss, m, r).filled(len(loss)))
+        run(computation, problem, out, RowValues(loss, m, r))
     return loss
 
 

@@ -110,6 +110,7 @@ def write_no_part(
     Without ``loss``, m and r are inputs and only the gradient is written.
     """
     if loss is not None:
-        loss[i], ms[i], rs[i] = 0.0, -np.inf, -1.0
+        ms[i], rs[i] = -np.inf, -1.0
+        loss[i] = 0.0
     if grad is not None:
         write_value(n, zero(element), out, element, streamed)
