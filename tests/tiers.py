@@ -36,8 +36,8 @@ TWICE = re.compile(
     r"|test_torch_linear_compile.*::test_one_graph|test_torch_linear_derivatives|test_one_step_has_the_gradients"
 )
 
-# Tests, or cases, that take more than about 5 s each, and those beside a quicker case of the same; cases of float16 that
-# alone need its kernels of planes, where there are those of bfloat16.
+# Tests, or cases, that take more than about 5 s each, and those beside a quicker case of the same; cases
+# of float16 that alone need its kernels of planes.
 SLOW = re.compile(
     r"test_gpu_script|test_tutorial|test_other_cpus|test_no_tangent_is_lost.dual|test_transforms_within_compiled_code"
     r"|test_fifty_steps_are_those_of_the_unfused_model|test_generation_gives_the_same_tokens.(?!OPT)"
