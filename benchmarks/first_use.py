@@ -74,7 +74,7 @@ def numpy_calls() -> dict[str, str]:
             calls["cross_entropy_hvp"] = "sn.cross_entropy_hvp(x, y, v)"
             calls["linear_cross_entropy"] = "sn.linear_cross_entropy(features, head, y)"
             calls["linear_cross_entropy_and_grad"] = "sn.linear_cross_entropy_and_grad(features, head, y)"
-            calls["fit_temperature"] = "sn.fit_temperature(x, y)"
+            calls["fit_temperature"] = "sn.fit_temperature(x, (x + v * 2 * random.gumbel(size=shape)).argmax(1))"
         found |= {f"NumPy, {name}: {each}": start + call for each, call in calls.items()}
     return found
 
