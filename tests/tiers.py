@@ -36,7 +36,8 @@ TWICE = re.compile(
     r"|test_torch_linear_compile.*::test_one_graph|test_torch_linear_derivatives|test_one_step_has_the_gradients"
 )
 
-# Tests, or cases, that take more than about 5 s each, and those beside a quicker case of the same.
+# Tests, or cases, that take more than about 5 s each, and those beside a quicker case of the same; cases
+# of float16 that alone need its kernels of planes.
 SLOW = re.compile(
     r"test_gpu_script|test_tutorial|test_other_cpus|test_no_tangent_is_lost.dual|test_transforms_within_compiled_code"
     r"|test_fifty_steps_are_those_of_the_unfused_model|test_generation_gives_the_same_tokens.(?!OPT)"
@@ -59,6 +60,8 @@ SLOW = re.compile(
     r"|test_transforms_end_the_graph|test_torch_linear_compile.*::test_dynamic|test_torch_sparse.*::test_memory"
     r"|test_calibrated_classifiers_raise_no_alarm|test_the_optimum_is_the_same_in_a_third|test_a_full_disk"
     r"|test_finds_the_minimum.triton|test_float32_stays_float32|test_too_few_iterations_give_a_warning"
+    r"|test_19_layouts.compiled-float16|test_22_out_of_range.compiled-float16|test_kernel_turned.*\[float16"
+    r"|test_half_types_read_the_logits.float16|test_kernel_planes.*::test_(every_type|bounds_of_losses).float16"
     r"|\[(.*-)?jax(-jit)?(-.*)?\]"  # the core's cases: tests/jax_door has its own
     r"|test_site|test_documents.*::test_commands_of_softnll_run.(README|docs/getting-started|docs/how-to/large)"
     r"|test_needs_neither_numba_nor_scipy|test_torch_tokens.*::test_derivatives"

@@ -3,8 +3,8 @@
     python tools/ship_kernels.py FOLDER [--only NAME] [--level x86-64-v3]
 
 A wheel has them if it is built with SOFTNLL_KERNELS=1 (``hatch_build.py``); without them the first call of each
-function on a machine compiles its kernel, which takes seconds. They are those of the common calls: no masks, no
-temperatures but those of softmax, no class weights of soft targets. Other kernels are compiled when they are needed.
+function on a machine compiles its kernel, which takes seconds. They are all that the functions ask for with no option
+or with one of ``problems``, whatever the rows hold. Other kernels are compiled when they are needed.
 """
 
 from __future__ import annotations
@@ -15,98 +15,136 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-PLAIN, TEMPERED = (False, False), (False, True)
-PASSES = (  # of a loss: whether it returns m and r, writes the gradient, reads m and r
-    (False, False, False),
-    (True, False, False),
-    (True, True, False),
-    (False, True, False),
-    (True, True, True),
-)
+TYPES = ("float32", "float64", "bfloat16", "float16")
+OTHER_TARGETS = {  # types of soft targets beside the logits' own: those of a linear loss of half types, of autocast
+    "float32": ("bfloat16", "float16"),
+    "bfloat16": ("float32",),
+    "float16": ("float32",),
+}
+COLUMNS = (3, 40, 200)  # rows that are turned, taken by tiles, and taken one by one
+INNER = 8  # rows side by side in planes
 
 
-def of_type(dtype: Any, wide: bool) -> Iterator[Callable[[], Any]]:
-    """Yield calls that ask for one kernel each, for one type of logits; half types are not ``wide``."""
-    from softnll._kernels.cpu import interface, products, strided  # noqa: PLC0415 - for the process that compiles
+def logits(dtype: Any) -> Iterator[Any]:
+    """Yield two rows of logits in each form that has kernels of its own."""
+    import numpy as np  # noqa: PLC0415 - for the process that compiles
 
-    for log in (False, True):
-        yield partial(strided._normalise, dtype, log)
-        for options in (None, PLAIN, TEMPERED) if wide else (None, PLAIN):
-            yield partial(interface._normalise, dtype, log, options)
-        for steps, logits in product((False, True), (True, False) if wide else (True,)):
-            yield partial(products._kernel, dtype, steps, log, logits)
-    yield partial(strided._logsumexp, dtype)
-    for tiles in (True, False):
-        yield partial(interface._logsumexp, dtype, tiles, False)
-    for written in (False, True):
-        yield partial(strided._hard, dtype, False, written)
-        for q in (None, dtype) if wide else (None,):
-            yield partial(strided._spread, dtype, q, False, written)
-    for passes in PASSES:
-        yield partial(interface._hard, dtype, None, *passes)
-        m_and_r, written, reads = passes
-        if not m_and_r:
-            continue
-        yield partial(interface._hard, dtype, PLAIN, *passes)
-        for q in (None, dtype) if wide else ():
-            yield partial(interface._soft, dtype, q, False, False, written, reads)
+    from softnll._core.planes import Planes  # noqa: PLC0415
+
+    for n_columns in COLUMNS:
+        yield np.zeros((2, n_columns), dtype)
+    yield Planes(np.zeros((1, 3, INNER), dtype))
 
 
-def in_programs(name: str) -> Iterator[Callable[[], Any]]:
-    """Yield calls that ask for one kernel each of those that JAX's programs call, for one type of logits."""
-    from softnll._kernels.cpu import load  # noqa: PLC0415
+def problems(x: Any) -> Iterator[Any]:
+    """Yield losses of logits: with hard, smoothed and soft targets, with class weights, a temperature, a soft cap."""
+    import numpy as np  # noqa: PLC0415
+
+    from softnll._core.options import CrossEntropy  # noqa: PLC0415
+    from softnll._core.planes import Planes  # noqa: PLC0415
+    from softnll._core.problem import Problem  # noqa: PLC0415
+
+    q, y, w = x, np.zeros(len(x), np.int64), np.ones(x.shape[1])
+    for targets in ({"y": y}, {"y": y, "objective": CrossEntropy(label_smoothing=0.1)}, {"q": q}):
+        plain = Problem(x, **targets)
+        yield plain
+        yield replace(plain, w=w)
+        yield replace(plain, objective=replace(plain.objective, temperature=2.0))
+        yield replace(plain, objective=replace(plain.objective, softcap=30.0))
+    for dtype in map(np.dtype, OTHER_TARGETS.get(x.dtype.name, ())):
+        yield Problem(x, q=q.astype(dtype))
+    if not isinstance(x, Planes):
+        yield Problem(x, y=y, where=np.ones(x.shape, np.bool_))
+
+
+def call_all(dtype: Any) -> None:
+    """Call the functions of the kernels' interface with every kind of logits and targets of one type."""
+    import numpy as np  # noqa: PLC0415
+
+    from softnll._core.planes import Planes, empty_like, memory_of  # noqa: PLC0415
+    from softnll._core.problem import Problem  # noqa: PLC0415
+    from softnll._kernels.cpu import interface  # noqa: PLC0415
+
+    for x in logits(dtype):
+        out, where = empty_like(x), np.ones(x.shape, np.bool_)
+        m, r = np.zeros((2, len(x)))
+        for each in (Problem(x),) if isinstance(x, Planes) else (Problem(x), Problem(x, where=where)):
+            interface.softmax(each, out)
+            interface.log_softmax(each, out)
+            interface.logsumexp(each)
+        if not isinstance(x, Planes):
+            tempered = Problem(x, tau=np.ones(len(x)))
+            interface.softmax(tempered, out)
+            interface.log_softmax(tempered, out)
+        for log in (False, True):
+            interface.product(x, x, out, log=log, logits=memory_of(x).itemsize == 2)
+        for each in problems(x):
+            interface.losses(each)
+            interface.forward(each)
+            interface.forward(each, out)
+            interface.forward_backward(each, out)
+            interface.backward(each, m, r, out)
+            if each.objective.plain:
+                interface.pick(each)
+    interface.total(np.zeros(2))
+
+
+def in_programs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the kernels that JAX's programs call, of float32, by name and types."""
     from softnll._kernels.cpu.signature import NONE, Type, array, output  # noqa: PLC0415
 
+    name = "float32"
     x, rows, result = array(name, 2), array(name, 1), output(name, 2)
     for by in ("by_tile", "by_row"):
         for function in ("softmax", "log_softmax", "logsumexp"):
-            yield partial(load.program_kernel, f"{function}_{by}", {"x": x, "out": result})
+            yield f"{function}_{by}", {"x": x, "out": result}
         for s, (D, grad) in product((NONE, rows), ((NONE, NONE), (Type(name), result))):
             types = {"x": x, "y": array("int32", 1), "w": NONE, "s": s, "D": D, "loss": output(name, 1), "grad": grad}
-            yield partial(load.program_kernel, f"losses_{by}", types)
+            yield f"losses_{by}", types
 
 
-def kernels() -> Iterator[Callable[[], Any]]:
-    """Yield calls that ask for one kernel each."""
-    import ml_dtypes  # noqa: PLC0415 - for the process that compiles
+def asked() -> list[tuple[str, Any, dict[str, Any]]]:
+    """Return the kernels that ``call_all`` asks for, by name and types; none is compiled or called."""
+    import ml_dtypes  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
-    from softnll._kernels.cpu import interface, scalar_interface  # noqa: PLC0415
+    from softnll._kernels.cpu import load, scalar_interface  # noqa: PLC0415
 
-    for name in ("float32", "float64", "float16"):
-        yield from of_type(np.dtype(name), wide=name != "float16")
-    yield from of_type(np.dtype(ml_dtypes.bfloat16), wide=False)
-    for function, x, q in product(
-        ("normalise", "logsumexp", "losses", "gradients", "pick"), ("f4", "f8"), ("f4", "f8")
-    ):
-        yield partial(scalar_interface._kernel, function, x, q)
-    yield interface._total
-    yield from in_programs("float32")
+    found: dict[str, tuple[str, Any, dict[str, Any]]] = {}
+
+    def kernel_of(name: str, result: Any, types_of: Any) -> load.Kernel:
+        found[repr((name, result, sorted(types_of.items())))] = name, result, types_of
+
+        def leaves_a_row(*arguments: Any) -> int:
+            if arguments and "left" in types_of:
+                *_, first, _, left = arguments
+                left[0] = first
+            return 1
+
+        return load.Kernel(leaves_a_row, ())
+
+    load.kernel_of = scalar_interface.kernel_of = kernel_of  # type: ignore[assignment,attr-defined]
+    for name in TYPES:
+        call_all(np.dtype(getattr(ml_dtypes, name, name)))
+    return list(found.values())
 
 
 def compile_all(only: str) -> None:
     """Compile for the CPU that Numba's settings name, and call nothing: this one may be another."""
-    from softnll._kernels.cpu import load, scalar_interface, signature  # noqa: PLC0415
+    from softnll._kernels.cpu import load  # noqa: PLC0415
 
-    def kernel_of(name: str, result: Any, types_of: Any) -> load.Kernel:
+    for name, result, types_of in asked():
         if only in name:
             load.compile_to_cache(name, result, types_of)
-        return load.Kernel(len, ())
-
-    def program_kernel(name: str, types_of: Any) -> int:
-        kernel_of(f"in_program.{name}", signature.INTP, types_of)
-        return 0
-
-    load.program_kernel = program_kernel
-    load.kernel_of = scalar_interface.kernel_of = kernel_of  # type: ignore[assignment,attr-defined]
-    for each in kernels():
-        each()
+    for name, types_of in in_programs():
+        if only in name:
+            load.program_kernel(name, types_of)
 
 
 def main() -> None:

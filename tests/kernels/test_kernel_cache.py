@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -13,8 +14,8 @@ import pytest
 
 import softnll
 from softnll._kernels.cpu import by_row, by_tile, cache, jit, load, soft_targets
-from softnll._kernels.cpu.load import kernel_of
-from softnll._kernels.cpu.signature import FLOAT64, INTP, array
+from softnll._kernels.cpu.load import compile_to_cache, kernel_of
+from softnll._kernels.cpu.signature import FLOAT64, INTP, array, output
 
 CODE = """
 import hashlib
@@ -114,7 +115,8 @@ def test_each_parameter_has_a_type():
 
 def test_a_warm_process_does_not_import_numba(tmp_path):
     """The first process compiles; the second finds its kernels without Numba, with the same results."""
-    code = CODE + "import sys\nprint('numba' in sys.modules, 'llvmlite' in sys.modules)\n"
+    soft = "sn.cross_entropy(x, np.full_like(x, 1 / 170)), sn.nll_loss(x, y), sn.softmax([np.inf, 0.0])"
+    code = f"{CODE}\n{soft}\nimport sys\nprint('numba' in sys.modules, 'llvmlite' in sys.modules)\n"
     env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     first, second = (
         subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True).stdout.split()
@@ -123,6 +125,27 @@ def test_a_warm_process_does_not_import_numba(tmp_path):
     assert first[1:] == ["True", "True"]
     assert second[1:] == ["False", "True"]
     assert first[0] == second[0]
+
+
+def test_the_parts_of_a_number_need_no_numba():
+    """math.frexp and math.ldexp in kernels: Numba's own names for them are in no process without it."""
+
+    def parts(values, power):
+        mantissa, exponent = math.frexp(values[0])
+        values[0], values[1], values[2] = mantissa, exponent, math.ldexp(values[0], power)
+        return 0
+
+    types_of = {"values": output("float64", 1), "power": INTP}
+    head, _ = compile_to_cache("test.parts", INTP, types_of, parts)
+    assert not [each for each in head["symbols"] if each.startswith("numba")]
+    kernel = kernel_of("test.parts", INTP, types_of, parts).call
+    for value in (0.0, -0.0, 1.0, -3.7, 5e-324, 1e308, np.inf, -np.inf, np.nan):
+        for power in (0, 1, -1, 1000, -1100):
+            values = np.full(3, value)
+            kernel(values, power)
+            with np.errstate(over="ignore"):
+                expected = [*np.frexp(value), np.ldexp(value, power)]
+            assert values.tobytes() == np.array(expected, np.float64).tobytes()
 
 
 def test_kernels_refuse_arguments_that_they_would_misread():
@@ -143,6 +166,7 @@ def test_kernels_refuse_arguments_that_they_would_misread():
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to CPUs")
 def test_threads_are_no_more_than_the_cpus_of_this_process():
     code = """
+import math
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from softnll._kernels.cpu.threads import thread_count

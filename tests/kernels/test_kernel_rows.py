@@ -106,6 +106,21 @@ def test_loss_gradient_and_backward_are_one(n, real):
     close((m, r), scalar.forward(problem)[1:], real)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("n", [40, 200])
+def test_losses_alone_are_those_beside_m_and_r(n, smoothing):
+    """m and r are then written to the losses' own memory, before the losses: also of rows left, and without a part."""
+    rng = np.random.default_rng(n)
+    x, y, s = rng.normal(size=(37, n)), rng.integers(0, n, 37), np.ones(37)
+    x[3, 5], x[4], x[20, 7], x[21] = np.inf, -np.inf, np.nan, -1e308
+    s[1] = s[30] = 0
+    for rows in (x, np.asfortranarray(x)):
+        problem = Problem(rows, CrossEntropy(label_smoothing=smoothing), y=y, s=s)
+        loss, _, _ = cpu.forward(problem)
+        assert np.array_equal(cpu.losses(problem), loss, equal_nan=True)
+        assert np.array_equal(cpu.forward_backward(problem, np.empty_like(rows)), loss, equal_nan=True)
+
+
 def test_streamed_outputs_are_the_same(monkeypatch, real):
     x = np.random.default_rng(1).normal(size=(9, 333)).astype(real)
     y = np.arange(9)

@@ -213,8 +213,8 @@ def losses(
     zeta: float,
     divisor: float,
     loss: Array,
-    ms: Any,
-    rs: Any,
+    ms: Array,
+    rs: Array,
     grad: Any,
     streamed: bool,
     work: Array,
@@ -224,7 +224,7 @@ def losses(
 ) -> int:
     """Write loss (row weight applied), m, r and gradient (also / divisor) of rows with hard targets.
 
-    ``where``, ``taus``, ``ms`` and ``rs``, ``grad`` may be None; ``q`` is, and ``smoothing`` is not used. Return how
+    ``where``, ``taus`` and ``grad`` may be None; ``q`` is, and ``smoothing`` is not used. Return how
     many rows are left (numbers in ``left``).
     """
     align_stack()
@@ -270,8 +270,7 @@ def losses(
                     continue
                 write_gradient(v, scratch_type, n, c, big, r, factor, extra, out, element, streamed)
             note(notes, i - start, _f8(m), r, x_y, tau, weight * mass)
-            if ms is not None:
-                ms[i], rs[i] = _f8(m), r
+            ms[i], rs[i] = _f8(m), r
         finish(notes, zeta, notes + 320)
         for i in range(start, stop):
             loss[i] = load_scalar(notes + 320 + 8 * (i - start), np.float64)

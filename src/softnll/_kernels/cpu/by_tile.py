@@ -187,8 +187,8 @@ def losses(
     zeta: float,
     divisor: float,
     loss: Array,
-    ms: Any,
-    rs: Any,
+    ms: Array,
+    rs: Array,
     grad: Any,
     streamed: bool,
     work: Array,
@@ -198,7 +198,7 @@ def losses(
 ) -> int:
     """Write loss (row weight applied), m, r and gradient (also / divisor) of rows with hard targets.
 
-    ``ms`` and ``rs``, ``grad`` may be None; ``where``, ``q`` and ``taus`` are, and ``smoothing`` is not used. Return
+    ``grad`` may be None; ``where``, ``q`` and ``taus`` are, and ``smoothing`` is not used. Return
     how many rows are left (numbers in ``left``).
     """
     align_stack()
@@ -229,10 +229,9 @@ def losses(
             write_gradients(y, start, count, n, es, element, kind, notes, rows)
         fine = note_losses(full, zeta, None, kind, notes) and fine
         if fine:
+            copy(address_of(ms) + 8 * start, notes + M, 8 * count)
+            copy(address_of(rs) + 8 * start, notes + R, 8 * count)
             copy(address_of(loss) + 8 * start, notes + RESULT, 8 * count)
-            if ms is not None:
-                copy(address_of(ms) + 8 * start, notes + M, 8 * count)
-                copy(address_of(rs) + 8 * start, notes + R, 8 * count)
             if grad is not None:
                 copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])
             continue
@@ -240,10 +239,9 @@ def losses(
             state = row_state(notes, i, zeta, divisor, grad is not None)
             o = out_row(grad, start + i)
             if state == SERVED:
+                ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
+                rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
                 loss[start + i] = load_scalar(notes + RESULT + 8 * i, _f8)
-                if ms is not None:
-                    ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
-                    rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
                 if grad is not None:
                     copy(o, rows + i * width, width)
             elif state == NO_PART:

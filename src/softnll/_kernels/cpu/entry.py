@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-__all__ = ["PYTHON", "Entry", "add_entry", "add_memory"]
+__all__ = ["PYTHON", "Entry", "add_entry", "add_runtime"]
 
 PYTHON = (  # the C functions that an entry may call
     "PyErr_BadArgument",
@@ -137,11 +137,17 @@ def add_entry(library: Any, context: Any, descriptor: Any, name: str) -> None:
     else:  # nothing is 0
         whole = isinstance(descriptor.restype, types.Integer)
         builder.ret(here.call("PyLong_FromSsize_t", _POINTER, result if whole else _WORD(0)))
-    add_memory(module)
+    add_runtime(module)
     library.add_ir_module(module)
 
 
-def add_memory(module: Any) -> None:
+def add_runtime(module: Any) -> None:
+    """Define what kernels call of Numba's: two functions for memory, and those of ``math.frexp`` and ``math.ldexp``."""
+    _add_memory(module)
+    _add_mathematics(module)
+
+
+def _add_memory(module: Any) -> None:
     """Define the two functions of Numba's runtime that arrays inside kernels need."""
     kind = ir.FunctionType(_POINTER, [_WORD, ir.IntType(32)])
     function = ir.Function(module, kind, "NRT_MemInfo_alloc_aligned")
@@ -162,3 +168,24 @@ def add_memory(module: Any) -> None:
     free = cgutils.get_or_insert_function(module, ir.FunctionType(ir.VoidType(), [_POINTER]), "free")
     builder.call(free, [function.args[0]])
     builder.ret_void()
+
+
+def _add_mathematics(module: Any) -> None:
+    """Define what ``math.frexp`` and ``math.ldexp`` call, which is in no process without Numba, by libm's functions."""
+    whole = ir.IntType(32)
+    for real, suffix in ((ir.DoubleType(), ""), (ir.FloatType(), "f")):
+        for name, second, insert in (
+            ("frexp", ir.PointerType(whole), cgutils.get_or_insert_function),
+            ("ldexp", whole, cgutils.insert_pure_function),
+        ):
+            kind = ir.FunctionType(real, [real, second])
+            function = ir.Function(module, kind, f"numba_{name}{suffix}")
+            builder = ir.IRBuilder(function.append_basic_block("entry"))
+            x, exponent = function.args
+            rest = builder.fsub(x, x)  # 0, or NaN for what is not finite
+            zero = builder.fcmp_ordered("==", x, real(0))
+            with builder.if_then(builder.or_(builder.fcmp_unordered("!=", rest, real(0)), zero)):
+                if name == "frexp":
+                    builder.store(whole(0), exponent)
+                builder.ret(x)
+            builder.ret(builder.call(insert(module, kind, name + suffix), [x, exponent]))

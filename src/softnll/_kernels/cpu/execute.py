@@ -64,8 +64,8 @@ class RowValues(NamedTuple):
         return RowValues(*(np.empty(n_rows) if each is None else each for each in self))
 
     def put(self, rows: NDArray[np.int64], values: RowValues) -> None:
-        """Write the values of some rows."""
-        for target, each in zip(self, values, strict=True):
+        """Write the values of some rows, the loss last: m and r may be the same array."""
+        for target, each in zip(reversed(self), reversed(values), strict=True):
             if target is not None:
                 target[rows] = each
 
@@ -117,8 +117,8 @@ class Computation(NamedTuple):
 
 
 def scalar_losses(part: Problem, out: Any, values: RowValues) -> None:
-    """Write losses, m and r, and the gradient if there is an ``out``, by the scalar kernels."""
-    for target, value in zip(values, scalar_interface.losses(part, out), strict=True):
+    """Write r, m and losses, in this order, and the gradient if there is an ``out``, by the scalar kernels."""
+    for target, value in zip(reversed(values), reversed(scalar_interface.losses(part, out)), strict=True):
         if target is not None:
             target[...] = value
 

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 
 from softnll._kernels.cpu.call_frame import Buffer, Buffers, Call
-from softnll._kernels.cpu.entry import Entry, add_memory
+from softnll._kernels.cpu.entry import Entry, add_runtime
 
 __all__ = ["add_frame_entry"]
 
@@ -67,5 +67,5 @@ def add_frame_entry(library: Any, context: Any, descriptor: Any, name: str) -> N
     with here.builder.if_then(status.is_error, likely=False):
         here.builder.ret(_WORD(-1))
     here.builder.ret(result)
-    add_memory(module)
+    add_runtime(module)
     library.add_ir_module(module)

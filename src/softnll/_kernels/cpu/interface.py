@@ -146,18 +146,16 @@ def _scalar_gradients(part: Problem, out: Any, values: RowValues) -> None:
 
 
 @cache
-def _hard(dtype: DType, options: Options | None, m_and_r: bool, written: bool, reads: bool) -> Computation:
+def _hard(dtype: DType, options: Options | None, written: bool, reads: bool) -> Computation:
     """Return the loss of hard targets, with m and r and with the gradient ``written``, or (``reads``) their gradient.
 
-    It is computed by rows with these options or, for None, by tiles. By rows m and r are always written: of many
-    classes that takes no time, and there are half as many kernels to compile.
+    It is computed by rows with these options or, for None, by tiles. m and r are always written, before the loss,
+    so that all may be one array: that takes no time, and there are half as many kernels to compile.
     """
     masked, tempered = options or (False, False)
     function = f"{'by_tile' if options is None else 'by_row'}.{'gradients' if reads else 'losses'}"
     reals = array("float64", 1)
-    of = loss_types(
-        dtype, masked=masked, tempered=tempered, q=None, w=reals, m_and_r=m_and_r, written=written, reads=reads
-    )
+    of = loss_types(dtype, masked=masked, tempered=tempered, q=None, w=reals, written=written, reads=reads)
     kernel = compiled(function, INTP, **of)
     bits, work = entries_of(dtype).bits, entries_of(dtype).work
 
@@ -192,9 +190,7 @@ def _soft(
     entries, q_bits = entries_of(dtype), None if q_type is None else entries_of(q_type).bits
     bits, work = entries.bits, entries.work
     w_type = array(entries.computed, 1) if weighted else NONE
-    of = loss_types(
-        dtype, masked=False, tempered=tempered, q=q_type, w=w_type, m_and_r=True, written=written, reads=reads
-    )
+    of = loss_types(dtype, masked=False, tempered=tempered, q=q_type, w=w_type, written=written, reads=reads)
     kernel = compiled("soft_targets.gradients" if reads else "soft_targets.losses", INTP, **of)
 
     def call(part: Problem, out: Any, values: Values, streamed: bool, first: int, last: int, left: Any) -> Any:
@@ -214,15 +210,15 @@ def _soft(
     return Computation(call, _scalar_gradients if reads else scalar_losses, reads)
 
 
-def _of_targets(problem: Problem, m_and_r: bool, written: bool, reads: bool = False) -> Computation:
+def _of_targets(problem: Problem, written: bool, reads: bool = False) -> Computation:
     """Return the loss for a problem, or its gradient: of spread targets, by tiles or by rows."""
     dtype = problem.x.dtype
     if spread(problem):
         q_type = None if problem.q is None else soft_type(problem)
         return _soft(dtype, q_type, problem.w is not None, _options(problem)[1], written, reads)
     if few(problem):
-        return _hard(dtype, None, m_and_r, written, reads)
-    return _hard(dtype, _options(problem), True, written, reads)
+        return _hard(dtype, None, written, reads)
+    return _hard(dtype, _options(problem), written, reads)
 
 
 def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vector | None) -> Vector:
@@ -236,11 +232,13 @@ def _losses(problem: Problem, out: NDArray[Any] | None, m: Vector | None, r: Vec
     if turned.serves(problem):
         turned.losses(problem, out, RowValues(loss, m, r))
         return loss
-    computation = _of_targets(problem, m is not None, out is not None)
+    computation = _of_targets(problem, out is not None)
+    if m is None:
+        m = r = loss  # which is written last
     if few(problem):
         run_few(computation, problem, out, (loss, m, r))
     else:
-        run(computation, problem, out, RowValues(loss, m, r).filled(len(loss)))
+        run(computation, problem, out, RowValues(loss, m, r))
     return loss
 
 
@@ -270,7 +268,7 @@ def _capped(problem: Problem, out: Any, values: RowValues, reads: bool = False) 
         capped.run_planes(problem, out, values)
         return
     uncapped = capped.without_cap(problem)
-    capped.run(_of_targets(uncapped, True, out is not None, reads), problem, uncapped, out, values)
+    capped.run(_of_targets(uncapped, out is not None, reads), problem, uncapped, out, values)
 
 
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
@@ -288,7 +286,7 @@ def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     if turned.serves(problem):
         turned.losses(problem, out, RowValues())
         return
-    computation = _of_targets(problem, True, True, reads=True)
+    computation = _of_targets(problem, True, reads=True)
     if few(problem):
         run_few(computation, problem, out, (None, m, r))
     else:

@@ -7,7 +7,9 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -146,7 +148,20 @@ def _numba_type(kind: Type) -> Any:
     return types.Array(scalar, kind.ndim, "A", readonly=not kind.written) if kind.ndim else scalar
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Turn off the search for objects that refer to each other in circles: a tenth of the time, and few are found."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @global_compiler_lock
+@_without_collection()
 def compile_function(function: Callable[..., Any], result: Type, types_of: Mapping[str, Type], symbol: str) -> Code:
     """Return the object code of a function for types of its parameters, given by name; ``symbol`` names its entry.
 
@@ -163,4 +178,6 @@ def compile_function(function: Callable[..., Any], result: Type, types_of: Mappi
         add = add_frame_entry if function.__module__ == _IN_PROGRAM else add_entry
         add(overload.library, _context(), overload.fndesc, symbol)
         object_code, outside = overload.library.code(symbol)
+    if numbas := [each for each in outside if each.startswith(("numba_", "NRT_"))]:  # in no process without Numba
+        raise NotImplementedError(f"the kernel {function.__name__} calls {', '.join(numbas)}")
     return Code(names, outside, object_code)

@@ -74,7 +74,7 @@ def logsumexp_types(dtype: DType, masked: bool) -> dict[str, Type]:
 
 
 def loss_types(
-    dtype: DType, *, masked: bool, tempered: bool, q: DType | None, w: Type, m_and_r: bool, written: bool, reads: bool
+    dtype: DType, *, masked: bool, tempered: bool, q: DType | None, w: Type, written: bool, reads: bool
 ) -> dict[str, Type]:
     """Return the types of ``losses`` or, with ``reads``, of ``gradients``, which read m and r and have no loss."""
     entries = entries_of(dtype)
@@ -90,8 +90,8 @@ def loss_types(
         "zeta": FLOAT64,
         "divisor": FLOAT64,
         "loss": _optional(_RESULT, not reads),
-        "ms": _REALS if reads else _optional(_RESULT, m_and_r),
-        "rs": _REALS if reads else _optional(_RESULT, m_and_r),
+        "ms": _REALS if reads else _RESULT,
+        "rs": _REALS if reads else _RESULT,
         "grad": _optional(output(entries.element, 2), written),
         "streamed": BOOLEAN,
         "work": output(entries.computed, 1),

@@ -110,8 +110,7 @@ def write_no_part(
     Without ``loss``, m and r are inputs and only the gradient is written.
     """
     if loss is not None:
+        ms[i], rs[i] = -np.inf, -1.0
         loss[i] = 0.0
-        if ms is not None:
-            ms[i], rs[i] = -np.inf, -1.0
     if grad is not None:
         write_value(n, zero(element), out, element, streamed)

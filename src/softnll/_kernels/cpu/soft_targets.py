@@ -214,7 +214,7 @@ def losses(
 ) -> int:
     """Write loss (row weight applied), m, r and gradient (also / divisor) of rows; return how many were n_left.
 
-    ``q`` is None for hard targets ``y``; ``w`` (with room for a vector beyond), ``taus``, ``ms`` and ``rs``,
+    ``q`` is None for hard targets ``y``; ``w`` (with room for a vector beyond), ``taus`` and
     ``grad`` may be None. The numbers of rows that are left are in ``left``.
     """
     align_stack()
@@ -246,9 +246,8 @@ def losses(
         if fine:
             log_r = math.log1p(r)
             lse = _f8(m) / tau + log_r
+            ms[i], rs[i] = _f8(m), r
             loss[i] = weight * (far + mass * (log_r + (zeta * lse) * lse if zeta > 0 else log_r))
-            if ms is not None:
-                ms[i], rs[i] = _f8(m), r
         else:
             n_left += 1
         if q is None and 0 <= y[i] < n:
