@@ -138,13 +138,14 @@ def asked() -> list[tuple[str, Any, dict[str, Any]]]:
 def compile_all(only: str) -> None:
     """Compile for the CPU that Numba's settings name, and call nothing: this one may be another."""
     from softnll._kernels.cpu import load  # noqa: PLC0415
+    from softnll._kernels.cpu.signature import INTP  # noqa: PLC0415
 
     for name, result, types_of in asked():
         if only in name:
             load.compile_to_cache(name, result, types_of)
     for name, types_of in in_programs():
         if only in name:
-            load.program_kernel(name, types_of)
+            load.compile_to_cache(f"in_program.{name}", INTP, types_of)
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def test_a_wheel_brings_kernels_along(tmp_path):
     with zipfile.ZipFile(wheel) as file:
         file.extractall(installed)
     names = [each.name for each in installed.rglob("*.kernel")]
-    assert len(names) == 18 * len(processor.LEVELS)
+    assert len(names) == 20 * len(processor.LEVELS)
     env = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     env |= {"PYTHONPATH": str(installed), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     other = {"NUMBA_CPU_NAME": "x86-64-v2", "NUMBA_CPU_FEATURES": "+sse2"}
