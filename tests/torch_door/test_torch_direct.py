@@ -29,7 +29,9 @@ def plain(dtype=torch.float32, n=9):
     return x, y
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda each: "-".join(each) or "none")
 @pytest.mark.parametrize("factor", [1.0, 0.3, 7.0, 0.0, float("inf")])
 def test_the_same_bits_as_the_general_path(monkeypatch, dtype, options, factor):
