@@ -207,7 +207,7 @@ class LinearLoss:
         """Yield the rows that are multiplied, chunk by chunk, with their logits.
 
         A plan of one chunk writes the logits to the memory of ``kept``, or finds them there if they are ``known``.
-        A plan of several frees that memory: rows without an upstream gradient make features be copied, which takes more.
+        A plan of several frees that memory: if some rows have no upstream gradient, features are copied.
         """
         backend = self.backend
         if kept is not None and plan.chunks != 1:
