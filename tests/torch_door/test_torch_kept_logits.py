@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -98,3 +100,22 @@ def test_a_weight_that_is_written_to_is_an_error(name):
         W.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.sum().backward()
+
+
+def test_logits_are_freed_where_the_backward_needs_several_chunks():
+    """One upstream gradient of 0 makes features be copied, for which a chunk of all rows has no room."""
+    rows_, width, classes, max_bytes = 400, 400, 300, 700_000
+    f, W = (torch.randn(n, width, requires_grad=True) for n in (rows_, classes))
+    y, upstream = torch.arange(rows_) % classes, torch.ones(rows_)
+    upstream[0] = 0
+    losses = snt.linear_cross_entropy(f, W, y, reduction="none", max_bytes=max_bytes)
+    losses.backward(upstream)  # so that nothing is imported or compiled below
+    tracemalloc.start()
+    losses = snt.linear_cross_entropy(f, W, y, reduction="none", max_bytes=max_bytes)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    losses.backward(upstream)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert kept > 4 * rows_ * classes, "the forward keeps no logits"
+    assert peak <= max_bytes

@@ -207,9 +207,13 @@ class LinearLoss:
         """Yield the rows that are multiplied, chunk by chunk, with their logits.
 
         A plan of one chunk writes the logits to the memory of ``kept``, or finds them there if they are ``known``.
+        A plan of several frees that memory: if some rows have no upstream gradient, features are copied.
         """
         backend = self.backend
-        if kept is None or plan.chunks != 1:
+        if kept is not None and plan.chunks != 1:
+            kept.free()
+            kept = None
+        if kept is None:
             buffer = backend.empty((min(plan.rows, self.n_rows), self.weight.shape[0]), self.dtype, self.weight)
             known = False
         else:

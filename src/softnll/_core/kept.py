@@ -10,20 +10,24 @@ from softnll._core.targets import blocks
 __all__ = ["KeptLogits"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KeptLogits:
     """The logits of the rows that a forward multiplied. A backward replaces them with their gradient.
 
     Attributes
     ----------
     logits
-        ``(n, C)``.
+        ``(n, C)``; None once they are freed.
     active
         The indices of these rows, ascending; None for all rows.
     """
 
     logits: Any
     active: Any
+
+    def free(self) -> None:
+        """Give the memory back: callers still hold this object while the logits are computed again."""
+        self.logits = None
 
     def of_rows(self, active: Any, xp: Any) -> Any:
         """Return the logits of these rows, which are some of the kept ones, moved to the front of the same memory."""
