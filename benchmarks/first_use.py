@@ -1,6 +1,6 @@
 """The first use of each function on a machine: how long it takes in a new process, and how many kernels it compiles.
 
-    python benchmarks/first_use.py --installation "wheel with kernels" [--python /tmp/wheel/bin/python] [--call TEXT]
+    python benchmarks/first_use.py --installation "wheel with kernels" [--python wheel/bin/python] [--call TEXT]
 
 Each call has two new processes: one with an empty cache of kernels, one with what the first has left there. Seconds are
 those of the whole process, Python's start and the import of NumPy included; for calls on tensors, those from after the

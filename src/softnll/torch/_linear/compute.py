@@ -193,10 +193,10 @@ def planned(inputs: LinearInputs, settings: LinearSettings, recording: bool) -> 
     needed = [recording and each is not None and each.requires_grad for each in inputs.layer]
     to_target = recording and inputs.target.requires_grad
     wanted = Wanted(*needed)
-    rows = settings.loss.objective.reduction == "none" and any(wanted)
-    plan = _plan(linear_loss(inputs, settings), inputs, settings, wanted, kept=not rows)
-    again = rows and plan.chunks != 1  # whose logits are kept
+    by_row = settings.loss.objective.reduction == "none" and any(wanted)  # its gradients are made by the backward
+    plan = _plan(linear_loss(inputs, settings), inputs, settings, wanted, kept=not by_row)
+    again = by_row and plan.chunks != 1  # of one chunk, the logits are kept
     asked = [each for each, asked in zip(inputs.layer, needed, strict=True) if asked and each is not None]
-    size = sum(each.numel() * kept_type(each.dtype, not rows).itemsize for each in asked)
+    size = sum(each.numel() * kept_type(each.dtype, not by_row).itemsize for each in asked)
     size += inputs.target.nbytes if to_target else 0
     return replace(plan, gemms=plan.gemms + again + to_target, gradient_bytes=size)
