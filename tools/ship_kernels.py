@@ -95,6 +95,18 @@ def call_all(dtype: Any) -> None:
     interface.total(np.zeros(2))
 
 
+def ask_for_calls(name: str) -> None:
+    """Ask for the functions of one call for logits of a type."""
+    from softnll._kernels.cpu import calls  # noqa: PLC0415
+
+    for n_columns in COLUMNS[1:]:
+        for log in (False, True):
+            calls.normalise_call(name, 2, n_columns, log=log)
+            calls.product_call(name, 2, n_columns, log=log, logits=name in ("bfloat16", "float16"))
+        for written, soft, smoothed in product((False, True), repeat=3):
+            calls.loss_call(name, 2, n_columns, soft=soft, smoothed=smoothed, weighted=False, written=written)
+
+
 def in_programs() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the kernels that JAX's programs call, of float32, by name and types."""
     from softnll._kernels.cpu.signature import NONE, Type, array, output  # noqa: PLC0415
@@ -132,6 +144,7 @@ def asked() -> list[tuple[str, Any, dict[str, Any]]]:
     load.kernel_of = scalar_interface.kernel_of = kernel_of  # type: ignore[assignment,attr-defined]
     for name in TYPES:
         call_all(np.dtype(getattr(ml_dtypes, name, name)))
+        ask_for_calls(name)
     return list(found.values())
 
 

@@ -6,13 +6,14 @@ by the fields that NumPy's C interface fixes, and needs nothing but Python's C f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-__all__ = ["PYTHON", "Entry", "add_entry", "add_runtime"]
+__all__ = ["PYTHON", "AddressEntry", "Entry", "add_entry", "add_runtime"]
 
 PYTHON = (  # the C functions that an entry may call
     "PyErr_BadArgument",
@@ -108,22 +109,53 @@ class Entry:
             return self.call("PyFloat_AsDouble", ir.DoubleType(), value)
         return self.call("PyLong_AsSsize_t", _WORD, value)
 
+    def arguments(self, kinds: tuple[Any, ...]) -> list[Any]:
+        """Return the arguments of a fast call of Python as Numba takes them."""
+        given = self.objects(len(kinds))
+        return [self.argument(kind, value) for kind, value in zip(kinds, given, strict=True)]
 
-def add_entry(library: Any, context: Any, descriptor: Any, name: str) -> None:
+    def objects(self, count: int) -> list[Any]:
+        """Return the Python objects of a fast call, which must be so many."""
+        _, given, there = self.function.args
+        self.refuse_if(self.builder.icmp_signed("!=", there, _WORD(count)))
+        return [self.builder.load(self.builder.gep(given, [_WORD(i)])) for i in range(count)]
+
+
+class AddressEntry(Entry):
+    """A function under construction that takes arrays in one piece by their addresses.
+
+    The numbers of rows and of classes come first. They are the shape of arrays with two axes; the length of one with
+    one axis follows its address.
+    """
+
+    def arguments(self, kinds: tuple[Any, ...]) -> list[Any]:
+        """Return the arguments of a fast call of Python as Numba takes them."""
+        axes = [each.ndim if isinstance(each, types.Array) else 0 for each in kinds]
+        given = iter(self.objects(2 + len(kinds) + axes.count(1)))
+        shape = [self.argument(types.intp, next(given)) for _ in range(2)]
+        return [self._by_address(kind, given, shape, ndim) for kind, ndim in zip(kinds, axes, strict=True)]
+
+    def _by_address(self, kind: Any, given: Iterator[Any], shape: list[Any], ndim: int) -> Any:
+        """Return the next argument as Numba takes it."""
+        if not ndim:
+            return self.argument(kind, next(given))
+        data = self.builder.inttoptr(self.argument(types.intp, next(given)), _POINTER)
+        if ndim == 1:
+            shape = [self.argument(types.intp, next(given))]
+        size = _WORD(self.size_of(kind))
+        return self.array_at(kind, data, shape, [self.builder.mul(shape[1], size), size] if ndim == 2 else [size])
+
+
+def add_entry(library: Any, context: Any, descriptor: Any, name: str, form: type[Entry] = Entry) -> None:
     """Add to a compiled function's library its entry of this name, and what it allocates memory with.
 
     The entry is a C function of Python's fast calls: (self, arguments, how many). It releases the interpreter's lock
-    while the kernel runs.
+    while the kernel runs. ``form`` says how it takes arrays.
     """
     module = context.create_module("entry")
-    here = Entry(context, module, name, ir.FunctionType(_POINTER, [_POINTER, ir.PointerType(_POINTER), _WORD]))
+    here = form(context, module, name, ir.FunctionType(_POINTER, [_POINTER, ir.PointerType(_POINTER), _WORD]))
     builder = here.builder
-    _, arguments, count = here.function.args
-    here.refuse_if(builder.icmp_signed("!=", count, _WORD(len(descriptor.argtypes))))
-    values = [
-        here.argument(kind, builder.load(builder.gep(arguments, [_WORD(i)])))
-        for i, kind in enumerate(descriptor.argtypes)
-    ]
+    values = here.arguments(descriptor.argtypes)
     wrong = here.call("PyErr_Occurred", _POINTER)
     with builder.if_then(builder.icmp_unsigned("!=", wrong, here.null), likely=False):
         builder.ret(here.null)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
 from softnll._kernels.cpu import capped, scalar_interface, strided, turned
+from softnll._kernels.cpu.calls import loss_call, normalise_call, product_call
 from softnll._kernels.cpu.execute import (
     NO_TARGETS,
     NO_VALUES,
@@ -44,9 +45,12 @@ __all__ = [
     "forward_backward",
     "log_softmax",
     "logsumexp",
+    "loss_call",
     "losses",
+    "normalise_call",
     "pick",
     "product",
+    "product_call",
     "softmax",
     "total",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from numba import types
@@ -19,7 +19,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUTarget
 from numba.core.target_extension import CPU, dispatcher_registry, jit_registry, target_override, target_registry
 
-from softnll._kernels.cpu.entry import add_entry
+from softnll._kernels.cpu.entry import AddressEntry, add_entry
 from softnll._kernels.cpu.frame_entry import add_frame_entry
 from softnll._kernels.cpu.processor import processor
 from softnll._kernels.cpu.signature import Type
@@ -28,7 +28,10 @@ __all__ = ["SYMBOL", "Code", "compile_function", "parameters_of"]
 
 SYMBOL = "softnll_kernel_{}"  # the name of an entry in object code, after a number of its own
 _NAME = "softnll"  # of the target
-_IN_PROGRAM = "softnll._kernels.cpu.in_program"  # the module of functions that compiled programs call
+_ENTRIES = {  # by the module of a function: how it is called, if not by Python with arrays
+    "softnll._kernels.cpu.in_program": add_frame_entry,
+    "softnll._kernels.cpu.one_call": partial(add_entry, form=AddressEntry),
+}
 
 
 class Code(NamedTuple):
@@ -165,7 +168,7 @@ def _without_collection() -> Iterator[None]:
 def compile_function(function: Callable[..., Any], result: Type, types_of: Mapping[str, Type], symbol: str) -> Code:
     """Return the object code of a function for types of its parameters, given by name; ``symbol`` names its entry.
 
-    Python calls it, or XLA's programs if it is of ``in_program``.
+    Python calls it with arrays, or in the way that ``_ENTRIES`` has for its module.
     """
     names = parameters_of(function)
     if not set(names) <= set(types_of):
@@ -175,8 +178,7 @@ def compile_function(function: Callable[..., Any], result: Type, types_of: Mappi
         compiled = _jit(function, error_model="numpy")
         compiled.compile(_numba_type(result)(*arguments))
         (overload,) = compiled.overloads.values()
-        add = add_frame_entry if function.__module__ == _IN_PROGRAM else add_entry
-        add(overload.library, _context(), overload.fndesc, symbol)
+        _ENTRIES.get(function.__module__, add_entry)(overload.library, _context(), overload.fndesc, symbol)
         object_code, outside = overload.library.code(symbol)
     if numbas := [each for each in outside if each.startswith(("numba_", "NRT_"))]:  # in no process without Numba
         raise NotImplementedError(f"the kernel {function.__name__} calls {', '.join(numbas)}")

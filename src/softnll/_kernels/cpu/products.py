@@ -19,7 +19,7 @@ from softnll._kernels.cpu.signature import BOOLEAN, INTP, NONE, array, output
 from softnll._kernels.cpu.threads import for_rows
 from softnll._kernels.cpu.turned import plane, turned
 
-__all__ = ["product"]
+__all__ = ["product", "turns"]
 
 _LEAST_ROWS = 512  # of few classes, which are turned into planes
 
@@ -46,9 +46,9 @@ def _kernel(dtype: np.dtype[Any], strided: bool, log: bool, logits: bool) -> Any
     )
 
 
-def _most_classes(rows: NDArray[Any]) -> int:
-    """Return the number of classes up to which turned rows take less time (docs/log.md, 2026-11-30)."""
-    return 20 if rows.dtype.itemsize == 2 else 8
+def turns(n_rows: int, n_columns: int, itemsize: int) -> bool:
+    """Return whether rows are turned into planes, which takes less time for few classes (docs/log.md, 2026-11-30)."""
+    return n_rows >= _LEAST_ROWS and n_columns <= (20 if itemsize == 2 else 8)
 
 
 def product(saved: Matrix, upstream: Matrix, out: Matrix, *, log: bool, logits: bool) -> None:
@@ -59,7 +59,7 @@ def product(saved: Matrix, upstream: Matrix, out: Matrix, *, log: bool, logits: 
     classes are turned into planes, a block at a time.
     """
     n_rows, n_columns = saved.shape
-    if not isinstance(saved, Planes) and n_rows >= _LEAST_ROWS and n_columns <= _most_classes(saved):
+    if not isinstance(saved, Planes) and turns(n_rows, n_columns, saved.dtype.itemsize):
 
         def turn(first: int, last: int) -> None:
             for block in blocks((last - first, n_columns), TURNED_BLOCK):

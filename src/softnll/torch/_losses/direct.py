@@ -7,6 +7,7 @@ but weights and temperatures of the rows is served.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from softnll.torch._base.autograd_base import immediate, in_batch, records
 from softnll.torch._base.backend import backend_of
 from softnll.torch._base.cpu_backend import CpuBackend, checks_targets
 from softnll.torch._base.views import as_array, as_tensor
-from softnll.torch._losses.autograd import EagerCrossEntropy, loss_gradients
+from softnll.torch._losses import compute
+from softnll.torch._losses.autograd import loss_gradients
 from softnll.torch._losses.compute import Kept
 from softnll.torch._losses.normalise import LogSoftmax, Softmax, log_softmax_product, softmax_product, wide
 
@@ -31,7 +33,10 @@ __all__ = ["WIDE", "cross_entropy", "fits", "normalise", "normalises", "plain_ca
 
 WIDE = (torch.float32, torch.float64)
 _EXPRESSIONS = ((Softmax, softmax_product), (LogSoftmax, log_softmax_product))  # without and with the logarithm
-_TYPES = (*WIDE, torch.bfloat16, torch.float16)
+_TYPES = {each: str(each).removeprefix("torch.") for each in (*WIDE, torch.bfloat16, torch.float16)}
+_FAR = 2**63 - 1
+_NOTHING = (0, 0)  # the address and the length of an array without entries
+_REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}  # as `one_call` of the kernels has them
 
 
 def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, ignore_index: Any = -100, *others: Any) -> bool:
@@ -95,12 +100,64 @@ def cross_entropy(inputs: LossInputs, settings: LossSettings) -> Tensor:
     """Return the loss, which autograd can differentiate."""
     x, target, weight, _, _ = inputs
     if x.requires_grad and torch.is_grad_enabled():
-        if settings.objective.reduction == "none" and x.dtype not in WIDE:  # whose gradient is not kept
-            return EagerCrossEntropy.apply(*inputs, settings)
         value: Tensor = DirectCrossEntropy.apply(x, target, weight, settings)
         return value
+    found, _ = _in_one_call(x, target, weight, settings, written=False)
+    if found is not None:
+        return found
     problem, layout = _problem(x, target, weight, settings)
     return _value(problem, layout, kernels().losses(problem))
+
+
+def _in_one_call(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    settings: LossSettings,
+    *,
+    written: bool,
+    upstream: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the loss and, if it is to be written, its gradient from one call of a kernel; two None if it has none.
+
+    ``upstream`` has one number a row, of the type of the loss.
+    """
+    objective, check = settings.objective, settings.check
+    select, (n_rows, n_classes), soft = getattr(kernels(), "loss_call", None), x.shape, target.dtype is not torch.int64
+    served = select is not None and objective.temperature == 1 and objective.softcap is None
+    if not served or (soft and check) or objective.ignore_index > _FAR:
+        return None, None
+    forms = {"soft": soft, "smoothed": objective.label_smoothing > 0, "weighted": weight is not None}
+    call = select(_TYPES[x.dtype], n_rows, n_classes, **forms, written=written)
+    if call is None:
+        return None, None
+    by_row, dtype = objective.reduction == "none", x.dtype if x.dtype in WIDE else torch.float32
+    value = torch.empty((n_rows,) if by_row else (), dtype=dtype)
+    gradient = torch.empty_like(x) if written else None
+    target, w, u = target.contiguous(), _NOTHING, _NOTHING  # held until the call is over
+    if weight is not None:
+        weight = weight.to(dtype).contiguous()
+        w = weight.data_ptr(), n_classes
+    if upstream is not None:
+        upstream = upstream.to(dtype).contiguous()
+        u = upstream.data_ptr(), n_rows
+    left = call(
+        n_rows,
+        n_classes,
+        x.data_ptr(),
+        target.data_ptr() if soft else None,
+        *(_NOTHING if soft else (target.data_ptr(), n_rows)),
+        *w,
+        *u,
+        objective.ignore_index,
+        _REDUCTIONS[objective.reduction],
+        objective.label_smoothing,
+        objective.z_loss,
+        value.data_ptr(),
+        n_rows if by_row else 1,
+        None if gradient is None else gradient.data_ptr(),
+    )
+    return (None, None) if left else (value, gradient)
 
 
 def _problem(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> tuple[Problem, Layout]:
@@ -128,10 +185,21 @@ def normalise(x: Tensor, *, log: bool) -> Tensor:
 
 def _normalised(x: Tensor, log: bool) -> Tensor:
     """Return probabilities, or their logarithms."""
-    array = as_array(x)
-    rows, out = array.reshape(-1, array.shape[-1]), np.empty(array.shape, array.dtype)
-    (kernels().log_softmax if log else kernels().softmax)(Problem(rows), out.reshape(rows.shape))
-    return as_tensor(out)
+    out, (n_rows, n_classes) = torch.empty_like(x), _rows(x)
+    select = getattr(kernels(), "normalise_call", None)
+    call = None if select is None else select(_TYPES[x.dtype], n_rows, n_classes, log=log)
+    if call is not None and not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0):
+        return out
+    array, shape = as_array(x), (n_rows, n_classes)
+    written = np.empty(array.shape, array.dtype)  # NumPy's memory: large arrays are in huge pages
+    (kernels().log_softmax if log else kernels().softmax)(Problem(array.reshape(shape)), written.reshape(shape))
+    return as_tensor(written)
+
+
+def _rows(x: Tensor) -> tuple[int, int]:
+    """Return how many rows there are, over the last dimension, and classes."""
+    n_classes = x.shape[-1]
+    return x.numel() // n_classes, n_classes
 
 
 class DirectNormalise(Function):
@@ -152,13 +220,19 @@ class DirectNormalise(Function):
         compute = None if in_batch(grad) or records() or not _plain(grad) else getattr(kernels(), "product", None)
         if compute is None:
             return _product(saved, grad, ctx), None
-        array = as_array(saved)
         if grad.dtype is not saved.dtype or not grad.is_contiguous():
             grad = grad.to(saved.dtype).contiguous()
-        out, shape = np.empty(array.shape, array.dtype), (-1, array.shape[-1])
-        upstream = as_array(grad).reshape(shape)
-        compute(array.reshape(shape), upstream, out.reshape(shape), log=ctx.log, logits=ctx.narrow)
-        return as_tensor(out), None
+        (n_rows, n_classes), log, logits = _rows(saved), ctx.log, ctx.narrow
+        call = kernels().product_call(_TYPES[saved.dtype], n_rows, n_classes, log=log, logits=logits)
+        if call is not None:
+            out = torch.empty_like(saved)
+            addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
+            if not call(n_rows, n_classes, *addresses, 0, 0):
+                return out, None
+        array, shape = as_array(saved), (n_rows, n_classes)
+        written = np.empty(array.shape, array.dtype)
+        compute(array.reshape(shape), as_array(grad).reshape(shape), written.reshape(shape), log=log, logits=logits)
+        return as_tensor(written), None
 
 
 def _product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor:
@@ -170,22 +244,73 @@ def _product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor:
 
 
 class DirectCrossEntropy(Function):
-    """``EagerCrossEntropy`` of plain tensors ``(x, target, weight)`` and settings: the gradient is always kept."""
+    """``EagerCrossEntropy`` of plain tensors ``(x, target, weight)`` and settings.
+
+    The gradient is always kept, but for rows of a half type, where a product with it would be rounded twice.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> Tensor:
         """Return the loss."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, target, weight, None, None)
-        ctx.settings = settings
+        ctx.settings, keeps = settings, settings.objective.reduction != "none" or x.dtype in WIDE
+        value, ctx.gradient = _in_one_call(x, target, weight, settings, written=keeps)
+        if value is not None:
+            ctx.kept = None
+            return value
         problem, layout = _problem(x, target, weight, settings)
-        gradient = np.empty(problem.x.shape, problem.x.dtype)
+        gradient = np.empty(problem.x.shape, problem.x.dtype) if keeps else None
         losses, m, r = kernels().forward(problem, gradient)
-        ctx.kept, ctx.gradient = Kept(problem, layout, m, r), as_tensor(gradient)
+        ctx.kept, ctx.gradient = Kept(problem, layout, m, r), None if gradient is None else as_tensor(gradient)
         return _value(problem, layout, losses)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
         """Return the gradient with respect to the logits."""
-        to_input, _ = loss_gradients(ctx, upstream, for_input=True, for_target=False)
-        return to_input, None, None, None
+        gradient = None
+        if upstream is not None and not (in_batch(upstream) or records()):
+            gradient = _gradient(ctx, upstream)
+        if gradient is None:
+            kept = ctx.kept
+            ctx.kept = _KeptLater(ctx) if kept is None else kept
+            try:
+                gradient, _ = loss_gradients(ctx, upstream, for_input=True, for_target=False)
+            finally:
+                ctx.kept = kept  # the other refers to ctx
+        return gradient, None, None, None
+
+
+def _gradient(ctx: Any, upstream: Tensor) -> Tensor | None:
+    """Return the gradient where one call computes it, or the kept one if the upstream gradient is 1; else None."""
+    gradient = ctx.gradient
+    if gradient is not None:
+        if upstream.dim():  # one number for all rows, as that of a sum
+            if upstream.stride() != (0,) or not len(upstream):
+                return None
+            upstream = upstream[0]
+        if upstream.item() != 1:
+            return None
+        ctx.gradient = None  # returned to the caller: a second backward computes anew
+        return gradient
+    if not upstream.dim():
+        return None
+    x, target, weight, _, _ = ctx.saved_tensors
+    _, gradient = _in_one_call(x, target, weight, ctx.settings, written=True, upstream=upstream)
+    return gradient
+
+
+class _KeptLater:
+    """The ``Kept`` of a forward in one call: a second forward computes it if a backward reads more than its layout."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx, gradient = ctx, ctx.gradient
+        self.layout = self._kept.layout if gradient is None else layout_of(tuple(gradient.shape), 1)
+
+    @cached_property
+    def _kept(self) -> Kept:
+        _, kept = compute.forward(LossInputs(*self._ctx.saved_tensors), self._ctx.settings)
+        return kept
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kept, name)

@@ -1,0 +1,110 @@
+"""Which functions of ``one_call`` serve plain rows, by their type: each takes addresses, and is compiled at first use.
+
+``x``, ``out``, ``grad``, ``saved`` and ``upstream`` are ``(N, C)`` in one piece; an address of 0 with length 0 is an
+empty array. None stands for a function that does not serve such rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from softnll._kernels.cpu.load import compiled
+from softnll._kernels.cpu.memory import FEW, TURNED
+from softnll._kernels.cpu.parameters import entries_of
+from softnll._kernels.cpu.products import turns
+from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
+from softnll._kernels.cpu.threads import in_one_go
+
+__all__ = ["loss_call", "normalise_call", "product_call"]
+
+Call = Callable[..., int]
+
+_MOST_SPREAD = 256  # rows of few classes with spread targets: more take less time turned into planes
+
+
+def _element(name: str) -> tuple[str, str]:
+    """Return the types of an entry of logits and of what is computed, by the name of the logits' type."""
+    entries = entries_of(_dtype(name))
+    return entries.element, entries.computed
+
+
+@cache
+def _dtype(name: str) -> np.dtype[np.generic]:
+    """Return NumPy's type of this name; bfloat16 is that of ml_dtypes."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    import ml_dtypes  # noqa: PLC0415 - only bfloat16 needs it
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def loss_call(
+    name: str, n_rows: int, n_classes: int, *, soft: bool, smoothed: bool, weighted: bool, written: bool
+) -> Call | None:
+    """Return the loss of logits of a type; one of few classes is that of many rows only if its targets are hard.
+
+    ``loss(N, C, x, q, y, N, w, C, upstream, N, ignored, reduction, smoothing, zeta, value, length, grad)``: without
+    soft targets, q is None.
+    """
+    spread, few = soft or smoothed, n_classes <= (TURNED if soft or smoothed else FEW)
+    if not in_one_go(n_rows, n_classes) or (spread and (weighted or (few and n_rows > _MOST_SPREAD))):
+        return None
+    return _loss(name, "spread_loss" if spread else "loss_by_tile" if few else "loss_by_row", soft, written)
+
+
+def normalise_call(name: str, n_rows: int, n_classes: int, *, log: bool) -> Call | None:
+    """Return ``softmax(N, C, x, out, 0, 0)`` or, with ``log``, log_softmax for logits of a type."""
+    return _normalise(name, n_classes <= FEW, log) if in_one_go(n_rows, n_classes) else None
+
+
+def product_call(name: str, n_rows: int, n_classes: int, *, log: bool, logits: bool) -> Call | None:
+    """Return ``product(N, C, saved, logits, log, upstream, out, 0, 0)`` for results or, with ``logits``, logits."""
+    turned = turns(n_rows, n_classes, 2 if logits else 4)
+    return _product(name, log, logits) if in_one_go(n_rows, n_classes) and not turned else None
+
+
+@cache
+def _loss(name: str, function: str, soft: bool, written: bool) -> Call:
+    element, computed = _element(name)
+    return compiled(
+        f"one_call.{function}",
+        INTP,
+        x=array(element, 2),
+        q=array(element, 2) if soft else NONE,
+        y=array("int64", 1),
+        w=array(computed, 1),
+        upstream=array(computed, 1),
+        ignored=INTP,
+        reduction=INTP,
+        smoothing=FLOAT64,
+        zeta=FLOAT64,
+        value=output(computed, 1),
+        grad=output(element, 2) if written else NONE,
+    )
+
+
+@cache
+def _normalise(name: str, few: bool, log: bool) -> Call:
+    element, computed = _element(name)
+    function = f"one_call.{'log_softmax' if log else 'softmax'}_{'by_tile' if few else 'by_row'}"
+    return compiled(function, INTP, x=array(element, 2), out=output(element, 2), work=output(computed, 1))
+
+
+@cache
+def _product(name: str, log: bool, logits: bool) -> Call:
+    element, computed = _element(name)
+    flag: dict[bool, Type] = {True: BOOLEAN, False: NONE}
+    rows = array(element, 2)
+    return compiled(
+        "one_call.product",
+        INTP,
+        saved=rows,
+        logits=flag[logits],
+        log=flag[log],
+        upstream=rows,
+        out=output(element, 2),
+        work=output(computed, 1),
+    )

@@ -1,0 +1,174 @@
+"""Whole functions of plain rows, which Python calls once with addresses: of small batches, calls take most time.
+
+Each returns 0 if it has computed all. Else the caller computes all in another way, which also says what is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
+from softnll._kernels.cpu.total import total
+
+__all__ = [
+    "MEAN",
+    "NONE",
+    "SUM",
+    "log_softmax_by_row",
+    "log_softmax_by_tile",
+    "loss_by_row",
+    "loss_by_tile",
+    "product",
+    "softmax_by_row",
+    "softmax_by_tile",
+    "spread_loss",
+]
+
+Array = Any  # inside Numba, whose types are its own
+
+NONE, SUM, MEAN = 0, 1, 2  # reductions
+_FAR = 1e60  # weights beyond it, or below its inverse, are scaled before they are added up
+_total, _products = register_jitable(total), register_jitable(product_by_row.products)
+_soft_losses = register_jitable(soft_targets.losses)
+
+
+@register_jitable
+def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: int, s: Array) -> tuple[int, float]:
+    """Write 0 for ignored rows and 1 or the upstream gradient for others.
+
+    Return how many have a weight that may differ from 1, and the sum of class weights. The number is negative if a
+    target is out of range, a class weight is negative or of extreme size, or an upstream gradient is not finite.
+    """
+    for k in range(w.shape[0]):
+        if w[k] != 0.0 and not 1 / _FAR < w[k] < _FAR:
+            return -1, 0.0
+    n_weighted, D = upstream.shape[0], 0.0
+    for i in range(s.shape[0]):
+        s[i] = 1.0 if upstream.shape[0] == 0 else upstream[i]
+        if not math.isfinite(s[i]):
+            return -1, 0.0
+        if y.shape[0] == 0:  # soft targets
+            D += 1.0
+        elif y[i] == ignored:
+            s[i] = 0.0
+            n_weighted += 1
+        elif not 0 <= y[i] < n_classes:
+            return -1, 0.0
+        else:
+            D += w[y[i]] if w.shape[0] > 0 else 1.0
+    return n_weighted, D
+
+
+def _loss(kernel: Any) -> Callable[..., int]:
+    def loss(
+        x: Array,
+        q: Any,
+        y: Array,
+        w: Array,
+        upstream: Array,
+        ignored: int,
+        reduction: int,
+        smoothing: float,
+        zeta: float,
+        value: Array,
+        grad: Any,
+    ) -> int:
+        """Write the loss, or one a row, and with ``grad`` its gradient times that upstream.
+
+        Without entries, w and upstream gradients are 1. Soft targets q take the place of y.
+        """
+        n = x.shape[0]
+        losses, s, left, ws = np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(w.shape[0])
+        for k in range(w.shape[0]):
+            ws[k] = w[k]
+        n_weighted, D = _row_weights(y, ws, upstream, x.shape[1], ignored, s)
+        if n_weighted < 0 or (reduction == MEAN and not D > 0.0):
+            return 1
+        if n_weighted == 0:
+            s = s[:0]
+        if reduction != MEAN:
+            D = 1.0
+        n_left = kernel(x, q, y, ws, s, smoothing, zeta, D, losses, grad, value, left)
+        if n_left > 0:
+            return n_left
+        if reduction == NONE:
+            for i in range(n):
+                value[i] = losses[i]
+            return 0
+        value[0] = _total(losses) / D
+        return 0 if math.isfinite(value[0]) else 1
+
+    return loss
+
+
+def _hard(kernel: Any) -> Callable[..., int]:
+    @register_jitable
+    def losses(
+        x: Any,
+        q: Any,
+        y: Any,
+        w: Any,
+        s: Any,
+        smoothing: Any,
+        zeta: Any,
+        D: Any,
+        loss: Any,
+        grad: Any,
+        work: Any,
+        left: Any,
+    ) -> int:
+        """Call a kernel of hard targets."""
+        n = x.shape[0]
+        return kernel(x, None, None, y, w, s, None, 0.0, zeta, D, loss, loss, loss, grad, False, work, 0, n, left)
+
+    return losses
+
+
+@register_jitable
+def _spread(
+    x: Any,
+    q: Any,
+    y: Any,
+    w: Any,
+    s: Any,
+    smoothing: Any,
+    zeta: Any,
+    D: Any,
+    loss: Any,
+    grad: Any,
+    work: Any,
+    left: Any,
+) -> int:
+    """Call the kernel of soft or smoothed targets, which have no class weights here."""
+    n = x.shape[0]
+    return _soft_losses(
+        x, None, q, y, None, s, None, smoothing, zeta, D, loss, loss, loss, grad, False, work, 0, n, left
+    )
+
+
+def _normalise(kernel: Any, prob: bool | None) -> Callable[..., int]:
+    def normalise(x: Array, out: Array, work: Array) -> int:
+        """Write softmax or, if ``prob`` is None, log_softmax."""
+        n = x.shape[0]
+        return kernel(x, None, None, prob, out, False, work, 0, n, np.empty(n, np.int64))
+
+    return normalise
+
+
+def product(saved: Array, logits: Any, log: Any, upstream: Array, out: Array, work: Array) -> int:
+    """Write products of softmax's or, with ``log``, of log_softmax's Jacobians; ``logits`` says what is saved."""
+    n = saved.shape[0]
+    return _products(saved, logits, log, upstream, out, False, work, 0, n, np.empty(n, np.int64))
+
+
+loss_by_tile, loss_by_row = (_loss(_hard(register_jitable(each.losses))) for each in (by_tile, by_row))
+spread_loss = _loss(_spread)
+softmax_by_tile, softmax_by_row = (_normalise(register_jitable(each.normalise), True) for each in (by_tile, by_row))
+log_softmax_by_tile, log_softmax_by_row = (
+    _normalise(register_jitable(each.normalise), None) for each in (by_tile, by_row)
+)
