@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._classifier.inputs import positions
 from softnll._inspection.calibration import reliability
 from softnll._numpy.functional import cross_entropy, softmax
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from softnll.data import Dataset
+from softnll.data import Dataset
 
 __all__ = ["Evaluation", "Quality", "evaluate", "measure"]
 

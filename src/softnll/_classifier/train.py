@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from softnll._classifier.choose import (
@@ -25,13 +27,7 @@ from softnll._classifier.choose import (
 from softnll._classifier.estimator import SoftmaxClassifier
 from softnll._classifier.options import Settings
 from softnll._classifier.prepare import standardise
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from softnll.data import Dataset
+from softnll.data import Dataset
 
 __all__ = ["Settings", "Trained", "TrainingStep", "failure_of", "folded", "interruptions", "train"]
 

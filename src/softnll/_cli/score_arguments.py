@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._cli.column_options import listed
+from softnll._inspection.diagnose.finding import Finding
 from softnll._inspection.diagnose.read_labels import IGNORED, as_classes
 from softnll.data.class_labels import by_name
 from softnll.data.columns import Choice
@@ -16,19 +19,11 @@ from softnll.data.dataset import DataError
 from softnll.data.delimited import is_table
 from softnll.data.labels import INTEGER, read_class_names
 from softnll.data.pairs import Pair, open_pair
-from softnll.data.rows import ArrayRows
+from softnll.data.rows import ArrayRows, Rows
 from softnll.data.score_files import ENDINGS, labels_of
 from softnll.data.score_text import parse_scores
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import is_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
-    from softnll._inspection.diagnose.finding import Finding
-    from softnll.data.rows import Rows
 
 __all__ = [
     "ScoresAndLabels",

@@ -6,19 +6,16 @@ import math
 import os
 import tokenize
 import warnings
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError, is_images
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import require_unicode
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["MAP_FROM", "NPY_MAGIC", "as_images", "as_inputs", "read_header", "read_npy"]
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from softnll.data import cifar10, mnist, releases
+from softnll.data.dataset import Dataset
 from softnll.data.download import DownloadError, Progress, fetch
 from softnll.data.text import place
-
-if TYPE_CHECKING:
-    from softnll.data.dataset import Dataset
 
 __all__ = ["cache_folder", "load_cifar10", "load_mnist"]
 

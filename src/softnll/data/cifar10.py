@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import gzip
 import tarfile
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.batches import Batch, check_meta, check_size, read_batch
 from softnll.data.dataset import DataError, Dataset
 from softnll.data.releases import BINARY, CLASS_NAMES, PYTHON, Release
 from softnll.data.streams import Capped, LimitReachedError, PlainTarInfo, damage_as_data_error
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["find_folder", "read_archive", "read_folder"]
 

@@ -11,17 +11,15 @@ import itertools
 import lzma
 import os
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any
 
 from softnll.data.dataset import DataError
 from softnll.data.streams import GZIP_MAGIC, Capped, LimitReachedError, damage_as_data_error, expandable
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 __all__ = ["ENDINGS", "Dialect", "Row", "is_missing", "is_number", "is_table", "read_rows", "sniff"]
 

@@ -10,13 +10,11 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from pathlib import Path
+from typing import IO, Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 try:
     import fcntl

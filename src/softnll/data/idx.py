@@ -7,18 +7,15 @@ import hashlib
 import math
 import os
 import struct
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError
 from softnll.data.streams import GZIP_MAGIC, damage_as_data_error, expandable, read_array_bytes
 from softnll.data.text import place
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["read_idx"]
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError, Dataset, is_images
 from softnll.data.idx import read_idx
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = [
     "FAMILY", "FILES", "Known", "find_files", "missing_files", "read_folder", "read_pair", "torchvision_folders",

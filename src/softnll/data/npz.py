@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import math
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.arrays import as_inputs, read_header
 from softnll.data.dataset import DataError, Dataset
@@ -16,12 +18,6 @@ from softnll.data.labels import as_class_names, choose, encode, listed
 from softnll.data.streams import damage_as_data_error, expandable, read_array_bytes
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import require_unicode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["ZIP_MAGIC", "read_member", "read_npz"]
 

@@ -7,11 +7,8 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["BINARY", "BINARY_SHA256", "BINARY_SIZE", "BINARY_URL", "CLASS_NAMES", "PYTHON", "Release"]
 

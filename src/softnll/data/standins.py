@@ -5,12 +5,9 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 __all__ = ["GLOBALS", "MAX_BYTES", "ArrayStandIn", "RefusedError", "build", "finished", "reduce"]
 

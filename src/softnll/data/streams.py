@@ -5,18 +5,15 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
 
 __all__ = [
     "GZIP_MAGIC",

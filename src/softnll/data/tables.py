@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core.words import counted
 from softnll.data.arrow_tables import PARQUET_MAGIC, ParquetTable
@@ -13,17 +16,9 @@ from softnll.data.columns import AUTOMATIC, Choice, Column, Roles, decide
 from softnll.data.dataset import DataError, Dataset
 from softnll.data.delimited import is_table
 from softnll.data.labels import encode
+from softnll.data.rows import Rows
 from softnll.data.text import printable
 from softnll.data.text_tables import read_text_table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-    from typing import Any
-
-    from numpy.typing import NDArray
-
-    from softnll.data.rows import Rows
 
 __all__ = ["AnyTable", "is_table", "open_table", "read_label_column", "read_table", "roles_of"]
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import io
 import pickletools
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError
 from softnll.data.standins import GLOBALS, MAX_BYTES, ArrayStandIn, RefusedError, build, finished, reduce
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["Value", "read_pickle"]
 

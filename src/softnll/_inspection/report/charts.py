@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from softnll._core.words import counted
+from softnll._inspection.calibration import Reliability
 from softnll._inspection.format import compact
 from softnll._inspection.survey import largest_bin
-
-if TYPE_CHECKING:
-    from softnll._inspection.calibration import Reliability
 
 __all__ = ["Curve", "confusion_cells", "curve", "histogram", "reliability_bars", "ticks"]
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING
 
 from softnll._inspection.explain.derivation.formula import as_mathml
-from softnll._inspection.explain.derivation.steps import heading
+from softnll._inspection.explain.derivation.numbers import DerivationNumbers
+from softnll._inspection.explain.derivation.steps import Step, heading
 from softnll._inspection.explain.notebook import styled
-
-if TYPE_CHECKING:
-    from softnll._inspection.explain.derivation.numbers import DerivationNumbers
-    from softnll._inspection.explain.derivation.steps import Step
 
 __all__ = ["as_html"]
 

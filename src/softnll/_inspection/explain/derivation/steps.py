@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from softnll._inspection.explain.derivation.formula import Formula, Fraction, Number, Sub, Word, digits, near_one
 from softnll._inspection.explain.derivation.formula import as_text as line
+from softnll._inspection.explain.derivation.numbers import DerivationNumbers
 from softnll._inspection.explain.table import Table
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from softnll._inspection.explain.derivation.numbers import DerivationNumbers
 
 __all__ = ["Step", "as_text", "heading", "steps"]
 
