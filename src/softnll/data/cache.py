@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from softnll.data import cifar10, mnist, releases
+from softnll.data import cifar10, mnist
 from softnll.data.dataset import Dataset
 from softnll.data.download import DownloadError, Progress, fetch
 from softnll.data.text import place
@@ -27,7 +27,7 @@ def cache_folder(given: Path | None = None) -> Path:
 
 
 def load_cifar10(
-    folder: Path, *, download: bool = True, progress: Progress | None = None, url: str = releases.BINARY_URL
+    folder: Path, *, download: bool = True, progress: Progress | None = None, url: str = cifar10.BINARY_URL
 ) -> tuple[Dataset, Dataset]:
     """Return train and test of CIFAR-10 from what the folder holds: extracted files, or an archive, or a download.
 
@@ -44,12 +44,12 @@ def load_cifar10(
         archive = folder / release.archive
         if archive.is_file():
             return cifar10.read_archive(archive)
-    target = folder / releases.BINARY.archive
+    target = folder / cifar10.BINARY.archive
     if not download:
         raise DownloadError(
             f"CIFAR-10 is not in {place(folder)} and downloading is off: put {url} there as {target.name}"
         )
-    fetch(url, target, size=releases.BINARY_SIZE, sha256=releases.BINARY_SHA256, progress=progress)
+    fetch(url, target, size=cifar10.BINARY_SIZE, sha256=cifar10.BINARY_SHA256, progress=progress)
     return cifar10.read_archive(target)
 
 
