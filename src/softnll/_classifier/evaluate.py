@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll._classifier.inputs import positions
-from softnll._inspection.calibration import reliability
-from softnll._numpy.functional import cross_entropy, softmax
+from softnll._inspection.survey import Block
+from softnll._numpy.functional import cross_entropy
 from softnll.data import Dataset
 
 __all__ = ["Evaluation", "Quality", "evaluate", "measure"]
@@ -49,12 +49,10 @@ def measure(logits: NDArray[Any], targets: NDArray[np.int64]) -> Quality:
     >>> measure(np.array([[5.0, 4, 2], [4, 2, 8], [4, 4, 1]]), np.array([0, 2, 1])).nll.__round__(6)
     0.362443
     """
-    confidence = softmax(logits).max(axis=1)
-    right = logits.argmax(axis=1) == targets
+    rows = Block(logits, targets)
     nll = float(cross_entropy(logits, targets))
     perplexity = math.exp(nll) if nll < _LARGEST_NLL else math.inf
-    ece = reliability(np.minimum(confidence, 1), right).ece
-    return Quality(len(targets), float(right.mean()), nll, perplexity, ece)
+    return Quality(len(targets), float(rows.right.mean()), nll, perplexity, rows.reliability().ece)
 
 
 def evaluate(model: Any, test: Dataset) -> Evaluation:

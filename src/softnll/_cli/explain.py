@@ -65,14 +65,10 @@ def explain(
     if figure is not None:
         _draw(explanation, figure)
     derived = None if derivation is None else _derivation(explanation, derivation)
-    if as_json and derived is not None:
-        typer.echo(json.dumps(derived.to_dict(), allow_nan=False))
-    elif as_json:
-        typer.echo(
-            json.dumps(
-                {**explanation.to_dict(), "read": pair.read, "words": explanation.words(bits=bits)}, allow_nan=False
-            )
-        )
+    if as_json:
+        read = {"read": pair.read, "words": explanation.words(bits=bits)}
+        facts = explanation.to_dict() | read if derived is None else derived.to_dict()
+        typer.echo(json.dumps(facts, allow_nan=False))
     elif derived is not None:
         print_derivation(derived)
     else:

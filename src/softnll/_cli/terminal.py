@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +16,7 @@ from softnll._core.words import counted
 from softnll.data.text import printable
 
 if TYPE_CHECKING:
-    from softnll._inspection.diagnose.finding import Finding, Findings
+    from softnll._inspection.diagnose.finding import Findings
     from softnll._inspection.explain.derivation.derivation import Derivation
     from softnll._inspection.explain.explanation import Explanation
     from softnll._inspection.explain.table import Table as Strings
@@ -127,12 +120,23 @@ def print_derivation(derived: Derivation) -> None:
 
 
 def print_findings(found: Findings, *, title: str) -> None:
-    """Print the findings; without findings, the names of the checks."""
+    """Print each finding with its evidence, consequence and remedy; without findings, the names of the checks."""
     console = _stdout()
     console.print(Text(printable(title, 400), style="bold"), soft_wrap=True)
     for finding in found:
+        heading = Text.assemble(
+            (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
+            (printable(finding.title, 200), "bold"),
+            (f"  [{finding.code}]", "dim"),
+        )
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name, text in finding.parts():
+            table.add_row(Text(name, style="dim"), Text(text))
         console.print()
-        _print_finding(console, finding)
+        console.print(heading)
+        console.print(Padding(table, (0, 0, 0, 2)))
     console.print()
     if found:
         console.print(Text(found.summary()))
@@ -142,34 +146,19 @@ def print_findings(found: Findings, *, title: str) -> None:
         console.print(Text(found.looked_for()))
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
-    """Print one finding: a line, and below it its evidence, its consequence and its remedy."""
-    title = Text.assemble(
-        (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
-        (printable(finding.title, 200), "bold"),
-        (f"  [{finding.code}]", "dim"),
-    )
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for name, text in finding.parts():
-        table.add_row(Text(name, style="dim"), Text(text))
-    console.print(title)
-    console.print(Padding(table, (0, 0, 0, 2)))
-
-
 @contextmanager
-def _progress(*columns: ProgressColumn) -> Iterator[Callable[..., None]]:
-    """Yield a function of ``(done, total, facts="")`` that draws a bar on standard error, where that is a terminal.
+def row_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of the rows read, and of all rows, that draws a bar on standard error where that is a terminal.
 
     The bar starts with the first call that leaves work to do; it is erased at the end, also after an exception.
     """
+    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=_stderr(), transient=True)
-    task = bar.add_task("", facts="")
+    task = bar.add_task("")
 
-    def show(done: int, total: int, facts: str = "") -> None:
+    def show(done: int, total: int) -> None:
         if bar.live.is_started or (bar.console.is_terminal and done < total):
-            bar.update(task, completed=done, total=total, facts=facts)
+            bar.update(task, completed=done, total=total)
             bar.start()  # a second time, it does nothing
 
     try:
@@ -177,8 +166,3 @@ def _progress(*columns: ProgressColumn) -> Iterator[Callable[..., None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
-
-
-def row_progress() -> AbstractContextManager[Callable[[int, int], None]]:
-    """Return a context whose function shows the number of rows read, and of all rows."""
-    return _progress(TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

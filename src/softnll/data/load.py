@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from softnll.data import arrays, cifar10, mnist, npz, tables
 from softnll.data.arrow_tables import PARQUET_MAGIC
-from softnll.data.cache import cache_folder, load_cifar10, load_mnist
 from softnll.data.columns import AUTOMATIC, Choice
 from softnll.data.dataset import DataError, Dataset
-from softnll.data.digits import load_digits
 from softnll.data.download import Progress
 from softnll.data.idx import read_idx
 from softnll.data.labels import encode
+from softnll.data.named import cache_folder, load_cifar10, load_digits, load_mnist
 from softnll.data.streams import GZIP_MAGIC, damage_as_data_error, first_bytes
 from softnll.data.text import place, printable
 

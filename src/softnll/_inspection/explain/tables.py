@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll._core.words import counted
-from softnll._inspection.explain.notebook import styled
 from softnll._inspection.explain.numbers import ExplanationNumbers
-from softnll._inspection.explain.table import Table
+from softnll._inspection.explain.table import Table, styled
 from softnll._inspection.format import middle, rounded_loss
 from softnll.data.text import printable
 

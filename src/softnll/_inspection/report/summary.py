@@ -20,8 +20,8 @@ from softnll.data.rows import Rows
 __all__ = [
     "CANDIDATES",
     "QUANTITIES",
-    "Collectors",
     "Examined",
+    "collectors",
     "examine",
     "figures",
     "finite",
@@ -79,22 +79,19 @@ def examine(
     >>> round(examined.found.mean, 6), examined.worst.rows.tolist()
     (0.362443, [2, 0, 1])
     """
-    collectors = Collectors(scores.shape[0], seed)
+    kept = collectors(scores.shape[0], seed)
     try:
-        found = survey(scores, y, QUANTITIES, collectors.all, watch=watch)
+        found = survey(scores, y, QUANTITIES, kept, watch=watch)
     except ValueError as error:
         raise ValueError(f"{error}; softnll diagnose tells more") from None
-    return Examined(found, *collectors.all)
+    return Examined(found, *kept)
 
 
-class Collectors:
-    """What a report keeps of the blocks of scores: rows with extreme losses and margins, and a sample."""
-
-    def __init__(self, N: int, seed: int) -> None:
-        worst, best = LargestRows(SHOWN, lambda block: block.nll), LargestRows(3 * SHOWN, lambda block: -block.nll)
-        doubtful = LargestRows(CANDIDATES, lambda block: -block.margin)
-        sample = Chosen(np.sort(np.random.default_rng(seed).choice(N, min(N, SAMPLE), replace=False)))
-        self.all = (worst, best, doubtful, sample)
+def collectors(N: int, seed: int) -> tuple[LargestRows, LargestRows, LargestRows, Chosen]:
+    """Return what a report keeps of the blocks of scores: rows with extreme losses and margins, and a sample."""
+    worst, best = LargestRows(SHOWN, lambda block: block.nll), LargestRows(3 * SHOWN, lambda block: -block.nll)
+    doubtful = LargestRows(CANDIDATES, lambda block: -block.margin)
+    return worst, best, doubtful, Chosen(np.sort(np.random.default_rng(seed).choice(N, min(N, SAMPLE), replace=False)))
 
 
 def figures(found: Survey) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from softnll._core import equation
 from softnll._core.problem import loss_problem
 from softnll._core.words import counted
 from softnll._inspection.explain.derivation.formula import digits
-from softnll._inspection.explain.derivation.html import as_html
 from softnll._inspection.explain.derivation.numbers import DerivationNumbers
-from softnll._inspection.explain.derivation.steps import as_text, steps
+from softnll._inspection.explain.derivation.steps import as_html, as_text, steps
 from softnll._inspection.format import plain
 
 __all__ = ["Derivation", "derive"]

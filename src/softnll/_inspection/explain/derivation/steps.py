@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import dataclass
 
-from softnll._inspection.explain.derivation.formula import Formula, Fraction, Number, Sub, Word, digits, near_one
+from softnll._inspection.explain.derivation.formula import (
+    Formula,
+    Fraction,
+    Number,
+    Sub,
+    Word,
+    as_mathml,
+    digits,
+    near_one,
+)
 from softnll._inspection.explain.derivation.formula import as_text as line
 from softnll._inspection.explain.derivation.numbers import DerivationNumbers
-from softnll._inspection.explain.table import Table
+from softnll._inspection.explain.table import Table, styled
 from softnll.data.text import printable
 
-__all__ = ["Step", "as_text", "heading", "steps"]
+__all__ = ["Step", "as_html", "as_text", "heading", "steps"]
 
 _VISIBLE = 5e-6  # a smaller r does not change six digits of 1 + r
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -38,16 +49,8 @@ def heading(derived: DerivationNumbers) -> str:
 
 def steps(derived: DerivationNumbers) -> list[Step]:
     """Return the steps from scores to the gradient."""
-    return [
-        _exponentials(derived),
-        _softmax(derived),
-        _loss(derived),
-        _logarithm(derived),
-        _quotient_rule(derived),
-        _jacobian(derived),
-        _chain_rule(derived),
-        _result(derived),
-    ]
+    parts = (_exponentials, _softmax, _loss, _logarithm, _quotient_rule, _jacobian, _chain_rule, _result)
+    return [part(derived) for part in parts]
 
 
 def as_text(derived: DerivationNumbers, found: list[Step]) -> str:
@@ -60,6 +63,26 @@ def as_text(derived: DerivationNumbers, found: list[Step]) -> str:
         lines += step.table.as_lines(5) if step.table is not None else []
         lines += [f"   {step.then}"] * bool(step.then)
     return "\n".join(lines)
+
+
+def as_html(derived: DerivationNumbers, found: list[Step]) -> str:
+    """Return the steps as HTML in which every name is text and nothing else."""
+    parts = "".join(_step(step) for step in found)
+    return styled("softnll-derivation", f"<p><b>{html.escape(heading(derived))}</b></p><ol>{parts}</ol>")
+
+
+def _step(step: Step) -> str:
+    """Return one step as an item of the list."""
+    text = f"<p>{_prose(step.text)}</p>" if step.text else ""
+    formulas = "".join(f'<div class="formula">{as_mathml(formula)}</div>' for formula in step.formulas)
+    table = step.table.as_html() if step.table is not None else ""
+    then = f"<p>{_prose(step.then)}</p>" if step.then else ""
+    return f"<li><b>{_prose(step.title)}</b>{text}{formulas}{table}{then}</li>"
+
+
+def _prose(text: str) -> str:
+    """Return one of our sentences as HTML, with the indices as subscripts."""
+    return re.sub(r"\b([efp])_([iky])\b", r"<i>\1</i><sub>\2</sub>", html.escape(text, quote=False))
 
 
 def _table(derived: DerivationNumbers, *rows: tuple[str, tuple[str, ...]]) -> Table:
