@@ -56,13 +56,7 @@ def measure(logits: NDArray[Any], targets: NDArray[np.int64]) -> Quality:
 
 
 def evaluate(model: Any, test: Dataset) -> Evaluation:
-    """Return a fitted `SoftmaxClassifier`'s scores on the test data and their quality.
-
-    Raises
-    ------
-    ValueError
-        If the test data has other columns than the training data, or a class that it had no example of.
-    """
+    """Return a fitted `SoftmaxClassifier`'s scores on test data of the same columns and classes, and their quality."""
     weight, bias, classes = model.coef_, model.intercept_, model.classes_
     features = test.features()
     if features.shape[1] != weight.shape[1]:

@@ -66,10 +66,7 @@ def write_model(path: str | PathLike[str], model: Any, more: dict[str, Any]) -> 
 def read_model(path: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the parameters and the fitted attributes of the classifier in a file, each by name.
 
-    Raises
-    ------
-    ValueError
-        If the file is larger than ``max_bytes``, or `write_model` cannot have written it. The message is one line.
+    Raise ValueError in one line for a file larger than ``max_bytes``, or one that `write_model` cannot have written.
     """
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size

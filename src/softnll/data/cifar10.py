@@ -184,13 +184,9 @@ def read_archive(path: Path, releases: Sequence[Release] | None = None) -> tuple
     """Return train and test of CIFAR-10, 50 000 and 10 000 images with channels last, from an official archive.
 
     It is ``cifar-10-binary.tar.gz`` or ``cifar-10-python.tar.gz`` under any name: its first member names the release.
-    ``releases`` are those to accept, with their checksums (default: the two official ones).
-
-    Raises
-    ------
-    DataError
-        If a member is missing, unknown, there twice, a link, or has another size or checksum; if the archive is
-        truncated, damaged or decompresses to more than CIFAR-10.
+    ``releases`` are those to accept, with their checksums (default: the two official ones). Raise DataError if a member
+    is missing, unknown, there twice, a link, or has another size or checksum; if the archive is truncated, damaged or
+    decompresses to more than CIFAR-10.
     """
     known = RELEASES if releases is None else releases
     where = place(path)

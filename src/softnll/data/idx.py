@@ -28,13 +28,9 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[NDArray[np.gene
     """Return the array of an IDX file, and the md5 of the file's uncompressed bytes as 32 hexadecimal digits.
 
     The array has 1 to 4 dimensions, one of the six types of the format, and the machine's byte order. The file's
-    contents, not its name, decide whether it is gzipped. ``max_bytes`` is the largest array allowed.
-
-    Raises
-    ------
-    DataError
-        For a wrong magic number, type code or number of dimensions, for sizes that the file does not have (before
-        memory is allocated), and for bytes that are missing or left over.
+    contents, not its name, decide whether it is gzipped. ``max_bytes`` is the largest array allowed. Raise DataError
+    for a wrong magic number, type code or number of dimensions, for sizes that the file does not have (before memory
+    is allocated), and for bytes that are missing or left over.
     """
     where = place(path)
     with path.open("rb") as raw:

@@ -85,12 +85,8 @@ def read_folder(
 
     The data is named MNIST or Fashion-MNIST where all four checksums match; otherwise it has the folder's name, and
     its classes are named by their numbers. ``expect`` (``"mnist"`` or ``"fashion-mnist"``) refuses all other data;
-    ``family`` holds the data sets that are known (default: those two).
-
-    Raises
-    ------
-    DataError
-        For missing files, for arrays that are no images or labels, and for counts or checksums that do not fit.
+    ``family`` holds the data sets that are known (default: those two). Raise DataError for missing files, for arrays
+    that are no images or labels, and for counts or checksums that do not fit.
     """
     known = FAMILY if family is None else family
     files = find_files(folder)

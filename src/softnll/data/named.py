@@ -35,11 +35,6 @@ def load_digits() -> tuple[Dataset, Dataset]:
     ``features()`` returns X / 16 exactly, because 16 is a power of two. The halves are scikit-learn's own: different
     people wrote them, so a random split would give a better score.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without scikit-learn.
-
     Examples
     --------
     >>> train, test = load_digits()
@@ -64,15 +59,7 @@ def load_digits() -> tuple[Dataset, Dataset]:
 def load_cifar10(
     folder: Path, *, download: bool = True, progress: Progress | None = None, url: str = cifar10.BINARY_URL
 ) -> tuple[Dataset, Dataset]:
-    """Return train and test of CIFAR-10 from what the folder holds: extracted files, or an archive, or a download.
-
-    Raises
-    ------
-    DataError
-        Where the files are damaged.
-    DownloadError
-        Where the files are missing and cannot be downloaded; the message says which file to put where.
-    """
+    """Return train and test of CIFAR-10 from what the folder holds: extracted files, or an archive, or a download."""
     if cifar10.find_folder(folder) is not None:
         return cifar10.read_folder(folder)
     for release in cifar10.RELEASES:
@@ -89,15 +76,7 @@ def load_cifar10(
 
 
 def load_mnist(key: str, folder: Path) -> tuple[Dataset, Dataset]:
-    """Return train and test of ``"mnist"`` or ``"fashion-mnist"`` from the folder, one in it, or the system's.
-
-    Raises
-    ------
-    DataError
-        Where the files are damaged or hold other data.
-    DownloadError
-        Where the files are missing; the message says which files to put where.
-    """
+    """Return train and test of ``"mnist"`` or ``"fashion-mnist"`` from the folder, one in it, or the system's."""
     name = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[key]  # torchvision's
     for choice in (folder / key, folder, folder / name / "raw", SYSTEM_FOLDER / key):
         if mnist.find_files(choice) is not None:

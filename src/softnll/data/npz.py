@@ -37,12 +37,8 @@ def read_npz(
     A file with ``x_train, y_train, x_test, y_test`` has both. In any other file, inputs are called X, x, features,
     images or inputs, and labels y, labels or targets; a file without labels needs the argument ``labels``. Every file
     may have ``class_names``. Other members are not read. ``max_bytes`` is the largest size of a member, uncompressed.
-
-    Raises
-    ------
-    DataError
-        If a member is missing, there twice, encrypted, damaged, too large, holds objects, or has another size than its
-        header says; if there are labels both in the file and as an argument.
+    Raise DataError if a member is missing, there twice, encrypted, damaged, too large, holds objects, or has another
+    size than its header says; if there are labels both in the file and as an argument.
     """
     where = place(path)
     with _opened(path, where) as archive:

@@ -69,13 +69,7 @@ def damage_as_data_error(where: str, *errors: type[Exception]) -> Iterator[None]
 def read_array_bytes(
     stream: _Readable, count: int, where: str, update: Callable[[bytes], object] | None = None
 ) -> NDArray[np.uint8]:
-    """Return the next ``count`` bytes of a stream as an array; each chunk goes through ``update`` too.
-
-    Raises
-    ------
-    DataError
-        Where the stream ends before.
-    """
+    """Return the next ``count`` bytes of a stream, which must have them, as an array; pass each chunk to ``update``."""
     data = np.empty(count, dtype=np.uint8)
     filled = 0
     while filled < count:

@@ -72,13 +72,7 @@ def open_table(path: Path, *, header: bool | None = None, expected: int | None =
 
 
 def roles_of(table: AnyTable, purpose: str, choice: Choice = AUTOMATIC, *, labelled: bool = False) -> Roles:
-    """Return the roles of a table's columns; see :func:`softnll.data.columns.decide`.
-
-    Raises
-    ------
-    DataError
-        Also where the first line may be a header or a row, and nothing decides.
-    """
+    """Return the roles of the columns, as :func:`softnll.data.columns.decide`; raise where a header is in doubt."""
     if table.doubt:
         raise DataError(table.doubt)
     return decide(
@@ -104,11 +98,7 @@ def read_table(
     The column of labels is found by its name, else it is the last column, or the first one where only that can be
     classes. Columns that name or count the rows are left out. `Dataset.read` states what was decided. With ``labels``,
     which returns the labels from elsewhere and gets the number of rows where it is known, every column is a feature.
-
-    Raises
-    ------
-    DataError
-        For rows of different lengths, empty labels and cells that are not finite numbers, with their line and column.
+    A DataError names line and column of rows of different lengths, empty labels and cells that are no finite numbers.
     """
     given = None if labels is None else labels(None)
     table = open_table(path, header=choice.header, expected=None if given is None else len(given))

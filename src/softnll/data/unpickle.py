@@ -197,12 +197,8 @@ def read_pickle(data: bytes, where: str) -> dict[bytes, Value]:
     """Return the dictionary that a protocol-2 pickle of CIFAR-10's python archive, at most 40 MiB, holds.
 
     Its keys are byte strings (as of ``pickle.load(..., encoding="bytes")``), its values plain types or read-only uint8
-    arrays. ``where`` is the file's name in messages.
-
-    Raises
-    ------
-    DataError
-        For other opcodes, globals or dtypes, wrong sizes, and bytes that are missing or left over.
+    arrays. ``where`` is the file's name in messages. Raise DataError for other opcodes, globals or dtypes, wrong sizes,
+    and bytes that are missing or left over.
     """
     if len(data) > MAX_BYTES:
         raise DataError(f"{where}: {len(data)} bytes; a batch has at most {MAX_BYTES}")

@@ -65,12 +65,7 @@ def examine(
     """Return the results of one pass over ``(N, C)`` scores with ``(N,)`` true classes in [0, C).
 
     ``watch`` is called after each block with the number of rows done, and of all; ``seed`` chooses the rows that the
-    temperature is fitted on.
-
-    Raises
-    ------
-    ValueError
-        For a row that has no softmax: NaN, only −∞, or +∞ more than once.
+    temperature is fitted on. Raise ValueError for a row that has no softmax: NaN, only −∞, or +∞ more than once.
 
     Examples
     --------
