@@ -73,8 +73,6 @@ def diagnose(
         typer.echo(json.dumps({**found.to_dict(), "read": given.read}, allow_nan=False))
     else:
         print_findings(found, title=given.title)
-    severities: list[str] = list(SEVERITIES)  # the most severe first
-    if fail_on is not None and any(
-        severities.index(each.severity) <= severities.index(fail_on.value) for each in found
-    ):
+    # The most severe finding comes first.
+    if fail_on is not None and found and SEVERITIES.index(found[0].severity) <= SEVERITIES.index(fail_on.value):
         raise typer.Exit(ExitCode.FAILED)

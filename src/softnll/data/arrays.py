@@ -64,14 +64,14 @@ def read_npy(path: Path) -> NDArray[np.generic]:
             raise DataError(f"{where}: {size - offset} bytes after the header, which promises {expected}")
         order = "F" if fortran else "C"
         if expected >= MAP_FROM:
-            mapped = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload]
-            require_unicode(mapped, where)
-            return mapped  # type: ignore[no-any-return]
-        values = np.fromfile(file, dtype=dtype, count=math.prod(shape))
-    if values.size != math.prod(shape):
-        raise DataError(f"{where}: truncated while it was read")
+            values = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload]
+        else:
+            flat = np.fromfile(file, dtype=dtype, count=math.prod(shape))
+            if flat.size != math.prod(shape):
+                raise DataError(f"{where}: truncated while it was read")
+            values = flat.reshape(shape, order=order)  # type: ignore[call-overload]
     require_unicode(values, where)
-    return values.reshape(shape, order=order)  # type: ignore[call-overload,no-any-return]
+    return values  # type: ignore[no-any-return]
 
 
 def as_images(array: NDArray[np.generic]) -> NDArray[np.uint8] | None:

@@ -16,7 +16,6 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,18 +220,14 @@ def _read_members(stream: Capped, known: Sequence[Release], where: str) -> _Imag
                 names = ", ".join(release.limits)
                 raise DataError(f"{label}: not allowed here; {release.folder} holds, once each: {names}")
             _check_size(release, name, member.size, label)
-            found.add(name, _contents(tar.extractfile(member), member.size, label), label)
+            file = tar.extractfile(member)
+            data = b"" if file is None else file.read(member.size)
+            if len(data) != member.size:
+                raise DataError(f"{label}: truncated, {len(data)} of {member.size} bytes")
+            found.add(name, data, label)
     if found is None:
         raise DataError(f"{where}: an empty archive")
     return found
-
-
-def _contents(file: BinaryIO | None, size: int, label: str) -> bytes:
-    """Return the bytes of a member."""
-    data = b"" if file is None else file.read(size)
-    if len(data) != size:
-        raise DataError(f"{label}: truncated, {len(data)} of {size} bytes")
-    return data
 
 
 def find_folder(path: Path, releases: Sequence[Release] | None = None) -> tuple[Path, Release] | None:

@@ -184,21 +184,17 @@ def _quotient_rule(d: DerivationNumbers) -> Step:
     )  # fmt: skip
     if k is None:
         return Step("Differentiate p_y by the score: the quotient rule", _QUOTIENT, (at,))
-    name = Sub("f", d.names[k])
     other: Formula = (
         _slope(Sub("p", "y"), Sub("f", "k")), "=", Fraction(("0", DOT, total, "-", e_y, DOT, e_k), square),
         "=", "-", Sub("p", "y"), DOT, Sub("p", "k"),
     )  # fmt: skip
     number: Formula = (
-        Word("for example"), _slope(Sub("p", "y"), name), "=", "-", _p(d, y), TIMES, _p(d, k),
+        Word("for example"), _slope(Sub("p", "y"), Sub("f", d.names[k])), "=", "-", _p(d, y), TIMES, _p(d, k),
         "=", Number(float(d.jacobian[y, k])),
     )  # fmt: skip
-    return Step(
-        "Differentiate p_y by the scores: the quotient rule",
-        _QUOTIENT,
-        (at, other, number),
-        then="-p_y\N{MIDDLE DOT}p_k is often forgotten: every score is in the sum S, so every score moves p_y.",
-    )
+    forgotten = "-p_y\N{MIDDLE DOT}p_k is often forgotten: every score is in the sum S, so every score moves p_y."
+    title = "Differentiate p_y by the scores: the quotient rule"
+    return Step(title, _QUOTIENT, (at, other, number), then=forgotten)
 
 
 _QUOTIENT = "(a/S)' = (a'S - aS')/S\N{SUPERSCRIPT TWO}, with S' = e_k; a = e_y depends on its own score only."
