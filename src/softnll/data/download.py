@@ -82,13 +82,8 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress 
     to the target when its size and checksum are as expected.
 
     The address is https (http is allowed for servers on this computer only), ``sha256`` has 64 hexadecimal digits, and
-    ``progress`` is called with ``(done, size)`` after each quarter of a mebibyte.
-
-    Raises
-    ------
-    DownloadError
-        Without network, for answers of another size, and for a wrong checksum; the message names the address, the
-        folder and the file to put there by hand.
+    ``progress`` is called with ``(done, size)`` after each quarter of a mebibyte. Raise DownloadError without network,
+    for answers of another size, and for a wrong checksum; it names the address, the folder and the file to put there.
     """
     if target.exists():
         return target

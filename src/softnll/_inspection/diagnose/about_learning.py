@@ -86,8 +86,6 @@ def _beside_prior(obs: Observations) -> tuple[float, float, float] | None:
 def shuffled(obs: Observations) -> Finding | None:
     """Find accuracy at chance, clearly below confidence, and probabilities that say nothing of the labels."""
     N = len(obs.labelled)
-    if obs.C < 2 or N == 0:
-        return None
     accuracy, sure = obs.labelled.accuracy, float(obs.labelled["confidence"].mean())
     chance = independent(obs.labelled.y, obs.labelled["prediction"], obs.C)
     error = math.sqrt(chance * (1 - chance) / N)

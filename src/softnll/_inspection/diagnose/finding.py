@@ -106,14 +106,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in the types of JSON; infinities and NaN, which JSON lacks, as strings."""
-        return {
-            "code": self.code,
-            "severity": self.severity,
-            "title": self.title,
-            "evidence": {"sentence": str(self.evidence), **plain(self.evidence)},
-            "consequence": self.consequence,
-            "remedy": self.remedy,
-        }
+        return vars(self) | {"evidence": {"sentence": str(self.evidence), **plain(self.evidence)}}
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<dt>{head}</dt><dd>{html.escape(text)}</dd>" for head, text in self.parts())
