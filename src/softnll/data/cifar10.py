@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError, Dataset
-from softnll.data.streams import Capped, LimitReachedError, PlainTarInfo, damage_as_data_error
+from softnll.data.streams import Capped, PlainTarInfo, damage_as_data_error
 from softnll.data.text import place, printable
 from softnll.data.unpickle import Value, read_pickle
 
@@ -191,13 +191,11 @@ def read_archive(path: Path, releases: Sequence[Release] | None = None) -> tuple
     where = place(path)
     # Members, their headers and padding, and the archive's own padding.
     limit = max(sum(release.limits.values()) for release in known) + (1 << 20)
-    try:
-        with damage_as_data_error(where, tarfile.TarError), gzip.open(path) as unpacked:
-            stream = Capped(unpacked, limit)
-            found = _read_members(stream, known, where)
-            stream.drain()  # the gzip checksum stands at the very end
-    except LimitReachedError:
-        raise DataError(f"{where}: decompresses to more than {limit} bytes; CIFAR-10 does not") from None
+    too_much = f"{where}: decompresses to more than {limit} bytes; CIFAR-10 does not"
+    with damage_as_data_error(where, tarfile.TarError), gzip.open(path) as unpacked:
+        stream = Capped(unpacked, limit, too_much)
+        found = _read_members(stream, known, where)
+        stream.drain()  # the gzip checksum stands at the very end
     return found.split(where)
 
 

@@ -46,21 +46,12 @@ class _AgainError(ConnectionError):
 class _SameScheme(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but never from https to anything else."""
 
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        try:
-            _check_scheme(newurl)
-        except _BrokenError:
-            fp.close()
-            raise
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        """Refuse a request over http or ftp, also a redirected one, unless it is over http to this computer."""
+        _check_scheme(request.full_url)
+        return request
+
+    ftp_request = http_request
 
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage

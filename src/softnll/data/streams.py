@@ -18,7 +18,6 @@ from softnll.data.text import printable
 __all__ = [
     "GZIP_MAGIC",
     "Capped",
-    "LimitReachedError",
     "PlainTarInfo",
     "damage_as_data_error",
     "expandable",
@@ -83,23 +82,18 @@ def read_array_bytes(
     return data
 
 
-class LimitReachedError(Exception):
-    """More was decompressed than allowed."""
-
-
 class Capped:
-    """A stream to read that raises `LimitReachedError` after ``limit`` bytes."""
+    """A stream to read that raises DataError with ``message`` after ``limit`` bytes."""
 
-    def __init__(self, stream: _Readable, limit: int) -> None:
-        self._stream = stream
-        self._left = limit
+    def __init__(self, stream: _Readable, limit: int, message: str) -> None:
+        self._stream, self._left, self._message = stream, limit, message
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes."""
         data = self._stream.read(min(size, self._left + 1))
         self._left -= len(data)
         if self._left < 0:
-            raise LimitReachedError
+            raise DataError(self._message)
         return data
 
     def drain(self) -> None:
