@@ -82,7 +82,11 @@ def load(
         if key in NAMES:
             if labels is not None:
                 raise DataError(f"{key}: has labels of its own; labels= is for files without them")
-            return _named(key, cache, download=download, progress=progress)
+            if key == "digits":
+                return load_digits()
+            if key == "cifar10":
+                return load_cifar10(cache_folder(cache), download=download, progress=progress)
+            return load_mnist(key, cache_folder(cache))
     path = Path(source).expanduser()
     beside = None if labels is None else Path(labels).expanduser()
     if beside is not None and not _is(beside, Path.is_file):
@@ -94,16 +98,6 @@ def load(
     if not _is(path, Path.is_file):
         raise DataError(f"{place(path)}: no such name, file or folder; allowed is {_ALLOWED}")
     return _file(path, beside, choice)
-
-
-def _named(key: str, folder: Path | None, *, download: bool, progress: Progress | None) -> tuple[Dataset, Dataset]:
-    """Return train and test of a named data set."""
-    if key == "digits":
-        return load_digits()
-    where = cache_folder(folder)
-    if key == "cifar10":
-        return load_cifar10(where, download=download, progress=progress)
-    return load_mnist(key, where)
 
 
 def _folder(path: Path) -> tuple[Dataset, Dataset]:

@@ -82,11 +82,9 @@ def load_mnist(key: str, folder: Path) -> tuple[Dataset, Dataset]:
         if mnist.find_files(choice) is not None:
             return mnist.read_folder(choice, expect=key)
     lacks = [name for choice in (folder / key, folder) for name in mnist.missing_files(choice)]
+    known = mnist.FAMILY[key].name
     if lacks:
-        raise DownloadError(
-            f"{mnist.FAMILY[key].name} is not complete: {place(folder)} lacks {', '.join(dict.fromkeys(lacks))}"
-        )
+        raise DownloadError(f"{known} is not complete: {place(folder)} lacks {', '.join(dict.fromkeys(lacks))}")
     raise DownloadError(
-        f"{mnist.FAMILY[key].name} is not here: put {', '.join(mnist.FILES)} (each may end in .gz) "
-        f"into the folder {place(folder / key)}"
+        f"{known} is not here: put {', '.join(mnist.FILES)} (each may end in .gz) into the folder {place(folder / key)}"
     )

@@ -57,10 +57,8 @@ def loss_at_prior(obs: Observations) -> Finding | Unseen | None:
     mean, error, entropy = beside
     if math.log(obs.C) - entropy <= SAME * math.log(obs.C) or not _same(mean - entropy, error, entropy):
         return None
-    text = (
-        f"the mean loss of {counted(len(obs.labelled), 'row')} is {mean:.4f}, the entropy of their labels' frequencies "
-    )
-    text += f"{entropy:.4f}; the difference is {mean - entropy:+.4f} \N{PLUS-MINUS SIGN} {error:.4f}"
+    text = f"the mean loss of {counted(len(obs.labelled), 'row')} is {mean:.4f}, the entropy of their labels' "
+    text += f"frequencies {entropy:.4f}; the difference is {mean - entropy:+.4f} \N{PLUS-MINUS SIGN} {error:.4f}"
     return finding("loss-at-prior", Evidence(text, mean_loss=mean, prior_entropy=entropy, standard_error=error))
 
 

@@ -123,7 +123,6 @@ def inspect(given: Inspection) -> str:
     doubted, doubtful = suspicious(found, CANDIDATES)
     place = {row: k for k, row in enumerate(examined.doubtful.rows.tolist())}
     unhappiest = examined.worst.rows[: min(MOST_EXAMPLES, max(len(found) // 2, 1))].tolist()
-    above = [row for row in doubted.tolist() if row in unhappiest]
     others = [place[row] for row in doubted.tolist() if row in place and row not in unhappiest]
     return _page(
         "scores.html.j2",
@@ -131,7 +130,7 @@ def inspect(given: Inspection) -> str:
         summary(examined),
         histogram=histogram(found["nll"]),
         suspects=_examples(given, examined.doubtful, others[:MOST_SUSPICIOUS]),
-        doubted=set(above),
+        doubted={*doubted.tolist()} & {*unhappiest},
         doubtful=doubtful,
         read=[printable(line, 400) for line in given.read],
         table=_classes(found, _names(given)),
