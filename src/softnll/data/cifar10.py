@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError, Dataset
+from softnll.data.download import DownloadError, Progress, fetch
 from softnll.data.streams import Capped, PlainTarInfo, damage_as_data_error
 from softnll.data.text import place, printable
 from softnll.data.unpickle import Value, read_pickle
 
 __all__ = [
     "BINARY", "BINARY_SHA256", "BINARY_SIZE", "BINARY_URL", "CLASS_NAMES", "PYTHON", "RELEASES", "Release",
-    "find_folder", "read_archive", "read_folder",
+    "find_folder", "load_cifar10", "read_archive", "read_folder",
 ]  # fmt: skip
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -255,3 +256,22 @@ def read_folder(path: Path, releases: Sequence[Release] | None = None) -> tuple[
             _check_size(release, name, len(data), label)
             found.add(name, data, label)
     return found.split(place(folder))
+
+
+def load_cifar10(
+    folder: Path, *, download: bool = True, progress: Progress | None = None, url: str = BINARY_URL
+) -> tuple[Dataset, Dataset]:
+    """Return train and test of CIFAR-10 from what the folder holds: extracted files, or an archive, or a download."""
+    if find_folder(folder) is not None:
+        return read_folder(folder)
+    for release in RELEASES:
+        archive = folder / release.archive
+        if archive.is_file():
+            return read_archive(archive)
+    target = folder / BINARY.archive
+    if not download:
+        raise DownloadError(
+            f"CIFAR-10 is not in {place(folder)} and downloading is off: put {url} there as {target.name}"
+        )
+    fetch(url, target, size=BINARY_SIZE, sha256=BINARY_SHA256, progress=progress)
+    return read_archive(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,10 @@ from softnll.data.dataset import DataError, Dataset
 from softnll.data.download import Progress
 from softnll.data.idx import read_idx
 from softnll.data.labels import encode
-from softnll.data.named import cache_folder, load_cifar10, load_digits, load_mnist
 from softnll.data.streams import GZIP_MAGIC, damage_as_data_error, first_bytes
 from softnll.data.text import place, printable
 
-__all__ = ["NAMES", "load"]
+__all__ = ["NAMES", "cache_folder", "load"]
 
 #: The data sets that have a name.
 NAMES = ("digits", "cifar10", "mnist", "fashion-mnist")
@@ -85,8 +85,8 @@ def load(
             if key == "digits":
                 return load_digits()
             if key == "cifar10":
-                return load_cifar10(cache_folder(cache), download=download, progress=progress)
-            return load_mnist(key, cache_folder(cache))
+                return cifar10.load_cifar10(cache_folder(cache), download=download, progress=progress)
+            return mnist.load_mnist(key, cache_folder(cache))
     path = Path(source).expanduser()
     beside = None if labels is None else Path(labels).expanduser()
     if beside is not None and not _is(beside, Path.is_file):
@@ -98,6 +98,44 @@ def load(
     if not _is(path, Path.is_file):
         raise DataError(f"{place(path)}: no such name, file or folder; allowed is {_ALLOWED}")
     return _file(path, beside, choice)
+
+
+def cache_folder(given: Path | None = None) -> Path:
+    """Return the folder of the data sets: the given one, $SOFTNLL_DATA, $XDG_CACHE_HOME/softnll or ~/.cache/softnll."""
+    if given is not None:
+        return given
+    if own := os.environ.get("SOFTNLL_DATA"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "softnll"
+
+
+def load_digits() -> tuple[Dataset, Dataset]:
+    """Return the digits, first half to train, second half to test (898 and 899 images of 8 × 8).
+
+    A pixel is the number of black pixels in a 4 × 4 block of the scan, 0 … 16; it is kept, with ``scale = 16``, and
+    ``features()`` returns X / 16 exactly, because 16 is a power of two. The halves are scikit-learn's own: different
+    people wrote them, so a random split would give a better score.
+
+    Examples
+    --------
+    >>> train, test = load_digits()
+    >>> train.inputs.shape, test.inputs.shape, train.scale
+    ((898, 8, 8), (899, 8, 8), 16.0)
+    """
+    try:
+        from sklearn import datasets  # noqa: PLC0415 - costs a second, and only the digits need it
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the digits come with scikit-learn: pip install 'softnll[app]'") from error
+
+    bunch = datasets.load_digits()
+    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
+    half = len(labels) // 2
+    names = tuple("0123456789")
+    return (
+        Dataset(images[:half], labels[:half], names, "train", "digits", scale=16.0),
+        Dataset(images[half:], labels[half:], names, "test", "digits", scale=16.0),
+    )
 
 
 def _folder(path: Path) -> tuple[Dataset, Dataset]:
