@@ -236,9 +236,9 @@ def _curves(report: Report) -> list[Any]:
         if history:
             steps, losses, accuracies = (list(column) for column in zip(*history, strict=True))
             chance = (math.log(C), "chance, ln C")
-            found.append(curve(f"Mean NLL ({name})", steps, losses, top=most, chance=chance, digits=3))
+            found.append(curve(f"Mean NLL ({name})", steps, losses, top=most, chance=chance))
             chance = (1 / C, "chance, 1/C")
-            found.append(curve(f"Accuracy ({name})", steps, accuracies, top=1.0, chance=chance, digits=3))
+            found.append(curve(f"Accuracy ({name})", steps, accuracies, top=1.0, chance=chance))
     return found
 
 
