@@ -88,10 +88,8 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress 
                 break
             except (OSError, http.client.HTTPException) as error:
                 # An HTTP status is final; a broken connection may succeed at the next attempt.
-                hopeless = isinstance(error, urllib.error.HTTPError) or not (
-                    _started(part) or isinstance(error, _AgainError)
-                )
-                if left == 0 or hopeless:
+                final = isinstance(error, urllib.error.HTTPError) or not _started(part)
+                if left == 0 or (final and not isinstance(error, _AgainError)):
                     raise
         _check_sum(part, sha256)
         part.replace(target)

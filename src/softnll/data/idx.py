@@ -64,8 +64,9 @@ def _read(stream: BinaryIO, where: str, available: int, max_bytes: int) -> tuple
     if count + 4 + 4 * ndim > available:
         raise DataError(f"{where}: truncated: its header promises {count} bytes, more than the file can hold")
 
-    md5 = hashlib.md5(head + sizes, usedforsecurity=False)
-    data = read_array_bytes(stream, count, where, md5.update)
+    data = read_array_bytes(stream, count, where)
     if stream.read(1):
         raise DataError(f"{where}: more than the {count} bytes that its header promises")
+    md5 = hashlib.md5(head + sizes, usedforsecurity=False)
+    md5.update(data.data)
     return data.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False), md5.hexdigest()

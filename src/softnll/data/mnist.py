@@ -22,7 +22,6 @@ __all__ = [
 #: The usual names, in the order train images, train labels, test images, test labels.
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
-
 #: Where Debian's package dataset-fashion-mnist puts its files.
 SYSTEM_FOLDER = Path("/usr/share/datasets")
 

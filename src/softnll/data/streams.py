@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, Self
 
@@ -65,10 +65,8 @@ def damage_as_data_error(where: str, *errors: type[Exception]) -> Iterator[None]
         raise DataError(f"{where}: truncated or damaged: {printable(str(error))}") from None
 
 
-def read_array_bytes(
-    stream: _Readable, count: int, where: str, update: Callable[[bytes], object] | None = None
-) -> NDArray[np.uint8]:
-    """Return the next ``count`` bytes of a stream, which must have them, as an array; pass each chunk to ``update``."""
+def read_array_bytes(stream: _Readable, count: int, where: str) -> NDArray[np.uint8]:
+    """Return the next ``count`` bytes of a stream, which must have them, as an array."""
     data = np.empty(count, dtype=np.uint8)
     filled = 0
     while filled < count:
@@ -76,8 +74,6 @@ def read_array_bytes(
         if not chunk:
             raise DataError(f"{where}: truncated: {filled} of {count} bytes")
         data[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-        if update is not None:
-            update(chunk)
         filled += len(chunk)
     return data
 
