@@ -57,13 +57,12 @@ def diagnose(
     Labels that cannot be taken as they are get the reading that fits, and the rest is found with that.
     """
     from softnll._cli.score_arguments import as_choice, read_scores_and_labels
-    from softnll._cli.terminal import print_findings, print_warning, row_progress
+    from softnll._cli.terminal import print_findings, print_lines, row_progress
     from softnll._inspection.diagnose import checks
     from softnll._inspection.diagnose.finding import SEVERITIES, Findings
 
     given = read_scores_and_labels(scores, labels, classes, as_choice(label_column, score_columns, drop, header))
-    for line in given.stated:
-        print_warning(line)
+    print_lines(*given.stated, stderr=True)
     assert given.labels is not None  # noqa: S101 - labels are needed by default; for type checkers
     with row_progress() as show:
         found = cast(

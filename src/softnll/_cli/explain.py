@@ -43,14 +43,13 @@ def explain(
 ) -> None:
     """Show how scores become probabilities, a loss and a gradient, and what the numbers say."""
     from softnll._cli.score_arguments import as_choice, read_scores, read_targets
-    from softnll._cli.terminal import print_derivation, print_explanation, print_warning
+    from softnll._cli.terminal import print_derivation, print_explanation, print_lines
     from softnll._inspection.explain import explanation as explanations
     from softnll.data.labels import split_names
 
     choice = as_choice(label_column, score_columns, drop, header)
     pair = read_scores(_IMAGES if scores is None else scores, choice, target)
-    for line in pair.stated:
-        print_warning(line)
+    print_lines(*pair.stated, stderr=True)
     table = pair.rows.rows(slice(None))
     if classes is not None:
         names = split_names(classes)

@@ -27,7 +27,6 @@ __all__ = [
     "print_findings",
     "print_lines",
     "print_table",
-    "print_warning",
     "row_progress",
 ]
 
@@ -36,24 +35,15 @@ _ROW_STYLES = ("blue", "yellow", "green", "magenta", "cyan", "red")
 _SEVERITY_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
-def _stdout() -> Console:
-    """Return a console on standard output, a new one at each call, because tests and pipes replace the stream."""
-    return Console(highlight=False, soft_wrap=False)
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console, a new one at each call, because tests and pipes replace the stream."""
+    return Console(stderr=stderr, highlight=False)
 
 
-def _stderr() -> Console:
-    """Return a console on standard error."""
-    return Console(stderr=True, highlight=False)
-
-
-def print_lines(text: str) -> None:
-    """Print text as it is, on as many lines as it needs."""
-    _stdout().print(Text(text), soft_wrap=True)
-
-
-def print_warning(text: str) -> None:
-    """Print text as it is on standard error."""
-    _stderr().print(Text(text), soft_wrap=True)
+def print_lines(*texts: str, stderr: bool = False) -> None:
+    """Print texts as they are, each on as many lines as it needs."""
+    for text in texts:
+        _console(stderr=stderr).print(Text(text), soft_wrap=True)
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -63,14 +53,14 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
         table.add_column(Text(column), justify="right" if i else "left")
     for row in rows:
         table.add_row(*map(Text, row))
-    _stdout().print(table)
+    _console().print(table)
 
 
 def print_explanation(explanation: Explanation, *, bits: bool) -> None:
     """Print an explanation's tables, then its sentences as a list."""
     from softnll._inspection.explain.tables import tables  # noqa: PLC0415 - the other commands need no explanation
 
-    console = _stdout()
+    console = _console()
     for strings in tables(explanation, bits=bits):
         console.print(Text(strings.title, style="bold"))
         console.print(_as_rich(strings, _ROW_STYLES, padding=(0, 2)))
@@ -103,7 +93,7 @@ def print_derivation(derived: Derivation) -> None:
     from softnll._inspection.explain.derivation.formula import as_text  # noqa: PLC0415 - only this command needs it
     from softnll._inspection.explain.derivation.steps import heading, steps  # noqa: PLC0415 - only this command needs it
 
-    console = _stdout()
+    console = _console()
     console.print(Text(heading(derived), style="bold"))
     for number, step in enumerate(steps(derived), 1):
         console.print()
@@ -121,7 +111,7 @@ def print_derivation(derived: Derivation) -> None:
 
 def print_findings(found: Findings, *, title: str) -> None:
     """Print each finding with its evidence, consequence and remedy; without findings, the names of the checks."""
-    console = _stdout()
+    console = _console()
     console.print(Text(printable(title, 400), style="bold"), soft_wrap=True)
     for finding in found:
         heading = Text.assemble(
@@ -153,7 +143,7 @@ def row_progress() -> Iterator[Callable[[int, int], None]]:
     The bar starts with the first call that leaves work to do; it is erased at the end, also after an exception.
     """
     columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=_stderr(), transient=True)
+    bar = Progress(*columns, console=_console(stderr=True), transient=True)
     task = bar.add_task("")
 
     def show(done: int, total: int) -> None:
