@@ -63,7 +63,6 @@ def diagnose(
 
     given = read_scores_and_labels(scores, labels, classes, as_choice(label_column, score_columns, drop, header))
     print_lines(*given.stated, stderr=True)
-    assert given.labels is not None  # noqa: S101 - labels are needed by default; for type checkers
     with row_progress() as show:
         found = cast(
             "Findings", checks.diagnose(given.rows, given.labels, class_names=given.names, loss=loss, watch=show)

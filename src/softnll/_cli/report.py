@@ -59,7 +59,6 @@ def report(
 
     read = read_scores_and_labels(scores, labels, classes, as_choice(label_column, score_columns, drop, header))
     print_lines(*read.stated, stderr=True)
-    assert read.labels is not None  # noqa: S101 - labels are needed by default; for type checkers
     pixels = None if images is None else _read_images(images, len(read.labels))
     if out.is_dir():
         raise DataError(f"{place(out)}: a folder; --out is a file")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -59,13 +58,11 @@ class Examined:
         return tau, float(cross_entropy(logits, y)) - float(cross_entropy(logits, y, temperature=tau))
 
 
-def examine(
-    scores: Rows, y: NDArray[np.int64], watch: Callable[[int, int], None] | None = None, *, seed: int = 0
-) -> Examined:
+def examine(scores: Rows, y: NDArray[np.int64], *, seed: int = 0) -> Examined:
     """Return the results of one pass over ``(N, C)`` scores with ``(N,)`` true classes in [0, C).
 
-    ``watch`` is called after each block with the number of rows done, and of all; ``seed`` chooses the rows that the
-    temperature is fitted on. Raise ValueError for a row that has no softmax: NaN, only −∞, or +∞ more than once.
+    ``seed`` chooses the rows that the temperature is fitted on. Raise ValueError for a row that has no softmax: NaN,
+    only −∞, or +∞ more than once.
 
     Examples
     --------
@@ -76,7 +73,7 @@ def examine(
     """
     kept = collectors(scores.shape[0], seed)
     try:
-        found = survey(scores, y, QUANTITIES, kept, watch=watch)
+        found = survey(scores, y, QUANTITIES, kept)
     except ValueError as error:
         raise ValueError(f"{error}; softnll diagnose tells more") from None
     return Examined(found, *kept)
