@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from softnll.data import DataError
-from softnll.data.releases import BINARY, CLASS_NAMES
+from softnll.data.cifar10 import BINARY, CLASS_NAMES
 
 RECORDS = 4
 

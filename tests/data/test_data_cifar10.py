@@ -26,8 +26,7 @@ from data_files import (
     tar_gz,
 )
 from softnll.data import cifar10, load
-from softnll.data.cifar10 import read_archive, read_folder
-from softnll.data.releases import BINARY, CLASS_NAMES, PYTHON
+from softnll.data.cifar10 import BINARY, CLASS_NAMES, PYTHON, read_archive, read_folder
 
 BATCHES = synthetic()
 FILES = {"binary": members(BINARY, BATCHES), "python": members(PYTHON, BATCHES)}

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from data_files import refused
-from softnll.data import DownloadError, cache, cifar10, load, releases
+from softnll.data import DownloadError, cifar10, load
 from softnll.data import download as module
 from softnll.data.download import fetch
 
@@ -225,20 +225,20 @@ def test_two_processes_do_not_append_to_one_part(get, tmp_path):
 def test_cifar10_is_downloaded_where_it_is_missing(server, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(cifar10, "read_archive", lambda path: read.append(path) or "data")
-    monkeypatch.setattr(releases, "BINARY_SIZE", len(BODY))
-    monkeypatch.setattr(releases, "BINARY_SHA256", SHA)
+    monkeypatch.setattr(cifar10, "BINARY_SIZE", len(BODY))
+    monkeypatch.setattr(cifar10, "BINARY_SHA256", SHA)
     seen = []
-    assert cache.load_cifar10(tmp_path, url=server.url, progress=lambda *now: seen.append(now)) == "data"
+    assert cifar10.load_cifar10(tmp_path, url=server.url, progress=lambda *now: seen.append(now)) == "data"
     assert read == [tmp_path / "cifar-10-binary.tar.gz"]
     assert read[0].read_bytes() == BODY
     assert seen[-1] == (len(BODY), len(BODY))
-    assert cache.load_cifar10(tmp_path, url="http://example.invalid") == "data"  # from the folder now
+    assert cifar10.load_cifar10(tmp_path, url="http://example.invalid") == "data"  # from the folder now
 
 
 def test_cifar10_without_a_download_says_what_to_put_where(tmp_path):
     refused(
         lambda: load("cifar10", cache=tmp_path, download=False),
-        f"put {releases.BINARY_URL} there as cifar-10-binary.tar.gz",
+        f"put {cifar10.BINARY_URL} there as cifar-10-binary.tar.gz",
         str(tmp_path),
         error=DownloadError,
     )

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_files import answers, idx, refused
-from softnll.data import DownloadError, cache, load, mnist
+from softnll.data import DownloadError, load, mnist
 from softnll.data.idx import read_idx
 from softnll.data.mnist import FILES, Known, find_files, read_folder
 
@@ -143,7 +143,7 @@ def test_checksums_name_the_data_and_its_classes(tmp_path):
 
 
 def test_names_are_found_in_the_cache_and_must_be_what_they_say(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SYSTEM_FOLDER", tmp_path / "system")
+    monkeypatch.setattr(mnist, "SYSTEM_FOLDER", tmp_path / "system")
     inner = tmp_path / "mnist"
     inner.mkdir()
     refused(lambda: load("mnist", cache=tmp_path), str(inner), "train-images-idx3-ubyte", error=DownloadError)
@@ -206,7 +206,7 @@ def test_one_file_of_images_takes_the_labels_beside_it(tmp_path):
 
 
 def test_the_real_fashion_mnist():
-    places = [cache.SYSTEM_FOLDER, Path(os.environ.get("SOFTNLL_DATA", cache.SYSTEM_FOLDER))]
+    places = [mnist.SYSTEM_FOLDER, Path(os.environ.get("SOFTNLL_DATA", mnist.SYSTEM_FOLDER))]
     if not any(find_files(place / "fashion-mnist") for place in places):
         pytest.skip("Fashion-MNIST is neither in Debian's folder nor in SOFTNLL_DATA")
     train, test = load("fashion-mnist")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from data_files import answers, idx, refused
 from softnll.data import NAMES, DataError, Dataset, DownloadError, load, printable
-from softnll.data.cache import cache_folder
+from softnll.data.load import cache_folder
 
 
 def test_digits_are_the_halves_of_scikit_learn_and_exact():

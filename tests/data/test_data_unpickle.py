@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from data_files import CPickle, answers, pickled_batch, pickled_meta, refused
 from softnll.data import unpickle as module
-from softnll.data.releases import CLASS_NAMES, PYTHON
+from softnll.data.cifar10 import CLASS_NAMES, PYTHON
 from softnll.data.unpickle import read_pickle
 
 LABELS = [3, 8, 8]

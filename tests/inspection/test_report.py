@@ -15,9 +15,8 @@ from PIL import Image
 
 import softnll as sn
 from softnll._inspection.calibration import reliability
-from softnll._inspection.report.build import Report, render
+from softnll._inspection.report.build import Report, as_data_uri, colour_ramp, render, weight_images
 from softnll._inspection.report.charts import ticks
-from softnll._inspection.report.images import as_data_uri, colour_ramp, weight_images
 
 HOSTILE = (
     "<script>alert(1)</script>",

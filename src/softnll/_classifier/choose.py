@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from softnll._classifier.estimator import SoftmaxClassifier
 from softnll._classifier.prepare import folds, held_out_rows, with_mirrored
 from softnll._numpy.blas import multiply
 from softnll._numpy.functional import cross_entropy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from softnll._classifier.estimator import SoftmaxClassifier
-    from softnll.data import Dataset
+from softnll.data import Dataset
 
 __all__ = [
     "Candidate",

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._classifier.inputs import positions
-from softnll._inspection.calibration import reliability
-from softnll._numpy.functional import cross_entropy, softmax
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from softnll.data import Dataset
+from softnll._inspection.survey import Block
+from softnll._numpy.functional import cross_entropy
+from softnll.data import Dataset
 
 __all__ = ["Evaluation", "Quality", "evaluate", "measure"]
 
@@ -52,22 +49,14 @@ def measure(logits: NDArray[Any], targets: NDArray[np.int64]) -> Quality:
     >>> measure(np.array([[5.0, 4, 2], [4, 2, 8], [4, 4, 1]]), np.array([0, 2, 1])).nll.__round__(6)
     0.362443
     """
-    confidence = softmax(logits).max(axis=1)
-    right = logits.argmax(axis=1) == targets
+    rows = Block(logits, targets)
     nll = float(cross_entropy(logits, targets))
     perplexity = math.exp(nll) if nll < _LARGEST_NLL else math.inf
-    ece = reliability(np.minimum(confidence, 1), right).ece
-    return Quality(len(targets), float(right.mean()), nll, perplexity, ece)
+    return Quality(len(targets), float(rows.right.mean()), nll, perplexity, rows.reliability().ece)
 
 
 def evaluate(model: Any, test: Dataset) -> Evaluation:
-    """Return a fitted `SoftmaxClassifier`'s scores on the test data and their quality.
-
-    Raises
-    ------
-    ValueError
-        If the test data has other columns than the training data, or a class that it had no example of.
-    """
+    """Return a fitted `SoftmaxClassifier`'s scores on test data of the same columns and classes, and their quality."""
     weight, bias, classes = model.coef_, model.intercept_, model.classes_
     features = test.features()
     if features.shape[1] != weight.shape[1]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._classifier.prepare import hold_out, test_rows
 from softnll._classifier.recipe import FeatureRecipe, column_recipe
@@ -18,15 +19,8 @@ from softnll.data.column_names import label_rank
 from softnll.data.columns import AUTOMATIC, Choice, Roles
 from softnll.data.labels import encode
 from softnll.data.score_files import open_labels
-from softnll.data.tables import is_table, open_table, roles_of
+from softnll.data.tables import AnyTable, is_table, open_table, roles_of
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from softnll.data.tables import AnyTable
 
 __all__ = ["Examples", "files_of", "is_table_file", "load_examples", "read_examples"]
 

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -66,10 +66,7 @@ def write_model(path: str | PathLike[str], model: Any, more: dict[str, Any]) -> 
 def read_model(path: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the parameters and the fitted attributes of the classifier in a file, each by name.
 
-    Raises
-    ------
-    ValueError
-        If the file is larger than ``max_bytes``, or `write_model` cannot have written it. The message is one line.
+    Raise ValueError in one line for a file larger than ``max_bytes``, or one that `write_model` cannot have written.
     """
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -91,16 +88,16 @@ def _arrays(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file of ``size`` bytes by name, after checking the names and sizes of its members."""
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(infos) != len(archive.infolist()) or not _NEEDED <= infos.keys() <= _ALLOWED.keys():
-        _refuse(f"its members are {sorted(info.filename for info in archive.infolist())[:8]}")
+        raise ValueError(f"its members are {sorted(info.filename for info in archive.infolist())[:8]}")
     # Stored, not compressed, so that a member cannot be larger than the file; together, so that none is counted twice.
     for name, info in infos.items():
         if not 0 <= info.header_offset < size:
-            _refuse(f"{name} begins outside the file")
+            raise ValueError(f"{name} begins outside the file")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            _refuse(f"{name} is compressed or encrypted")
+            raise ValueError(f"{name} is compressed or encrypted")
     total = sum(info.file_size for info in infos.values())
     if not size - _MAX_DIRECTORY <= total <= size:
-        _refuse(f"its members promise {total} bytes, the file has {size}")
+        raise ValueError(f"its members promise {total} bytes, the file has {size}")
     return {name: _member(archive, info, name) for name, info in infos.items()}
 
 
@@ -108,14 +105,16 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> NDArr
     """Return one array; its bytes are read only if its header fits its size."""
     with archive.open(info) as stream:
         if stream.read(8) != NPY_MAGIC + b"\x01\x00":
-            _refuse(f"{name} is not an array of .npy version 1.0")
+            raise ValueError(f"{name} is not an array of .npy version 1.0")
         stream.seek(0)
         shape, fortran, dtype = read_header(stream, name, kinds=_ALLOWED[name], max_item=info.file_size)  # type: ignore[arg-type]
         header = stream.tell()
         if fortran or len(shape) != (2 if name == "coef" else 1):
-            _refuse(f"{name} has shape {shape}")
+            raise ValueError(f"{name} has shape {shape}")
         if header + math.prod(shape) * dtype.itemsize != info.file_size:
-            _refuse(f"{name} has {info.file_size - header} bytes, shape {shape} of {dtype} takes another number")
+            raise ValueError(
+                f"{name} has {info.file_size - header} bytes, shape {shape} of {dtype} takes another number"
+            )
         content = stream.read()  # to the end, where the checksum is compared
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))  # an array of its own
 
@@ -127,7 +126,7 @@ def _interpret(arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[st
     _check_arrays(arrays)
     classes, names = arrays["classes"], arrays.get("feature_names")
     if about["object_classes"] and classes.dtype.kind != "U":
-        _refuse("its classes should be text")
+        raise ValueError("its classes should be text")
     attributes = {
         "coef_": arrays["coef"],
         "intercept_": arrays["intercept"],
@@ -140,21 +139,22 @@ def _interpret(arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[st
         attributes["recipe_"] = FeatureRecipe.from_plain(about["recipe"], *arrays["coef"].shape)
     if names is not None:
         attributes["feature_names_in_"] = names.astype(object)
-    return {name: _restored(value) for name, value in about["parameters"].items()}, attributes
+    parameters = about["parameters"].items()  # a dict is a list of pairs there
+    return {name: dict(value) if isinstance(value, list) else value for name, value in parameters}, attributes
 
 
 def _check_about(about: Any) -> None:
     """Raise unless the description is of this format and version."""
     if not isinstance(about, dict) or about.get("format") != "softnll.SoftmaxClassifier":
-        _refuse("it does not say that it holds a softnll.SoftmaxClassifier")
+        raise ValueError("it does not say that it holds a softnll.SoftmaxClassifier")
     if about.get("version") != VERSION:
-        _refuse(f"its version is {about.get('version')!r}; allowed: {VERSION}")
+        raise ValueError(f"its version is {about.get('version')!r}; allowed: {VERSION}")
     kinds = {"parameters": dict, "object_classes": bool, "n_iter": int, "weight_seen": float}
     for name, kind in kinds.items():
         if type(about.get(name)) is not kind:
-            _refuse(f"{name} is not there, or not a {kind.__name__}")
+            raise ValueError(f"{name} is not there, or not a {kind.__name__}")
     if not 0 <= about["weight_seen"] < math.inf or about["n_iter"] < 0:
-        _refuse("weight_seen or n_iter is out of range")
+        raise ValueError("weight_seen or n_iter is out of range")
 
 
 def _check_arrays(arrays: dict[str, NDArray[Any]]) -> None:
@@ -162,14 +162,16 @@ def _check_arrays(arrays: dict[str, NDArray[Any]]) -> None:
     coef, intercept, classes = arrays["coef"], arrays["intercept"], arrays["classes"]
     K, H = coef.shape
     if K < 2 or H < 1 or intercept.shape != (K,) or classes.shape != (K,):
-        _refuse(f"coef {coef.shape}, intercept {intercept.shape} and classes {classes.shape} do not fit each other")
+        raise ValueError(
+            f"coef {coef.shape}, intercept {intercept.shape} and classes {classes.shape} do not fit each other"
+        )
     for name in ("coef", "intercept"):
         if arrays[name].dtype not in (np.float32, np.float64) or not np.isfinite(arrays[name]).all():
-            _refuse(f"{name} is {arrays[name].dtype} or not finite; allowed: finite float32 or float64")
+            raise ValueError(f"{name} is {arrays[name].dtype} or not finite; allowed: finite float32 or float64")
     if not (classes[:-1] < classes[1:]).all():
-        _refuse("its classes are not sorted, or one is there twice")
+        raise ValueError("its classes are not sorted, or one is there twice")
     if "feature_names" in arrays and arrays["feature_names"].shape != (H,):
-        _refuse(f"{len(arrays['feature_names'])} feature names for {H} features")
+        raise ValueError(f"{len(arrays['feature_names'])} feature names for {H} features")
 
 
 def _as_text(values: Any, name: str) -> NDArray[np.str_]:
@@ -192,13 +194,3 @@ def _plain(value: Any, name: str) -> Any:
     if value is not None and not isinstance(value, bool | int | float | str):
         raise TypeError(f"{name} is a {type(value).__name__}; a model file holds numbers, text and dicts of them")
     return value
-
-
-def _restored(value: Any) -> Any:
-    """Return the value that `_plain` encoded."""
-    return dict(value) if isinstance(value, list) else value
-
-
-def _refuse(reason: str) -> NoReturn:
-    """Raise ValueError."""
-    raise ValueError(reason)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from softnll.data import Dataset
+from softnll.data import Dataset
 
 __all__ = ["column_scale", "folds", "held_out_rows", "hold_out", "standardise", "test_rows", "with_mirrored"]
 

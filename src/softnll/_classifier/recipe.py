@@ -5,20 +5,16 @@ A model file holds its recipe, so that `softnll predict` makes the same features
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError
+from softnll.data.tables import AnyTable
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from softnll.data.tables import AnyTable
 
 __all__ = [
     "MOST_CATEGORIES",

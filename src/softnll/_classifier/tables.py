@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._classifier.examples import is_table_file
 from softnll._classifier.recipe import FeatureRecipe
@@ -15,9 +15,6 @@ from softnll.data.columns import AUTOMATIC, Choice
 from softnll.data.idx import read_idx
 from softnll.data.tables import open_table
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["read_features"]
 

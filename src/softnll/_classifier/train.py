@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from softnll._classifier.choose import (
@@ -25,13 +27,7 @@ from softnll._classifier.choose import (
 from softnll._classifier.estimator import SoftmaxClassifier
 from softnll._classifier.options import Settings
 from softnll._classifier.prepare import standardise
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from softnll.data import Dataset
+from softnll.data import Dataset
 
 __all__ = ["Settings", "Trained", "TrainingStep", "failure_of", "folded", "interruptions", "train"]
 
@@ -80,22 +76,8 @@ def train(
     ``W z + b = (W/σ) x + (b − (W/σ) μ)``. Where no C is given, :func:`softnll._classifier.choose.choose` chooses it on
     held-out rows, and the fit to all rows starts from what it found.
 
-    Parameters
-    ----------
-    data
-        The examples to fit.
-    settings
-        The options of the fit.
-    watch
-        Called after each iteration. Ctrl-C ends the fit after the current iteration and keeps the best point; a second
-        Ctrl-C interrupts at once.
-    stage
-        Called with what begins: the search, the fit.
-
-    Returns
-    -------
-    Trained
-        The model, loss and accuracy over the iterations, the choice of C, and how the fit ended.
+    ``watch`` is called after each iteration, ``stage`` with what begins: the search, the fit. Ctrl-C ends the fit after
+    the current iteration and keeps the best point; a second Ctrl-C interrupts at once.
 
     Examples
     --------
@@ -148,7 +130,8 @@ def train(
 
             choice = choose(parts, first, searched)
             del parts, seen
-        model = new_model(_final_strength(settings, choice), settings.tol)
+        found = _FIXED_C if choice is None else choice.C
+        model = new_model(found if settings.C is None else settings.C, settings.tol)
         caught.clear()
         warnings.simplefilter("always", ConvergenceWarning)
         if choice is not None and choice.start is not None:
@@ -173,13 +156,6 @@ def folded(model: Any, mean: NDArray[Any], scale: NDArray[Any]) -> Any:
     model.intercept_ = np.asarray(model.intercept_, np.float64) - weight @ mean
     model.coef_ = weight
     return model
-
-
-def _final_strength(settings: Settings, choice: ChosenStrength | None) -> float:
-    """Return the C of the final fit."""
-    if settings.C is not None:
-        return settings.C
-    return _FIXED_C if choice is None else choice.C
 
 
 def _sample(X: NDArray[Any], y: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:

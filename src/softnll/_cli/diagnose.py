@@ -57,14 +57,12 @@ def diagnose(
     Labels that cannot be taken as they are get the reading that fits, and the rest is found with that.
     """
     from softnll._cli.score_arguments import as_choice, read_scores_and_labels
-    from softnll._cli.terminal import print_findings, print_warning, row_progress
+    from softnll._cli.terminal import print_findings, print_lines, row_progress
     from softnll._inspection.diagnose import checks
     from softnll._inspection.diagnose.finding import SEVERITIES, Findings
 
     given = read_scores_and_labels(scores, labels, classes, as_choice(label_column, score_columns, drop, header))
-    for line in given.stated:
-        print_warning(line)
-    assert given.labels is not None  # noqa: S101 - labels are needed by default; for type checkers
+    print_lines(*given.stated, stderr=True)
     with row_progress() as show:
         found = cast(
             "Findings", checks.diagnose(given.rows, given.labels, class_names=given.names, loss=loss, watch=show)
@@ -73,8 +71,6 @@ def diagnose(
         typer.echo(json.dumps({**found.to_dict(), "read": given.read}, allow_nan=False))
     else:
         print_findings(found, title=given.title)
-    severities: list[str] = list(SEVERITIES)  # the most severe first
-    if fail_on is not None and any(
-        severities.index(each.severity) <= severities.index(fail_on.value) for each in found
-    ):
+    # The most severe finding comes first.
+    if fail_on is not None and found and SEVERITIES.index(found[0].severity) <= SEVERITIES.index(fail_on.value):
         raise typer.Exit(ExitCode.FAILED)

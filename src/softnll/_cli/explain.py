@@ -43,14 +43,13 @@ def explain(
 ) -> None:
     """Show how scores become probabilities, a loss and a gradient, and what the numbers say."""
     from softnll._cli.score_arguments import as_choice, read_scores, read_targets
-    from softnll._cli.terminal import print_derivation, print_explanation, print_warning
+    from softnll._cli.terminal import print_derivation, print_explanation, print_lines
     from softnll._inspection.explain import explanation as explanations
     from softnll.data.labels import split_names
 
     choice = as_choice(label_column, score_columns, drop, header)
     pair = read_scores(_IMAGES if scores is None else scores, choice, target)
-    for line in pair.stated:
-        print_warning(line)
+    print_lines(*pair.stated, stderr=True)
     table = pair.rows.rows(slice(None))
     if classes is not None:
         names = split_names(classes)
@@ -65,14 +64,10 @@ def explain(
     if figure is not None:
         _draw(explanation, figure)
     derived = None if derivation is None else _derivation(explanation, derivation)
-    if as_json and derived is not None:
-        typer.echo(json.dumps(derived.to_dict(), allow_nan=False))
-    elif as_json:
-        typer.echo(
-            json.dumps(
-                {**explanation.to_dict(), "read": pair.read, "words": explanation.words(bits=bits)}, allow_nan=False
-            )
-        )
+    if as_json:
+        read = {"read": pair.read, "words": explanation.words(bits=bits)}
+        facts = explanation.to_dict() | read if derived is None else derived.to_dict()
+        typer.echo(json.dumps(facts, allow_nan=False))
     elif derived is not None:
         print_derivation(derived)
     else:

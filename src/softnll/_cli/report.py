@@ -50,7 +50,7 @@ def report(
     Scores that do not fit in memory are read once, a block of rows at a time.
     """
     from softnll._cli.score_arguments import as_choice, labels_read, names_of, read_scores_and_labels
-    from softnll._cli.terminal import print_lines, print_warning, row_progress
+    from softnll._cli.terminal import print_lines, row_progress
     from softnll._inspection.report.build import Inspection, inspect
     from softnll._inspection.report.given import examine_given
     from softnll._inspection.report.suspects import as_csv, suspects
@@ -58,9 +58,7 @@ def report(
     from softnll.data.text import place, printable
 
     read = read_scores_and_labels(scores, labels, classes, as_choice(label_column, score_columns, drop, header))
-    for line in read.stated:
-        print_warning(line)
-    assert read.labels is not None  # noqa: S101 - labels are needed by default; for type checkers
+    print_lines(*read.stated, stderr=True)
     pixels = None if images is None else _read_images(images, len(read.labels))
     if out.is_dir():
         raise DataError(f"{place(out)}: a folder; --out is a file")
@@ -70,8 +68,7 @@ def report(
         except ValueError as error:
             raise DataError(f"{read.title}: {error}") from None
     said = labels_read(labels or scores, given.findings)
-    for line in said:
-        print_warning(line)
+    print_lines(*said, stderr=True)
     names = names_of(read, given.findings, given.classes)
     rows_in_doubt = suspects(given.examined.found, names)
     beside = _beside(out)

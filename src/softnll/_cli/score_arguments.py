@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._cli.column_options import listed
+from softnll._inspection.diagnose.finding import Finding
 from softnll._inspection.diagnose.read_labels import IGNORED, as_classes
 from softnll.data.class_labels import by_name
 from softnll.data.columns import Choice
@@ -16,19 +19,11 @@ from softnll.data.dataset import DataError
 from softnll.data.delimited import is_table
 from softnll.data.labels import INTEGER, read_class_names
 from softnll.data.pairs import Pair, open_pair
-from softnll.data.rows import ArrayRows
+from softnll.data.rows import ArrayRows, Rows
 from softnll.data.score_files import ENDINGS, labels_of
 from softnll.data.score_text import parse_scores
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import is_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
-    from softnll._inspection.diagnose.finding import Finding
-    from softnll.data.rows import Rows
 
 __all__ = [
     "ScoresAndLabels",
@@ -52,7 +47,7 @@ class ScoresAndLabels:
     names
         The classes' names, from ``--classes`` or from the file; None where neither has them.
     labels
-        The labels as the file has them; None where there are none.
+        The labels as the file has them.
     title
         The files as messages show them.
     read
@@ -63,7 +58,7 @@ class ScoresAndLabels:
 
     rows: Rows
     names: tuple[str, ...] | None
-    labels: NDArray[Any] | None
+    labels: NDArray[Any]
     title: str
     read: tuple[str, ...]
     stated: tuple[str, ...]
@@ -74,9 +69,7 @@ def as_choice(label_column: str | None, score_columns: str | None, drop: str | N
     return Choice(label_column, listed(score_columns), listed(drop), header)
 
 
-def read_scores_and_labels(
-    scores: Path, labels: Path | None, classes: str | None, choice: Choice, *, needed: bool = True
-) -> ScoresAndLabels:
+def read_scores_and_labels(scores: Path, labels: Path | None, classes: str | None, choice: Choice) -> ScoresAndLabels:
     """Return the scores and labels of two files, or of one that holds both.
 
     Raises
@@ -84,7 +77,8 @@ def read_scores_and_labels(
     DataError
         For files that cannot be read, for class names whose number is not that of the columns, and for missing labels.
     """
-    pair = open_pair(scores, labels, choice=choice, needed=needed)
+    pair = open_pair(scores, labels, choice=choice)
+    assert pair.labels is not None  # noqa: S101 - labels are needed by default; for type checkers
     C = pair.rows.shape[1]
     names = pair.class_names if classes is None else read_class_names(classes)
     if names is not None and len(names) not in {C, 2 if C == 1 else C}:
@@ -102,7 +96,7 @@ def names_of(given: ScoresAndLabels, findings: Iterable[Finding], n_classes: int
     """Return the classes' names: those of the files, else the labels that were read by rank, else their numbers."""
     names = given.names
     if names is None and any(_by_rank(each) for each in findings):
-        names = tuple(str(value) for value in np.unique(given.labels).tolist() if value != IGNORED)  # type: ignore[arg-type]
+        names = tuple(str(value) for value in np.unique(given.labels).tolist() if value != IGNORED)
     numbered = tuple(f"class {c}" for c in range(n_classes))
     return names if names is not None and len(names) == n_classes else numbered
 

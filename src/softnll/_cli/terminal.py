@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +16,7 @@ from softnll._core.words import counted
 from softnll.data.text import printable
 
 if TYPE_CHECKING:
-    from softnll._inspection.diagnose.finding import Finding, Findings
+    from softnll._inspection.diagnose.finding import Findings
     from softnll._inspection.explain.derivation.derivation import Derivation
     from softnll._inspection.explain.explanation import Explanation
     from softnll._inspection.explain.table import Table as Strings
@@ -34,7 +27,6 @@ __all__ = [
     "print_findings",
     "print_lines",
     "print_table",
-    "print_warning",
     "row_progress",
 ]
 
@@ -43,24 +35,15 @@ _ROW_STYLES = ("blue", "yellow", "green", "magenta", "cyan", "red")
 _SEVERITY_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
-def _stdout() -> Console:
-    """Return a console on standard output, a new one at each call, because tests and pipes replace the stream."""
-    return Console(highlight=False, soft_wrap=False)
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console, a new one at each call, because tests and pipes replace the stream."""
+    return Console(stderr=stderr, highlight=False)
 
 
-def _stderr() -> Console:
-    """Return a console on standard error."""
-    return Console(stderr=True, highlight=False)
-
-
-def print_lines(text: str) -> None:
-    """Print text as it is, on as many lines as it needs."""
-    _stdout().print(Text(text), soft_wrap=True)
-
-
-def print_warning(text: str) -> None:
-    """Print text as it is on standard error."""
-    _stderr().print(Text(text), soft_wrap=True)
+def print_lines(*texts: str, stderr: bool = False) -> None:
+    """Print texts as they are, each on as many lines as it needs."""
+    for text in texts:
+        _console(stderr=stderr).print(Text(text), soft_wrap=True)
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -70,14 +53,14 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
         table.add_column(Text(column), justify="right" if i else "left")
     for row in rows:
         table.add_row(*map(Text, row))
-    _stdout().print(table)
+    _console().print(table)
 
 
 def print_explanation(explanation: Explanation, *, bits: bool) -> None:
     """Print an explanation's tables, then its sentences as a list."""
     from softnll._inspection.explain.tables import tables  # noqa: PLC0415 - the other commands need no explanation
 
-    console = _stdout()
+    console = _console()
     for strings in tables(explanation, bits=bits):
         console.print(Text(strings.title, style="bold"))
         console.print(_as_rich(strings, _ROW_STYLES, padding=(0, 2)))
@@ -110,7 +93,7 @@ def print_derivation(derived: Derivation) -> None:
     from softnll._inspection.explain.derivation.formula import as_text  # noqa: PLC0415 - only this command needs it
     from softnll._inspection.explain.derivation.steps import heading, steps  # noqa: PLC0415 - only this command needs it
 
-    console = _stdout()
+    console = _console()
     console.print(Text(heading(derived), style="bold"))
     for number, step in enumerate(steps(derived), 1):
         console.print()
@@ -127,12 +110,23 @@ def print_derivation(derived: Derivation) -> None:
 
 
 def print_findings(found: Findings, *, title: str) -> None:
-    """Print the findings; without findings, the names of the checks."""
-    console = _stdout()
+    """Print each finding with its evidence, consequence and remedy; without findings, the names of the checks."""
+    console = _console()
     console.print(Text(printable(title, 400), style="bold"), soft_wrap=True)
     for finding in found:
+        heading = Text.assemble(
+            (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
+            (printable(finding.title, 200), "bold"),
+            (f"  [{finding.code}]", "dim"),
+        )
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name, text in finding.parts():
+            table.add_row(Text(name, style="dim"), Text(text))
         console.print()
-        _print_finding(console, finding)
+        console.print(heading)
+        console.print(Padding(table, (0, 0, 0, 2)))
     console.print()
     if found:
         console.print(Text(found.summary()))
@@ -142,34 +136,19 @@ def print_findings(found: Findings, *, title: str) -> None:
         console.print(Text(found.looked_for()))
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
-    """Print one finding: a line, and below it its evidence, its consequence and its remedy."""
-    title = Text.assemble(
-        (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
-        (printable(finding.title, 200), "bold"),
-        (f"  [{finding.code}]", "dim"),
-    )
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for name, text in finding.parts():
-        table.add_row(Text(name, style="dim"), Text(text))
-    console.print(title)
-    console.print(Padding(table, (0, 0, 0, 2)))
-
-
 @contextmanager
-def _progress(*columns: ProgressColumn) -> Iterator[Callable[..., None]]:
-    """Yield a function of ``(done, total, facts="")`` that draws a bar on standard error, where that is a terminal.
+def row_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of the rows read, and of all rows, that draws a bar on standard error where that is a terminal.
 
     The bar starts with the first call that leaves work to do; it is erased at the end, also after an exception.
     """
-    bar = Progress(*columns, console=_stderr(), transient=True)
-    task = bar.add_task("", facts="")
+    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=_console(stderr=True), transient=True)
+    task = bar.add_task("")
 
-    def show(done: int, total: int, facts: str = "") -> None:
+    def show(done: int, total: int) -> None:
         if bar.live.is_started or (bar.console.is_terminal and done < total):
-            bar.update(task, completed=done, total=total, facts=facts)
+            bar.update(task, completed=done, total=total)
             bar.start()  # a second time, it does nothing
 
     try:
@@ -177,8 +156,3 @@ def _progress(*columns: ProgressColumn) -> Iterator[Callable[..., None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
-
-
-def row_progress() -> AbstractContextManager[Callable[[int, int], None]]:
-    """Return a context whose function shows the number of rows read, and of all rows."""
-    return _progress(TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

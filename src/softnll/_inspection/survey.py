@@ -289,25 +289,11 @@ def survey(
 ) -> Survey:
     """Read all ``(N, C)`` scores once, a block of rows at a time, and return the quantities asked for.
 
-    Parameters
-    ----------
-    y
-        ``(N,)`` true classes in [0, C), or `NONE`.
-    quantities
-        Names of attributes of a `Block`, or names with functions of a block.
-    collectors
-        Each block is added to them.
-    to_logits
-        Returns the logits of a block of scores; None: the scores are logits.
-    usable
-        Returns which rows of logits have a softmax; None: every row must have one, and a label.
-    watch
-        Called after each block with the number of rows done, and of all.
-
-    Raises
-    ------
-    ValueError
-        If ``usable`` is None, for a row that has no softmax: NaN, only −∞, or +∞ more than once.
+    ``y`` are ``(N,)`` true classes in [0, C), or `NONE`; ``quantities`` names of attributes of a `Block`, or names with
+    functions of a block; each block is added to the ``collectors``. ``to_logits`` returns the logits of a block (None:
+    the scores are logits), ``usable`` which of its rows have a softmax (None: ValueError for one that has none: NaN,
+    only −∞, or +∞ more than once; and every row must have a label). ``watch`` is called after each block with the
+    number of rows done, and of all.
 
     Examples
     --------

@@ -6,19 +6,16 @@ import math
 import os
 import tokenize
 import warnings
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError, is_images
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import require_unicode
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["MAP_FROM", "NPY_MAGIC", "as_images", "as_inputs", "read_header", "read_npy"]
 
@@ -36,12 +33,8 @@ def read_header(
 ) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Return shape, whether the order is Fortran's, and dtype, of the .npy file that starts at the stream.
 
-    The dtype is one of these kinds, and its items have at most ``max_item`` bytes.
-
-    Raises
-    ------
-    DataError
-        For anything that is not a header of version 1 or 2 with numbers or short text (no objects, no records).
+    The dtype is one of these kinds, and its items have at most ``max_item`` bytes. Everything else is a DataError:
+    other versions than 1 and 2, objects, records.
     """
     try:
         with warnings.catch_warnings():
@@ -61,13 +54,7 @@ def read_header(
 
 
 def read_npy(path: Path) -> NDArray[np.generic]:
-    """Return the array of a .npy file; one of 64 MiB or more is mapped (read only), not read.
-
-    Raises
-    ------
-    DataError
-        For a header that is not readable or does not fit the file's size, and for objects.
-    """
+    """Return the array of a .npy file whose size fits its header; one of 64 MiB or more is mapped (read only)."""
     where = place(path)
     with path.open("rb") as file:
         shape, fortran, dtype = read_header(file, where)
@@ -77,14 +64,14 @@ def read_npy(path: Path) -> NDArray[np.generic]:
             raise DataError(f"{where}: {size - offset} bytes after the header, which promises {expected}")
         order = "F" if fortran else "C"
         if expected >= MAP_FROM:
-            mapped = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload]
-            require_unicode(mapped, where)
-            return mapped  # type: ignore[no-any-return]
-        values = np.fromfile(file, dtype=dtype, count=math.prod(shape))
-    if values.size != math.prod(shape):
-        raise DataError(f"{where}: truncated while it was read")
+            values = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload]
+        else:
+            flat = np.fromfile(file, dtype=dtype, count=math.prod(shape))
+            if flat.size != math.prod(shape):
+                raise DataError(f"{where}: truncated while it was read")
+            values = flat.reshape(shape, order=order)  # type: ignore[call-overload]
     require_unicode(values, where)
-    return values.reshape(shape, order=order)  # type: ignore[call-overload,no-any-return]
+    return values  # type: ignore[no-any-return]
 
 
 def as_images(array: NDArray[np.generic]) -> NDArray[np.uint8] | None:
@@ -102,12 +89,7 @@ def as_inputs(array: NDArray[np.generic], where: str) -> NDArray[np.generic]:
 
     uint8 of ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)`` are images. Everything else becomes ``(N, F)``
     features: float32 and float64 stay as they are; float16, bool and integers of up to 16 bits become float32, wider
-    ones float64.
-
-    Raises
-    ------
-    DataError
-        For fewer than two dimensions, types that are not real numbers, and values that are not finite.
+    ones float64. Raise DataError for fewer dimensions than two, and for what is not finite real numbers.
     """
     if array.ndim < 2 or array.dtype.kind not in "biuf":
         raise DataError(f"{where}: inputs of shape {array.shape}, {array.dtype.name}; expected real numbers, (N, F)")

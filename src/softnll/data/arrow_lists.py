@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from softnll.data.dataset import DataError
 from softnll.data.rows import ENTRIES
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 __all__ = ["ListsAsColumns"]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core.words import counted
 from softnll.data.arrow_lists import ListsAsColumns
@@ -16,11 +18,6 @@ from softnll.data.dataset import DataError
 from softnll.data.rows import ENTRIES
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import require_short, text_array
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["PARQUET_MAGIC", "ParquetTable", "arrow_kind"]
 

@@ -12,14 +12,11 @@ import re
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from softnll.data.locked_folder import locked_folder, remove_left
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["replaced_together", "write_whole"]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["AUTOMATIC", "Choice", "Column", "Roles", "column_of_numbers"]
 

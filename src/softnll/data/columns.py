@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from softnll._core.words import counted
 from softnll.data.column_facts import AUTOMATIC, Choice, Column, Roles, column_of_numbers
 from softnll.data.column_names import family, label_rank, names_prediction, names_row, normalised
 from softnll.data.dataset import DataError
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ["AUTOMATIC", "Choice", "Column", "Roles", "column_of_numbers", "decide"]
 

@@ -11,17 +11,15 @@ import itertools
 import lzma
 import os
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any
 
 from softnll.data.dataset import DataError
-from softnll.data.streams import GZIP_MAGIC, Capped, LimitReachedError, damage_as_data_error, expandable
+from softnll.data.streams import GZIP_MAGIC, Capped, damage_as_data_error, expandable
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 __all__ = ["ENDINGS", "Dialect", "Row", "is_missing", "is_number", "is_table", "read_rows", "sniff"]
 
@@ -267,16 +265,15 @@ def _opened(path: Path, *, measured: bool = False) -> Iterator[Iterator[str]]:
                     stream.seek(0)
                 encoding = "utf-16" if head.startswith(_UTF16) else "utf-8-sig"
                 limit = _MAX_BYTES if stream is raw else min(_MAX_BYTES, _expandable(raw))
+                too_much = f"{where}: more than {limit} bytes of text"
                 if measured and stream is not raw:  # a tenth of the time that reading its cells takes
-                    Capped(stream, limit).drain()
+                    Capped(stream, limit, too_much).drain()
                     stream.seek(0)
-                capped = io.BufferedReader(_Raw(Capped(stream, limit)), 1 << 20)
+                capped = io.BufferedReader(_Raw(Capped(stream, limit, too_much)), 1 << 20)
                 with io.TextIOWrapper(capped, encoding=encoding, newline="") as text:
                     yield _lines(text, where)
             except UnicodeError:
                 raise DataError(f"{where}: not UTF-8 text") from None
-            except LimitReachedError:
-                raise DataError(f"{where}: more than {limit} bytes of text") from None
 
 
 def _expandable(raw: IO[bytes]) -> int:

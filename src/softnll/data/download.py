@@ -10,13 +10,11 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from pathlib import Path
+from typing import IO, Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 try:
     import fcntl
@@ -48,21 +46,12 @@ class _AgainError(ConnectionError):
 class _SameScheme(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but never from https to anything else."""
 
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        try:
-            _check_scheme(newurl)
-        except _BrokenError:
-            fp.close()
-            raise
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        """Refuse a request over http or ftp, also a redirected one, unless it is over http to this computer."""
+        _check_scheme(request.full_url)
+        return request
+
+    ftp_request = http_request
 
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
@@ -84,13 +73,8 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress 
     to the target when its size and checksum are as expected.
 
     The address is https (http is allowed for servers on this computer only), ``sha256`` has 64 hexadecimal digits, and
-    ``progress`` is called with ``(done, size)`` after each quarter of a mebibyte.
-
-    Raises
-    ------
-    DownloadError
-        Without network, for answers of another size, and for a wrong checksum; the message names the address, the
-        folder and the file to put there by hand.
+    ``progress`` is called with ``(done, size)`` after each quarter of a mebibyte. Raise DownloadError without network,
+    for answers of another size, and for a wrong checksum; it names the address, the folder and the file to put there.
     """
     if target.exists():
         return target
@@ -104,10 +88,8 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: Progress 
                 break
             except (OSError, http.client.HTTPException) as error:
                 # An HTTP status is final; a broken connection may succeed at the next attempt.
-                hopeless = isinstance(error, urllib.error.HTTPError) or not (
-                    _started(part) or isinstance(error, _AgainError)
-                )
-                if left == 0 or hopeless:
+                final = isinstance(error, urllib.error.HTTPError) or not _started(part)
+                if left == 0 or (final and not isinstance(error, _AgainError)):
                     raise
         _check_sum(part, sha256)
         part.replace(target)

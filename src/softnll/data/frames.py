@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.column_facts import Column, Roles, column_of_numbers
 from softnll.data.columns import decide
 from softnll.data.dataset import DataError
 from softnll.data.rows import ArrayRows, Rows, as_rows
 from softnll.data.text_arrays import text_array
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["FrameTable", "is_frame", "is_series", "label_values", "named_rows", "score_frame", "series_values"]
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from softnll.data.column_names import SURE_LABEL_NAMES, label_rank
 from softnll.data.delimited import is_missing, is_number
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["header_state", "is_numbered"]
 

@@ -7,18 +7,15 @@ import hashlib
 import math
 import os
 import struct
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError
 from softnll.data.streams import GZIP_MAGIC, damage_as_data_error, expandable, read_array_bytes
 from softnll.data.text import place
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["read_idx"]
 
@@ -31,13 +28,9 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[NDArray[np.gene
     """Return the array of an IDX file, and the md5 of the file's uncompressed bytes as 32 hexadecimal digits.
 
     The array has 1 to 4 dimensions, one of the six types of the format, and the machine's byte order. The file's
-    contents, not its name, decide whether it is gzipped. ``max_bytes`` is the largest array allowed.
-
-    Raises
-    ------
-    DataError
-        For a wrong magic number, type code or number of dimensions, for sizes that the file does not have (before
-        memory is allocated), and for bytes that are missing or left over.
+    contents, not its name, decide whether it is gzipped. ``max_bytes`` is the largest array allowed. Raise DataError
+    for a wrong magic number, type code or number of dimensions, for sizes that the file does not have (before memory
+    is allocated), and for bytes that are missing or left over.
     """
     where = place(path)
     with path.open("rb") as raw:
@@ -71,8 +64,9 @@ def _read(stream: BinaryIO, where: str, available: int, max_bytes: int) -> tuple
     if count + 4 + 4 * ndim > available:
         raise DataError(f"{where}: truncated: its header promises {count} bytes, more than the file can hold")
 
-    md5 = hashlib.md5(head + sizes, usedforsecurity=False)
-    data = read_array_bytes(stream, count, where, md5.update)
+    data = read_array_bytes(stream, count, where)
     if stream.read(1):
         raise DataError(f"{where}: more than the {count} bytes that its header promises")
+    md5 = hashlib.md5(head + sizes, usedforsecurity=False)
+    md5.update(data.data)
     return data.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False), md5.hexdigest()

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import is_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
 
 __all__ = [
     "INTEGER",
@@ -40,12 +36,8 @@ def encode(
     """Return class indices ``(N,)`` and class names for labels ``(N,)`` of any type.
 
     Without ``class_names`` the classes are the distinct values, sorted: 3 … 8 are six classes named "3" … "8", and
-    -1, +1 are two; 0 … C - 1 stays as it is. With ``class_names`` the values are indices into them.
-
-    Raises
-    ------
-    DataError
-        For labels that are not ``(N,)``, neither whole numbers nor text, or outside the class names.
+    -1, +1 are two; 0 … C - 1 stays as it is. With ``class_names`` the values are indices into them. Raise DataError for
+    labels that are not ``(N,)``, neither whole numbers nor text, or outside the class names.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]

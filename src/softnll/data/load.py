@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data import arrays, cifar10, mnist, npz, tables
 from softnll.data.arrow_tables import PARQUET_MAGIC
-from softnll.data.cache import cache_folder, load_cifar10, load_mnist
 from softnll.data.columns import AUTOMATIC, Choice
 from softnll.data.dataset import DataError, Dataset
-from softnll.data.digits import load_digits
+from softnll.data.download import Progress
 from softnll.data.idx import read_idx
 from softnll.data.labels import encode
 from softnll.data.streams import GZIP_MAGIC, damage_as_data_error, first_bytes
 from softnll.data.text import place, printable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from softnll.data.download import Progress
-
-__all__ = ["NAMES", "load"]
+__all__ = ["NAMES", "cache_folder", "load"]
 
 #: The data sets that have a name.
 NAMES = ("digits", "cifar10", "mnist", "fashion-mnist")
@@ -87,7 +82,11 @@ def load(
         if key in NAMES:
             if labels is not None:
                 raise DataError(f"{key}: has labels of its own; labels= is for files without them")
-            return _named(key, cache, download=download, progress=progress)
+            if key == "digits":
+                return load_digits()
+            if key == "cifar10":
+                return cifar10.load_cifar10(cache_folder(cache), download=download, progress=progress)
+            return mnist.load_mnist(key, cache_folder(cache))
     path = Path(source).expanduser()
     beside = None if labels is None else Path(labels).expanduser()
     if beside is not None and not _is(beside, Path.is_file):
@@ -101,14 +100,42 @@ def load(
     return _file(path, beside, choice)
 
 
-def _named(key: str, folder: Path | None, *, download: bool, progress: Progress | None) -> tuple[Dataset, Dataset]:
-    """Return train and test of a named data set."""
-    if key == "digits":
-        return load_digits()
-    where = cache_folder(folder)
-    if key == "cifar10":
-        return load_cifar10(where, download=download, progress=progress)
-    return load_mnist(key, where)
+def cache_folder(given: Path | None = None) -> Path:
+    """Return the folder of the data sets: the given one, $SOFTNLL_DATA, $XDG_CACHE_HOME/softnll or ~/.cache/softnll."""
+    if given is not None:
+        return given
+    if own := os.environ.get("SOFTNLL_DATA"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "softnll"
+
+
+def load_digits() -> tuple[Dataset, Dataset]:
+    """Return the digits, first half to train, second half to test (898 and 899 images of 8 × 8).
+
+    A pixel is the number of black pixels in a 4 × 4 block of the scan, 0 … 16; it is kept, with ``scale = 16``, and
+    ``features()`` returns X / 16 exactly, because 16 is a power of two. The halves are scikit-learn's own: different
+    people wrote them, so a random split would give a better score.
+
+    Examples
+    --------
+    >>> train, test = load_digits()
+    >>> train.inputs.shape, test.inputs.shape, train.scale
+    ((898, 8, 8), (899, 8, 8), 16.0)
+    """
+    try:
+        from sklearn import datasets  # noqa: PLC0415 - costs a second, and only the digits need it
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the digits come with scikit-learn: pip install 'softnll[app]'") from error
+
+    bunch = datasets.load_digits()
+    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
+    half = len(labels) // 2
+    names = tuple("0123456789")
+    return (
+        Dataset(images[:half], labels[:half], names, "train", "digits", scale=16.0),
+        Dataset(images[half:], labels[half:], names, "test", "digits", scale=16.0),
+    )
 
 
 def _folder(path: Path) -> tuple[Dataset, Dataset]:

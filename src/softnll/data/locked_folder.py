@@ -6,18 +6,16 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["locked_folder", "remove_left"]
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError, Dataset, is_images
+from softnll.data.download import DownloadError
 from softnll.data.idx import read_idx
 from softnll.data.text import place, printable
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 __all__ = [
-    "FAMILY", "FILES", "Known", "find_files", "missing_files", "read_folder", "read_pair", "torchvision_folders",
+    "FAMILY", "FILES", "Known", "find_files", "load_mnist", "missing_files", "read_folder", "read_pair",
+    "torchvision_folders",
 ]  # fmt: skip
 
 #: The usual names, in the order train images, train labels, test images, test labels.
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+#: Where Debian's package dataset-fashion-mnist puts its files.
+SYSTEM_FOLDER = Path("/usr/share/datasets")
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,8 @@ def read_folder(
 
     The data is named MNIST or Fashion-MNIST where all four checksums match; otherwise it has the folder's name, and
     its classes are named by their numbers. ``expect`` (``"mnist"`` or ``"fashion-mnist"``) refuses all other data;
-    ``family`` holds the data sets that are known (default: those two).
-
-    Raises
-    ------
-    DataError
-        For missing files, for arrays that are no images or labels, and for counts or checksums that do not fit.
+    ``family`` holds the data sets that are known (default: those two). Raise DataError for missing files, for arrays
+    that are no images or labels, and for counts or checksums that do not fit.
     """
     known = FAMILY if family is None else family
     files = find_files(folder)
@@ -157,3 +154,18 @@ def _numbers(last: int, where: str) -> tuple[str, ...]:
     if last > 65535:
         raise DataError(f"{where}: label {last} is more than an IDX data set may have (65535)")
     return tuple(str(number) for number in range(last + 1))
+
+
+def load_mnist(key: str, folder: Path) -> tuple[Dataset, Dataset]:
+    """Return train and test of ``"mnist"`` or ``"fashion-mnist"`` from the folder, one in it, or the system's."""
+    name = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[key]  # torchvision's
+    for choice in (folder / key, folder, folder / name / "raw", SYSTEM_FOLDER / key):
+        if find_files(choice) is not None:
+            return read_folder(choice, expect=key)
+    lacks = [name for choice in (folder / key, folder) for name in missing_files(choice)]
+    known = FAMILY[key].name
+    if lacks:
+        raise DownloadError(f"{known} is not complete: {place(folder)} lacks {', '.join(dict.fromkeys(lacks))}")
+    raise DownloadError(
+        f"{known} is not here: put {', '.join(FILES)} (each may end in .gz) into the folder {place(folder / key)}"
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core.words import counted
 from softnll.data.column_names import label_rank
@@ -14,6 +15,7 @@ from softnll.data.columns import AUTOMATIC, Choice
 from softnll.data.dataset import DataError
 from softnll.data.headers import is_numbered
 from softnll.data.labels import listed
+from softnll.data.rows import Rows
 from softnll.data.score_files import (
     Labels,
     Scores,
@@ -25,11 +27,6 @@ from softnll.data.score_files import (
 )
 from softnll.data.tables import AnyTable, open_table
 from softnll.data.text import place
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from softnll.data.rows import Rows
 
 __all__ = ["Pair", "open_pair"]
 

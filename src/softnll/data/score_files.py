@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core.words import counted
 from softnll.data.arrays import NPY_MAGIC, read_npy
@@ -22,9 +23,6 @@ from softnll.data.streams import GZIP_MAGIC, damage_as_data_error, first_bytes
 from softnll.data.tables import AnyTable, is_table, open_table, roles_of
 from softnll.data.tensors import read_safetensors, read_torch
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["ENDINGS", "Labels", "Scores", "is_table_file", "labels_of", "open_labels", "open_scores", "scores_of"]
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.dataset import DataError
 from softnll.data.text import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
 __all__ = [
     "GZIP_MAGIC",
     "Capped",
-    "LimitReachedError",
     "PlainTarInfo",
     "damage_as_data_error",
     "expandable",
@@ -69,16 +65,8 @@ def damage_as_data_error(where: str, *errors: type[Exception]) -> Iterator[None]
         raise DataError(f"{where}: truncated or damaged: {printable(str(error))}") from None
 
 
-def read_array_bytes(
-    stream: _Readable, count: int, where: str, update: Callable[[bytes], object] | None = None
-) -> NDArray[np.uint8]:
-    """Return the next ``count`` bytes of a stream as an array; each chunk goes through ``update`` too.
-
-    Raises
-    ------
-    DataError
-        Where the stream ends before.
-    """
+def read_array_bytes(stream: _Readable, count: int, where: str) -> NDArray[np.uint8]:
+    """Return the next ``count`` bytes of a stream, which must have them, as an array."""
     data = np.empty(count, dtype=np.uint8)
     filled = 0
     while filled < count:
@@ -86,29 +74,22 @@ def read_array_bytes(
         if not chunk:
             raise DataError(f"{where}: truncated: {filled} of {count} bytes")
         data[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-        if update is not None:
-            update(chunk)
         filled += len(chunk)
     return data
 
 
-class LimitReachedError(Exception):
-    """More was decompressed than allowed."""
-
-
 class Capped:
-    """A stream to read that raises `LimitReachedError` after ``limit`` bytes."""
+    """A stream to read that raises DataError with ``message`` after ``limit`` bytes."""
 
-    def __init__(self, stream: _Readable, limit: int) -> None:
-        self._stream = stream
-        self._left = limit
+    def __init__(self, stream: _Readable, limit: int, message: str) -> None:
+        self._stream, self._left, self._message = stream, limit, message
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes."""
         data = self._stream.read(min(size, self._left + 1))
         self._left -= len(data)
         if self._left < 0:
-            raise LimitReachedError
+            raise DataError(self._message)
         return data
 
     def drain(self) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core.words import counted
 from softnll.data.arrow_tables import PARQUET_MAGIC, ParquetTable
@@ -13,17 +16,9 @@ from softnll.data.columns import AUTOMATIC, Choice, Column, Roles, decide
 from softnll.data.dataset import DataError, Dataset
 from softnll.data.delimited import is_table
 from softnll.data.labels import encode
+from softnll.data.rows import Rows
 from softnll.data.text import printable
 from softnll.data.text_tables import read_text_table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-    from typing import Any
-
-    from numpy.typing import NDArray
-
-    from softnll.data.rows import Rows
 
 __all__ = ["AnyTable", "is_table", "open_table", "read_label_column", "read_table", "roles_of"]
 
@@ -77,13 +72,7 @@ def open_table(path: Path, *, header: bool | None = None, expected: int | None =
 
 
 def roles_of(table: AnyTable, purpose: str, choice: Choice = AUTOMATIC, *, labelled: bool = False) -> Roles:
-    """Return the roles of a table's columns; see :func:`softnll.data.columns.decide`.
-
-    Raises
-    ------
-    DataError
-        Also where the first line may be a header or a row, and nothing decides.
-    """
+    """Return the roles of the columns, as :func:`softnll.data.columns.decide`; raise where a header is in doubt."""
     if table.doubt:
         raise DataError(table.doubt)
     return decide(
@@ -109,11 +98,7 @@ def read_table(
     The column of labels is found by its name, else it is the last column, or the first one where only that can be
     classes. Columns that name or count the rows are left out. `Dataset.read` states what was decided. With ``labels``,
     which returns the labels from elsewhere and gets the number of rows where it is known, every column is a feature.
-
-    Raises
-    ------
-    DataError
-        For rows of different lengths, empty labels and cells that are not finite numbers, with their line and column.
+    A DataError names line and column of rows of different lengths, empty labels and cells that are no finite numbers.
     """
     given = None if labels is None else labels(None)
     table = open_table(path, header=choice.header, expected=None if given is None else len(given))

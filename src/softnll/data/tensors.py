@@ -7,20 +7,17 @@ import math
 import struct
 import warnings
 import zipfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll.data.arrays import MAP_FROM
 from softnll.data.dataset import DataError
 from softnll.data.labels import choose
 from softnll.data.text import place, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["read_safetensors", "read_torch"]
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core.words import counted
 from softnll.data.column_facts import Column, column_of_numbers
@@ -17,12 +20,6 @@ from softnll.data.headers import header_state
 from softnll.data.rows import ArrayRows
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import require_short, text_array
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 __all__ = ["TextTable", "read_text_table"]
 

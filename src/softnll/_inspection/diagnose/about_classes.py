@@ -44,39 +44,36 @@ def _is_floor(obs: Observations, still: NDArray[np.bool_], value: float) -> bool
 
 def dead(obs: Observations) -> Finding | None:
     """Find classes that occur far more often than their probabilities predict, and are never predicted."""
-    N = len(obs.labelled)
-    if N == 0 or obs.C < 2:
-        return None
-    support = obs.labelled.support
+    N, support, expected = len(obs.labelled), obs.labelled.support, obs.expected()
     guessed = np.bincount(obs.labelled["prediction"], minlength=obs.C)
-    expected = obs.expected()
-    candidates = np.flatnonzero((guessed == 0) & (support > expected) & (support > 0))
-    which = [c for c in candidates if sum_tail(support[c], expected[c], N) <= ALPHA / obs.C]
-    which = [c for c in which if support[c] >= 2 * expected[c]]
+    which = [c for c in _improbable(obs, (guessed == 0) & (support > expected)) if support[c] >= 2 * expected[c]]
     if not which:
         return None
-    c = int(max(which, key=lambda each: support[each]))
+    c = max(which, key=lambda each: support[each])
     text = f"{len(which)} of {obs.C} classes are never predicted though they have labels: {_names(obs, which)}; "
     text += f"{obs.name(c)} has {support[c]} of {N} labels, and all its probabilities sum to {expected[c]:.4g}"
-    numbers: dict[str, Any] = {"classes": [int(each) for each in which[:SHOWN]], "count": len(which)}
+    numbers: dict[str, Any] = {"classes": which[:SHOWN], "count": len(which)}
     return finding("dead-class", Evidence(text, **numbers, support=int(support[c]), expected=float(expected[c])))
 
 
 def unlabelled(obs: Observations) -> Finding | None:
     """Find classes with a large expected count and no label."""
-    N = len(obs.labelled)
-    if N == 0 or obs.C < 2:
-        return None
-    expected = obs.expected()
-    which = [c for c in np.flatnonzero(obs.labelled.support == 0) if sum_tail(0, expected[c], N) <= ALPHA / obs.C]
+    N, expected = len(obs.labelled), obs.expected()
+    which = _improbable(obs, obs.labelled.support == 0)
     if not which:
         return None
-    c = int(max(which, key=lambda each: expected[each]))
+    c = max(which, key=lambda each: expected[each])
     share = float(expected[which].sum() / N)
     text = f"{len(which)} of {obs.C} classes never are a label: {_names(obs, which)}; the classifier expects "
     text += f"{expected[c]:.1f} of {N} rows to be {obs.name(c)}, and {percent(share)} to be one of all these"
-    numbers: dict[str, Any] = {"classes": [int(each) for each in which[:SHOWN]], "count": len(which)}
+    numbers: dict[str, Any] = {"classes": which[:SHOWN], "count": len(which)}
     return finding("class-without-labels", Evidence(text, **numbers, expected_share=share))
+
+
+def _improbable(obs: Observations, among: NDArray[np.bool_]) -> list[int]:
+    """Return those of these classes whose number of labels is no accident, given their probabilities."""
+    N, support, expected = len(obs.labelled), obs.labelled.support, obs.expected()
+    return [int(c) for c in np.flatnonzero(among) if sum_tail(support[c], expected[c], N) <= ALPHA / obs.C]
 
 
 def _names(obs: Observations, which: Any) -> str:

@@ -57,10 +57,8 @@ def loss_at_prior(obs: Observations) -> Finding | Unseen | None:
     mean, error, entropy = beside
     if math.log(obs.C) - entropy <= SAME * math.log(obs.C) or not _same(mean - entropy, error, entropy):
         return None
-    text = (
-        f"the mean loss of {counted(len(obs.labelled), 'row')} is {mean:.4f}, the entropy of their labels' frequencies "
-    )
-    text += f"{entropy:.4f}; the difference is {mean - entropy:+.4f} \N{PLUS-MINUS SIGN} {error:.4f}"
+    text = f"the mean loss of {counted(len(obs.labelled), 'row')} is {mean:.4f}, the entropy of their labels' "
+    text += f"frequencies {entropy:.4f}; the difference is {mean - entropy:+.4f} \N{PLUS-MINUS SIGN} {error:.4f}"
     return finding("loss-at-prior", Evidence(text, mean_loss=mean, prior_entropy=entropy, standard_error=error))
 
 
@@ -86,8 +84,6 @@ def _beside_prior(obs: Observations) -> tuple[float, float, float] | None:
 def shuffled(obs: Observations) -> Finding | None:
     """Find accuracy at chance, clearly below confidence, and probabilities that say nothing of the labels."""
     N = len(obs.labelled)
-    if obs.C < 2 or N == 0:
-        return None
     accuracy, sure = obs.labelled.accuracy, float(obs.labelled["confidence"].mean())
     chance = independent(obs.labelled.y, obs.labelled["prediction"], obs.C)
     error = math.sqrt(chance * (1 - chance) / N)

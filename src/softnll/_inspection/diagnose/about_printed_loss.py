@@ -29,7 +29,7 @@ def printed_loss(obs: Observations) -> Finding | Unseen | None:
     if printed is None or len(obs.labelled) == 0:
         return Unseen("none given" if printed is None else "no labels")
     known, fitting = _fitting(obs, printed)
-    true = known[0].value
+    true, rows = known[0].value, counted(len(obs.labelled), "row")
     numbers: dict[str, Any] = {
         "printed": printed.text,
         "mean_loss": true,
@@ -38,13 +38,14 @@ def printed_loss(obs: Observations) -> Finding | Unseen | None:
     }
     zero = abs(printed.value) <= printed.slack  # "0.0" is what any small number prints
     if fitting and fitting[0] is known[0] and not zero:
-        return finding(
-            "loss-confirmed", Evidence(f"the mean over {counted(len(obs.labelled), 'row')} is {true:.6g}", **numbers)
-        )
-    text = f"the mean loss over {counted(len(obs.labelled), 'row')} is {true:.6g} nats"
+        return finding("loss-confirmed", Evidence(f"the mean over {rows} is {true:.6g}", **numbers))
+    text = f"the mean loss over {rows} is {true:.6g} nats"
     text += "" if fitting and fitting[0] is known[0] else f", not {printed.text}"
     if not fitting:
-        return _unexplained(known, printed, text, numbers)
+        near = sorted(known, key=lambda each: abs(each.value - printed.value))[:3]
+        numbers["nearest"] = {each.code: each.value for each in near}
+        text += f"; the nearest of {len(known)} conventions: {_listed(near)}"
+        return finding("loss-unexplained", Evidence(text, **numbers))
     accident = float(len(fitting)) if zero else _by_accident(known, fitting, printed)
     numbers["by_accident"] = accident
     if accident >= TOO_MANY:
@@ -58,14 +59,6 @@ def printed_loss(obs: Observations) -> Finding | Unseen | None:
         convention=fitting[0].words,
         hint="; more digits of the printed loss would decide between these" if len(fitting) > 1 else "",
     )
-
-
-def _unexplained(known: list[Convention], printed: Printed, text: str, numbers: dict[str, Any]) -> Finding:
-    """Return the finding of a loss that no convention gives, with the nearest ones."""
-    near = sorted(known, key=lambda each: abs(each.value - printed.value))[:3]
-    numbers["nearest"] = {each.code: each.value for each in near}
-    text += f"; the nearest of {len(known)} conventions: {_listed(near)}"
-    return finding("loss-unexplained", Evidence(text, **numbers))
 
 
 def _fitting(obs: Observations, printed: Printed) -> tuple[list[Convention], list[Convention]]:

@@ -54,10 +54,7 @@ def scale(obs: Observations) -> Finding | None:
 
 def saturation(obs: Observations) -> Finding | None:
     """Find rows whose loss or gradient a conventional float32 implementation rounds to 0."""
-    N = len(obs.labelled)
-    if N == 0:
-        return None
-    loss, gradient = obs.zeros.loss, obs.zeros.gradient
+    N, loss, gradient = len(obs.labelled), obs.zeros.loss, obs.zeros.gradient
     share = max(loss, gradient) / N
     if share < SOME:
         return None

@@ -27,9 +27,8 @@ def not_finite(obs: Observations) -> Finding | None:
         parts.append(f"{count} {name} (the first in row {row}, column {column})")
     text = f"{', '.join(parts)}; {lost} of {obs.scores.shape[0]} rows have no softmax"
     if lost:
-        return finding(
-            "not-finite", Evidence(f"{text}, the first is row {int((~obs.everything['usable']).argmax())}", **numbers)
-        )
+        text += f", the first is row {int((~obs.everything['usable']).argmax())}"
+        return finding("not-finite", Evidence(text, **numbers))
     return finding("masked-scores", Evidence(text, **numbers))
 
 
@@ -40,9 +39,8 @@ def infinite_loss(obs: Observations) -> Finding | None:
     if not count:
         return None
     row = int(infinite.argmax())
-    text = (
-        f"{count} of {len(obs.labelled)} rows, the first is row {row} with label {obs.name(int(obs.everything.y[row]))}"
-    )
+    label = obs.name(int(obs.everything.y[row]))
+    text = f"{count} of {len(obs.labelled)} rows, the first is row {row} with label {label}"
     return finding("infinite-loss", Evidence(text, rows=count, first=row))
 
 

@@ -39,7 +39,7 @@ _NO_RELATION = _NO_LOSS | {"labels-shuffled"}
 # Distances are no logits: their size says nothing about confidence. (This name is no code: diagnose adds it.)
 _FAR = frozenset({"scores-negated/distances"})
 
-# Causes come before their effects.
+# Causes come before their effects: where there is one column, only the checks of single columns find anything.
 CHECKS: tuple[Check, ...] = (
     Check("NaN and infinities", rows.not_finite, "scores", frozenset({"hard-predictions"})),
     Check("a single column", kinds.single_column, "scores", frozenset({"single-column", "hard-predictions"})),

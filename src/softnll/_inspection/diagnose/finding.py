@@ -95,9 +95,8 @@ class Finding:
         return f"Finding[{self.severity} {self.code}] {printable(self.title, 200)}"
 
     def __str__(self) -> str:
-        return "\n".join(
-            [f"{self.severity}: {printable(self.title, 200)} [{self.code}]", *(f"  {a}: {b}" for a, b in self.parts())]
-        )
+        heading = f"{self.severity}: {printable(self.title, 200)} [{self.code}]"
+        return "\n".join([heading, *(f"  {a}: {b}" for a, b in self.parts())])
 
     def parts(self) -> tuple[tuple[str, str], ...]:
         """Return evidence, consequence and remedy: a heading and one line of text each."""
@@ -106,21 +105,13 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in the types of JSON; infinities and NaN, which JSON lacks, as strings."""
-        return {
-            "code": self.code,
-            "severity": self.severity,
-            "title": self.title,
-            "evidence": {"sentence": str(self.evidence), **plain(self.evidence)},
-            "consequence": self.consequence,
-            "remedy": self.remedy,
-        }
+        return vars(self) | {"evidence": {"sentence": str(self.evidence), **plain(self.evidence)}}
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<dt>{head}</dt><dd>{html.escape(text)}</dd>" for head, text in self.parts())
-        title = (
-            f"<b>{self.severity}: {html.escape(printable(self.title, 200))}</b> <code>{html.escape(self.code)}</code>"
-        )
-        return f'<div class="softnll-finding">{title}<dl>{rows}</dl></div>'
+        title = html.escape(f"{self.severity}: {printable(self.title, 200)}")
+        heading = f"<b>{title}</b> <code>{html.escape(self.code)}</code>"
+        return f'<div class="softnll-finding">{heading}<dl>{rows}</dl></div>'
 
 
 @cache

@@ -29,12 +29,7 @@ class Printed:
 
 
 def as_printed(loss: Any) -> Printed:
-    """Return a loss given as text or as a number, whose shortest text then counts.
-
-    Raises
-    ------
-    ValueError
-        If it is no number; NaN and infinity are numbers that are printed.
+    """Return a loss given as text or as a number, whose shortest text then counts; NaN and infinity are numbers.
 
     Examples
     --------

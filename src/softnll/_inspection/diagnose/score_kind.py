@@ -45,11 +45,6 @@ class ScoreKind:
     scale: float = 1.0
 
     @property
-    def exponentiated(self) -> bool:
-        """Whether the scores are probabilities rather than logarithms."""
-        return self.code in {"probabilities", "hard", "along-rows"}
-
-    @property
     def words(self) -> str:
         """Return what the scores are, and how they become logits, in words."""
         return _WORDS[self.code].format(base=self.base, scale=self.scale)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core import equation
 from softnll._core.problem import prepare
 from softnll._core.targets import blocks
 from softnll._inspection.explain.few_rows import functions
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["contributions", "entropy"]
 

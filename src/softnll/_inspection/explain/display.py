@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from softnll._inspection.explain.figure import draw_panels, figure_bytes, shown
+from softnll._inspection.explain.numbers import ExplanationNumbers
 from softnll._inspection.figure_style import figure_style
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from softnll._inspection.explain.numbers import ExplanationNumbers
 
 __all__ = ["ExplanationDisplay"]
 

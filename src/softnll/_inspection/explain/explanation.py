@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from softnll._core.arrays import as_numpy
 from softnll._core.words import counted
@@ -22,11 +24,8 @@ from softnll.data.class_labels import by_name
 from softnll.data.frames import is_frame, label_values, named_rows
 from softnll.data.text_arrays import is_text
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+if TYPE_CHECKING:  # matplotlib is imported to draw
     from matplotlib.figure import Figure
-    from numpy.typing import ArrayLike, NDArray
 
     from softnll._inspection.explain.display import ExplanationDisplay
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
+from softnll._inspection.explain.numbers import ExplanationNumbers, Losses
 from softnll._inspection.explain.tables import shown_classes
 from softnll._inspection.figure_style import GRID, INK, MUTED, figure_style
 from softnll._inspection.figure_style import SERIES as ROWS  # a colour a row
 from softnll._inspection.format import rounded_loss
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.axis import XAxis, YAxis
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from softnll._inspection.explain.numbers import ExplanationNumbers, Losses
 
 __all__ = ["FORMATS", "draw_panels", "figure_bytes", "shown"]
 
@@ -51,9 +48,8 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     stream = io.BytesIO()
     undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with figure_style(), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing"
-        )  # a character that the font lacks is drawn as a box
+        # A character that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(stream, format=kind, dpi=150, metadata=undated.get(kind))
     return stream.getvalue()
 

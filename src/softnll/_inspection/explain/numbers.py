@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._inspection.explain.contributions import contributions
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["FEW_ROWS", "ExplanationNumbers", "Losses"]
 

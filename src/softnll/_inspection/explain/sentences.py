@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from softnll._core.words import counted
 from softnll._inspection.explain.contributions import contributions
-from softnll._inspection.explain.numbers import FEW_ROWS
+from softnll._inspection.explain.numbers import FEW_ROWS, ExplanationNumbers, Losses
 from softnll._inspection.format import percent, rounded_loss
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from softnll._inspection.explain.numbers import ExplanationNumbers, Losses
 
 __all__ = ["sentences"]
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core.words import counted
-from softnll._inspection.explain.notebook import styled
-from softnll._inspection.explain.table import Table
+from softnll._inspection.explain.numbers import ExplanationNumbers
+from softnll._inspection.explain.table import Table, styled
 from softnll._inspection.format import middle, rounded_loss
 from softnll.data.text import printable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from softnll._inspection.explain.numbers import ExplanationNumbers
 
 __all__ = ["as_html", "as_text", "shown_classes", "tables"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import math
 from dataclasses import dataclass
 from importlib import resources
@@ -13,12 +14,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
+from PIL import Image
 
 from softnll._inspection.diagnose.finding import Findings
 from softnll._inspection.format import middle
 from softnll._inspection.report.charts import confusion_cells, curve, histogram, reliability_bars
 from softnll._inspection.report.classes import class_figures
-from softnll._inspection.report.images import as_data_uri, weight_images
 from softnll._inspection.report.summary import (
     CANDIDATES,
     Examined,
@@ -46,6 +47,10 @@ MOST_CLASSES = 300  # rows of the table of classes: those with the largest sums 
 MOST_SUSPICIOUS = 24
 ENOUGH = 200  # rows, below which the share of the worst hundredth is a share of one row
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# From the most negative weight over none to the most positive: blue, near-white, orange; distinct for colour-blind
+# readers too, and darker towards both ends.
+_STOPS = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+_COLOURS = np.array([[8, 48, 107], [66, 146, 198], [247, 247, 247], [241, 133, 50], [127, 39, 4]], np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +123,6 @@ def inspect(given: Inspection) -> str:
     doubted, doubtful = suspicious(found, CANDIDATES)
     place = {row: k for k, row in enumerate(examined.doubtful.rows.tolist())}
     unhappiest = examined.worst.rows[: min(MOST_EXAMPLES, max(len(found) // 2, 1))].tolist()
-    above = [row for row in doubted.tolist() if row in unhappiest]
     others = [place[row] for row in doubted.tolist() if row in place and row not in unhappiest]
     return _page(
         "scores.html.j2",
@@ -126,15 +130,11 @@ def inspect(given: Inspection) -> str:
         summary(examined),
         histogram=histogram(found["nll"]),
         suspects=_examples(given, examined.doubtful, others[:MOST_SUSPICIOUS]),
-        doubted=set(above),
+        doubted={*doubted.tolist()} & {*unhappiest},
         doubtful=doubtful,
         read=[printable(line, 400) for line in given.read],
         table=_classes(found, _names(given)),
         hidden_classes=max(0, found.classes - MOST_CLASSES),
-        findings=given.findings,
-        scores_are=given.scores_are,
-        changed=given.changed,
-        table_beside=given.table_beside,
     )
 
 
@@ -161,6 +161,7 @@ def _page(template: str, given: Inspection, values: dict[str, Any], **more: Any)
         title=printable(given.title, 200),
         class_names=_names(given),
         f=finite(values),
+        given=given,
         bars=reliability_bars(found.reliability),
         worst=_examples(given, given.examined.worst, shown),
         best=_examples(given, given.examined.best, best[: len(shown)]),
@@ -235,9 +236,9 @@ def _curves(report: Report) -> list[Any]:
         if history:
             steps, losses, accuracies = (list(column) for column in zip(*history, strict=True))
             chance = (math.log(C), "chance, ln C")
-            found.append(curve(f"Mean NLL ({name})", steps, losses, top=most, chance=chance, digits=3))
+            found.append(curve(f"Mean NLL ({name})", steps, losses, top=most, chance=chance))
             chance = (1 / C, "chance, 1/C")
-            found.append(curve(f"Accuracy ({name})", steps, accuracies, top=1.0, chance=chance, digits=3))
+            found.append(curve(f"Accuracy ({name})", steps, accuracies, top=1.0, chance=chance))
     return found
 
 
@@ -263,3 +264,30 @@ def _percent(share: float) -> str:
     if 0 < share < 0.001:
         return "< 0.1 %"
     return f"{100 * share:.1f} %" if share < 0.0995 or share > 0.995 else f"{100 * share:.0f} %"
+
+
+def as_data_uri(pixels: NDArray[np.uint8]) -> str:
+    """Return ``(H, W)`` or ``(H, W, 3)`` pixels as a ``data:`` address that holds a PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def colour_ramp(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return values in [−1, 1] as colours of the diverging map, in one more axis of 3."""
+    channels = [np.interp(values, _STOPS, _COLOURS[:, k]) for k in range(3)]
+    colours: NDArray[np.uint8] = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return colours
+
+
+def weight_images(weight: NDArray[Any], shape: tuple[int, ...]) -> list[NDArray[np.uint8]]:
+    """Return the weights of each class as an image of the inputs' shape, all on one scale that is symmetric about 0.
+
+    For grey inputs: blue where ink lowers the score of the class, orange where it raises it. For colour inputs: the
+    weight of red, green and blue as a colour, mid-grey for none.
+    """
+    most = float(np.abs(weight).max()) or 1.0
+    relative = np.asarray(weight, np.float64).reshape(-1, *shape) / most
+    if len(shape) == 2:
+        return [colour_ramp(image) for image in relative]
+    return list(np.rint(127.5 + 127.5 * relative).astype(np.uint8))

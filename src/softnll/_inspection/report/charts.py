@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from softnll._core.words import counted
+from softnll._inspection.calibration import Reliability
 from softnll._inspection.format import compact
 from softnll._inspection.survey import largest_bin
 
-if TYPE_CHECKING:
-    from softnll._inspection.calibration import Reliability
-
-__all__ = ["Curve", "confusion_cells", "curve", "histogram", "reliability_bars", "ticks"]
+__all__ = ["confusion_cells", "curve", "histogram", "reliability_bars", "ticks"]
 
 # Units of the charts' coordinates; the page scales them. Small enough that text is legible on a phone.
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 18, 38
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line over the iterations."""
-
-    title: str
-    description: str
-    points: str
-    last: tuple[float, float, str]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    chance: tuple[float, str] | None
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -50,8 +34,8 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def curve(title: str, xs: list[int], ys: list[float], *, top: float, chance: tuple[float, str], digits: int) -> Curve:
-    """Return the line through (x, y) on axes from 0; ``chance`` is a level to compare with, and its name."""
+def curve(title: str, xs: list[int], ys: list[float], *, top: float, chance: tuple[float, str]) -> dict[str, Any]:
+    """Return the line through (x, y), x an iteration, on axes from 0; ``chance`` is a level to compare with."""
     start, end = min(xs), max(*xs, min(xs) + 1)
 
     def across(x: float) -> float:
@@ -63,15 +47,15 @@ def curve(title: str, xs: list[int], ys: list[float], *, top: float, chance: tup
     # More points than the chart has units of width lengthen the page and show nothing.
     chosen = sorted({round(k) for k in np.linspace(0, len(xs) - 1, min(len(xs), 400))})
     points = " ".join(f"{across(xs[k])},{up(ys[k])}" for k in chosen)
-    return Curve(
-        title=title,
-        description=f"{title}: {ys[0]:.{digits}f} at iteration {xs[0]}, {ys[-1]:.{digits}f} at iteration {xs[-1]}.",
-        points=points,
-        last=(across(xs[-1]), up(ys[-1]), f"{ys[-1]:.{digits}f}"),
-        x_ticks=tuple((across(x), f"{x:g}") for x in ticks(start, end) if x == int(x)),
-        y_ticks=tuple((up(y), f"{y:g}") for y in ticks(0, top)),
-        chance=(up(chance[0]), chance[1]) if chance[0] <= top else None,
-    )
+    return {
+        "title": title,
+        "description": f"{title}: {ys[0]:.3f} at iteration {xs[0]}, {ys[-1]:.3f} at iteration {xs[-1]}.",
+        "points": points,
+        "last": (across(xs[-1]), up(ys[-1]), f"{ys[-1]:.3f}"),
+        "x_ticks": [(across(x), f"{x:g}") for x in ticks(start, end) if x == int(x)],
+        "y_ticks": [(up(y), f"{y:g}") for y in ticks(0, top)],
+        "chance": (up(chance[0]), chance[1]) if chance[0] <= top else None,
+    }
 
 
 def reliability_bars(found: Reliability) -> list[dict[str, Any]]:

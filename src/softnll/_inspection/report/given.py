@@ -11,7 +11,7 @@ import numpy as np
 from softnll._inspection.diagnose.checks import findings
 from softnll._inspection.diagnose.finding import Findings
 from softnll._inspection.diagnose.observations import Observations, observe
-from softnll._inspection.report.summary import QUANTITIES, Collectors, Examined
+from softnll._inspection.report.summary import QUANTITIES, Examined, collectors
 from softnll._inspection.survey import NONE
 from softnll.data.rows import Rows
 
@@ -68,12 +68,12 @@ def examine_given(
     >>> given.score_kind, round(given.examined.found.mean, 6)
     ('probabilities', 0.490415)
     """
-    collectors = Collectors(scores.shape[0], seed)
-    obs = observe(scores, labels, class_names, None, watch, also=QUANTITIES, collectors=collectors.all)
+    kept = collectors(scores.shape[0], seed)
+    obs = observe(scores, labels, class_names, None, watch, also=QUANTITIES, collectors=kept)
     found = findings(obs)
     _require(obs, found)
     known = obs.everything.y != NONE
-    examined = Examined(obs.everything.numbered().only(known), *collectors.all, left_out=int((~known).sum()))
+    examined = Examined(obs.everything.numbered().only(known), *kept, left_out=int((~known).sum()))
     changed = tuple(each.title for each in obs.readings if each.code in CHANGES or each.code == "scores-negated")
     return Given(examined, found, obs.kind.code, obs.kind.words, obs.C, changed)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,8 +19,8 @@ from softnll.data.rows import Rows
 __all__ = [
     "CANDIDATES",
     "QUANTITIES",
-    "Collectors",
     "Examined",
+    "collectors",
     "examine",
     "figures",
     "finite",
@@ -59,18 +58,11 @@ class Examined:
         return tau, float(cross_entropy(logits, y)) - float(cross_entropy(logits, y, temperature=tau))
 
 
-def examine(
-    scores: Rows, y: NDArray[np.int64], watch: Callable[[int, int], None] | None = None, *, seed: int = 0
-) -> Examined:
+def examine(scores: Rows, y: NDArray[np.int64], *, seed: int = 0) -> Examined:
     """Return the results of one pass over ``(N, C)`` scores with ``(N,)`` true classes in [0, C).
 
-    ``watch`` is called after each block with the number of rows done, and of all; ``seed`` chooses the rows that the
-    temperature is fitted on.
-
-    Raises
-    ------
-    ValueError
-        For a row that has no softmax: NaN, only −∞, or +∞ more than once.
+    ``seed`` chooses the rows that the temperature is fitted on. Raise ValueError for a row that has no softmax: NaN,
+    only −∞, or +∞ more than once.
 
     Examples
     --------
@@ -79,22 +71,19 @@ def examine(
     >>> round(examined.found.mean, 6), examined.worst.rows.tolist()
     (0.362443, [2, 0, 1])
     """
-    collectors = Collectors(scores.shape[0], seed)
+    kept = collectors(scores.shape[0], seed)
     try:
-        found = survey(scores, y, QUANTITIES, collectors.all, watch=watch)
+        found = survey(scores, y, QUANTITIES, kept)
     except ValueError as error:
         raise ValueError(f"{error}; softnll diagnose tells more") from None
-    return Examined(found, *collectors.all)
+    return Examined(found, *kept)
 
 
-class Collectors:
-    """What a report keeps of the blocks of scores: rows with extreme losses and margins, and a sample."""
-
-    def __init__(self, N: int, seed: int) -> None:
-        worst, best = LargestRows(SHOWN, lambda block: block.nll), LargestRows(3 * SHOWN, lambda block: -block.nll)
-        doubtful = LargestRows(CANDIDATES, lambda block: -block.margin)
-        sample = Chosen(np.sort(np.random.default_rng(seed).choice(N, min(N, SAMPLE), replace=False)))
-        self.all = (worst, best, doubtful, sample)
+def collectors(N: int, seed: int) -> tuple[LargestRows, LargestRows, LargestRows, Chosen]:
+    """Return what a report keeps of the blocks of scores: rows with extreme losses and margins, and a sample."""
+    worst, best = LargestRows(SHOWN, lambda block: block.nll), LargestRows(3 * SHOWN, lambda block: -block.nll)
+    doubtful = LargestRows(CANDIDATES, lambda block: -block.margin)
+    return worst, best, doubtful, Chosen(np.sort(np.random.default_rng(seed).choice(N, min(N, SAMPLE), replace=False)))
 
 
 def figures(found: Survey) -> dict[str, Any]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softnll._core import equation
 from softnll._core.problem import loss_problem
 from softnll._core.words import counted
 from softnll._inspection.explain.derivation.formula import digits
-from softnll._inspection.explain.derivation.html import as_html
 from softnll._inspection.explain.derivation.numbers import DerivationNumbers
-from softnll._inspection.explain.derivation.steps import as_text, steps
+from softnll._inspection.explain.derivation.steps import as_html, as_text, steps
 from softnll._inspection.format import plain
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 __all__ = ["Derivation", "derive"]
 

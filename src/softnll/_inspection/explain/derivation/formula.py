@@ -158,15 +158,11 @@ def _symbol(part: str, *, bare: bool) -> str:
 
 def _number(value: float) -> str:
     """Return a number as MathML, its exponent raised."""
+    sign = "<mo>\N{MINUS SIGN}</mo>" if value < 0 else ""
     if math.isinf(value):
-        sign = "<mo>\N{MINUS SIGN}</mo>" if value < 0 else ""
         return f"<mrow>{sign}<mi>\N{INFINITY}</mi></mrow>"
     mantissa, _, exponent = digits(abs(value)).partition("e")
-    sign = "<mo>\N{MINUS SIGN}</mo>" if math.copysign(1, value) < 0 and value != 0 else ""
     if not exponent:
         return f"<mrow>{sign}<mn>{mantissa}</mn></mrow>"
-    power = str(int(exponent)).replace("-", "\N{MINUS SIGN}")
-    return (
-        f"<mrow>{sign}<mn>{mantissa}</mn><mo>\N{MULTIPLICATION SIGN}</mo>"
-        f"<msup><mn>10</mn><mn>{power}</mn></msup></mrow>"
-    )
+    power = f"<msup><mn>10</mn><mn>{int(exponent)}</mn></msup>".replace("-", "\N{MINUS SIGN}")
+    return f"<mrow>{sign}<mn>{mantissa}</mn><mo>\N{MULTIPLICATION SIGN}</mo>{power}</mrow>"
