@@ -19,9 +19,12 @@ from softnll._kernels.cpu.simd import (
     align_stack,
     copy,
     hold,
+    less,
     load,
     load_doubles,
     load_scalar,
+    rounded,
+    select,
     size_of,
     splat,
     store,
@@ -55,9 +58,11 @@ from softnll._kernels.cpu.tile import (
 from softnll._kernels.cpu.tile_targets import (
     NO_PART,
     SERVED,
+    clear_factors,
     note_gradients,
     note_losses,
     note_targets,
+    put_all_results,
     row_state,
     write_gradients,
 )
@@ -223,15 +228,16 @@ def losses(
             note, target = notes + 8 * lanes * t, address_if(grad, out_row(grad, at))
             tournaments(notes + NOTES, n, m, kind, address_if(grad, here), note, soon, step, target, None, None)
         fine = settle(notes, full)
-        fine = note_targets(x, y, w, s, start, count, full, es, kind, notes) and fine
+        usual, whole = note_targets(x, y, w, s, start, count, full, es, kind, notes)
+        fine = fine and usual
         if grad is not None:
             fine = note_gradients(full, zeta, None, divisor, notes) and fine
+            if not whole:
+                clear_factors(full, notes)
             write_gradients(y, start, count, n, es, element, kind, notes, rows)
         fine = note_losses(full, zeta, None, kind, notes) and fine
         if fine:
-            copy(address_of(ms) + 8 * start, notes + M, 8 * count)
-            copy(address_of(rs) + 8 * start, notes + R, 8 * count)
-            copy(address_of(loss) + 8 * start, notes + RESULT, 8 * count)
+            put_all_results(start, count, whole, notes + RESULT, notes, loss, ms, rs)
             if grad is not None:
                 copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])
             continue
@@ -288,10 +294,11 @@ def gradients(
     for start in range(first, last, lanes):
         count = min(lanes, last - start)
         p = address_of(x) + start * x.strides[0]
-        turn(p, x.strides[0], count, n, element, kind, xs)
+        top = turn(p, x.strides[0], count, n, element, kind, xs)
         for i in range(lanes):
             store_scalar(notes + M + 8 * i, ms[start + min(i, count - 1)], _f8)
         m = load_doubles(notes + M, kind)
+        m = select(less(splat(rounded(-np.inf, kind)), m), m, top)  # rows that take no part have −∞
         soon, step = upcoming(p, x.strides[0] * lanes, n)
         tournaments(xs, n, m, kind, es, notes, soon, step, out_row(grad, start), None, None)
         c, magic, cut = references(m, None)
@@ -303,8 +310,10 @@ def gradients(
         fine = settle(notes, lanes)
         for i in range(lanes):
             store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
-        fine = note_targets(x, y, w, s, start, count, lanes, es, kind, notes) and fine
-        fine = note_gradients(lanes, zeta, None, divisor, notes) and fine
+        usual, whole = note_targets(x, y, w, s, start, count, lanes, es, kind, notes)
+        fine = note_gradients(lanes, zeta, None, divisor, notes) and fine and usual
+        if not whole:
+            clear_factors(lanes, notes)
         write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:
             copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])

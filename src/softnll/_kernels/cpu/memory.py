@@ -75,7 +75,7 @@ def scratch_bytes(problem: Problem, n_rows: int, n_columns: int, itemsize: int) 
     rows = 2 if q is None and problem.objective.label_smoothing == 0 else 4  # exponentials; measures and class weights
     each = 8 * rows * (n_columns + 64)
     if n_columns <= FEW:  # `scratch_bytes` of tile.py
-        each = max(each, 20_000, 5_300 + 192 * (n_columns + 8))
+        each = max(each, 20_000, 5_850 + 192 * (n_columns + 8))
     q_item = 0 if q is None else q.dtype.itemsize
     each += _block(LEFT_BLOCK, n_rows, n_columns) * (2 * item + q_item)
     if q_item == 2:  # widened for the scalar kernels

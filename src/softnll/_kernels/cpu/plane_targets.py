@@ -1,7 +1,6 @@
 """Targets and row weights of a batch of planes' rows, and what becomes of rows that take no part.
 
-The notes are those of ``tile.py``. A row that takes no part is computed as one of weight 1 whose target is its largest
-entry, so that the batch stays in vectors; its results are replaced afterwards.
+The notes are those of ``tile.py``.
 """
 
 from __future__ import annotations
@@ -12,23 +11,10 @@ import numpy as np
 from numba.extending import overload, register_jitable
 
 from softnll._kernels.cpu.plane import write
-from softnll._kernels.cpu.row_memory import absent, address_of, lanes_of
-from softnll._kernels.cpu.row_options import weight_of
-from softnll._kernels.cpu.simd import (
-    copy,
-    less,
-    load,
-    load_scalar,
-    rounded,
-    select,
-    size_of,
-    splat,
-    store,
-    store_scalar,
-    zero,
-)
-from softnll._kernels.cpu.sweep import MOST
-from softnll._kernels.cpu.tile import BIG, E_Y, FACTOR, LOW, NOTES, RESULT, WEIGHT, X_Y, M, R, column_bytes
+from softnll._kernels.cpu.row_memory import absent, lanes_of
+from softnll._kernels.cpu.simd import load_scalar, rounded, size_of, splat, store_scalar, zero
+from softnll._kernels.cpu.tile import E_Y, NOTES, PART, RESULT, WEIGHT, X_Y, M, R, column_bytes
+from softnll._kernels.cpu.tile_targets import note_parts
 
 __all__ = [
     "COLUMNS",
@@ -36,13 +22,10 @@ __all__ = [
     "FAR_LOST",
     "MASS",
     "MASS_LOST",
-    "PART",
-    "clear_factors",
     "dtype_if",
     "idle",
     "note_hard",
     "note_weights",
-    "put_all_results",
     "put_results",
     "put_targets",
     "write_idle",
@@ -50,8 +33,8 @@ __all__ = [
 
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
-PART, MASS, MASS_LOST, FAR, FAR_LOST = (NOTES + 512 * each for each in range(5))
-COLUMNS = NOTES + 512 * 5  # of the tiles, after the notes
+MASS, MASS_LOST, FAR, FAR_LOST = (NOTES + 512 * each for each in range(4))
+COLUMNS = NOTES + 512 * 4  # of the tiles, after the notes
 
 
 def dtype_if(array: Any, kind: Any) -> Any:
@@ -97,16 +80,6 @@ def write_idle(
 
 
 @register_jitable
-def note_rest(count: int, full: int, notes: int) -> None:
-    """Fill the notes of lanes without a row."""
-    for i in range(count, full):
-        store_scalar(notes + PART + 8 * i, 1.0, _f8)
-        store_scalar(notes + WEIGHT + 8 * i, 1.0, _f8)
-        store_scalar(notes + X_Y + 8 * i, load_scalar(notes + M + 8 * i, _f8), _f8)
-        store_scalar(notes + E_Y + 8 * i, load_scalar(notes + BIG + 8 * i, _f8), _f8)
-
-
-@register_jitable
 def note_hard(
     y: Array,
     w: Array,
@@ -122,61 +95,29 @@ def note_hard(
     work: Any,
     notes: int,
 ) -> Any:
-    """Store weight, logit and, unless ``es`` is None, exponential of each row's target.
-
-    Return whether all rows that take part have a target and a weight in range, and whether all take part.
-    """
+    """Store weight, logit and, unless ``es`` is None, exponential of each row's target; return as ``note_parts``."""
     lanes, size, wide = lanes_of(work), size_of(element), size_of(work)
-    usual = whole = True
-    for h in range(0, 8 * full, 64):
-        store(notes + WEIGHT + h, splat(1.0), _f8)
-        store(notes + PART + h, splat(1.0), _f8)
     for i in range(count):  # without branches: which rows take part is often as good as random
         given = y[start + i]
         known = 0 <= given < n
         c = given if known else 0
-        share = weight_of(s, start + i)
-        part = share != 0.0
-        weight = share * w[c] if w.shape[0] > 0 else share
-        ranged = 0.0 < abs(weight) < MOST
-        usual = usual and (not part or (known and ranged))
-        whole = whole and part
-        weight = weight if known and weight != 0.0 else np.nan
-        store_scalar(notes + WEIGHT + 8 * i, weight if part else 1.0, _f8)
-        store_scalar(notes + PART + 8 * i, 1.0 if part else 0.0, _f8)
-        x_y, m = _f8(load_scalar(p + i * size + c * stride, element)), load_scalar(notes + M + 8 * i, _f8)
-        store_scalar(notes + X_Y + 8 * i, x_y if part else m, _f8)
+        x_y, weight = _f8(load_scalar(p + i * size + c * stride, element)), w[c] if w.shape[0] > 0 else 1.0
+        store_scalar(notes + X_Y + 8 * i, x_y, _f8)
+        store_scalar(notes + WEIGHT + 8 * i, weight if known else np.nan, _f8)
         if es is not None:
             place = es + i // lanes * column_bytes(n) + 64 * c + wide * (i % lanes)
-            e_y, big = _f8(load_scalar(place, work)), load_scalar(notes + BIG + 8 * i, _f8)
-            store_scalar(notes + E_Y + 8 * i, e_y if part else big, _f8)
-    note_rest(count, full, notes)
-    return usual, whole
+            store_scalar(notes + E_Y + 8 * i, _f8(load_scalar(place, work)), _f8)
+    return note_parts(s, start, count, full, es, notes)
 
 
 @register_jitable
 def note_weights(y: Array, s: Array, start: int, count: int, full: int, n: int, notes: int) -> bool:
     """Store each row's weight, NaN if its hard target is no class; return whether all rows take part."""
-    whole = True
     for i in range(count):
-        weight = weight_of(s, start + i)
-        part = weight != 0.0
-        whole = whole and part
-        store_scalar(notes + PART + 8 * i, 1.0 if part else 0.0, _f8)
         known = y.shape[0] == 0 or 0 <= y[start + i] < n
-        store_scalar(notes + WEIGHT + 8 * i, 1.0 if not part else weight if known else np.nan, _f8)
-    note_rest(count, full, notes)
+        store_scalar(notes + WEIGHT + 8 * i, 1.0 if known else np.nan, _f8)
+    _, whole = note_parts(s, start, count, full, None, notes)
     return whole
-
-
-@register_jitable
-def clear_factors(full: int, notes: int) -> None:
-    """Set the factors of rows that take no part to 0."""
-    nothing = splat(0.0)
-    for h in range(0, 8 * full, 64):
-        part = less(nothing, load(notes + PART + h, _f8))
-        store(notes + FACTOR + h, select(part, load(notes + FACTOR + h, _f8), nothing), _f8)
-        store(notes + LOW + h, select(part, load(notes + LOW + h, _f8), nothing), _f8)
 
 
 @register_jitable
@@ -201,18 +142,3 @@ def put_results(start: int, i: int, result: int, notes: int, loss: Array, ms: Ar
     loss[start + i] = load_scalar(result + 8 * i, _f8)
     ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
     rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
-
-
-@register_jitable
-def put_all_results(
-    start: int, count: int, whole: bool, result: int, notes: int, loss: Array, ms: Array, rs: Array
-) -> None:
-    """Write loss, m and r of a batch."""
-    for h in range(0, 0 if whole else 8 * count, 64):  # lanes without a row are in the notes too
-        part = less(splat(0.0), load(notes + PART + h, _f8))
-        store(result + h, select(part, load(result + h, _f8), splat(0.0)), _f8)
-        store(notes + M + h, select(part, load(notes + M + h, _f8), splat(-np.inf)), _f8)
-        store(notes + R + h, select(part, load(notes + R + h, _f8), splat(-1.0)), _f8)
-    copy(address_of(loss) + 8 * start, result, 8 * count)
-    copy(address_of(ms) + 8 * start, notes + M, 8 * count)
-    copy(address_of(rs) + 8 * start, notes + R, 8 * count)

@@ -21,11 +21,9 @@ from softnll._kernels.cpu.plane_targets import (
     FAR_LOST,
     MASS,
     MASS_LOST,
-    PART,
     dtype_if,
     idle,
     note_weights,
-    put_all_results,
     put_results,
     write_idle,
 )
@@ -56,8 +54,8 @@ from softnll._kernels.cpu.simd import (
 )
 from softnll._kernels.cpu.soft_targets import EXTRA, FARTHEST, entry_of, term
 from softnll._kernels.cpu.sweep import GROUP, LEAST, MOST, SMALLEST, product
-from softnll._kernels.cpu.tile import BIG, REST, RESULT, WEIGHT, M, R, column_bytes, factors, note_factor, served
-from softnll._kernels.cpu.tile_targets import tempered
+from softnll._kernels.cpu.tile import BIG, PART, REST, RESULT, WEIGHT, M, R, column_bytes, factors, note_factor, served
+from softnll._kernels.cpu.tile_targets import put_all_results, tempered
 
 __all__ = ["losses"]
 

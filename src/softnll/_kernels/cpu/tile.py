@@ -44,8 +44,8 @@ AHEAD = 1  # tiles ahead that are prefetched, a cache line for each class
 
 # Offsets, in bytes, of the notes of up to 64 rows (a batch of tiles): one float64 a row of each.
 MOST_TILES = 4
-M, BIG, REST, LOST, X_Y, E_Y, WEIGHT, RESULT, FACTOR, LOW = (512 * each for each in range(10))
-NOTES = 512 * 10
+M, BIG, REST, LOST, X_Y, E_Y, WEIGHT, RESULT, FACTOR, LOW, PART = (512 * each for each in range(11))
+NOTES = 512 * 11
 R = LOST  # after `settle`
 
 

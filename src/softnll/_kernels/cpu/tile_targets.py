@@ -10,15 +10,17 @@ from numba.extending import register_jitable
 from softnll._kernels.cpu.exact import remainder, two_sum
 from softnll._kernels.cpu.logarithm import log1p, log_rest
 from softnll._kernels.cpu.row_memory import address_of, lanes_of
-from softnll._kernels.cpu.row_options import weight_of
 from softnll._kernels.cpu.simd import (
     both,
+    copy,
+    equal,
     every,
     less,
     load,
     load_scalar,
     maximum,
     rounded,
+    select,
     size_of,
     splat,
     store,
@@ -29,6 +31,8 @@ from softnll._kernels.cpu.tile import (
     BIG,
     E_Y,
     FACTOR,
+    LOW,
+    PART,
     REST,
     RESULT,
     WEIGHT,
@@ -46,9 +50,12 @@ __all__ = [
     "LEFT",
     "NO_PART",
     "SERVED",
+    "clear_factors",
     "note_gradients",
     "note_losses",
+    "note_parts",
     "note_targets",
+    "put_all_results",
     "row_state",
     "tempered",
     "write_gradients",
@@ -79,44 +86,102 @@ def note_target(x: Array, start: int, i: int, c: int, es: Any, work: Any, notes:
 
 
 @register_jitable
+def note_targets(
+    x: Array, y: Array, w: Array, s: Array, start: int, count: int, full: int, es: Any, work: Any, notes: int
+) -> Any:
+    """Store weight, logit and exponential of each row's target; return what ``note_parts`` does."""
+    n = x.shape[1]
+    if s.shape[0] + w.shape[0] == 0 and unweighted_targets(x, y, start, count, es, work, notes):
+        for h in range(0, 8 * full, 64):
+            store(notes + WEIGHT + h, splat(1.0), _f8)
+            store(notes + PART + h, splat(1.0), _f8)
+        note_rest(count, full, notes)
+        return True, True
+    for i in range(count):  # without branches: which rows take part is often as good as random
+        given = y[start + i]
+        known = 0 <= given < n
+        weight = w[given if known else 0] if w.shape[0] > 0 else 1.0
+        store_scalar(notes + WEIGHT + 8 * i, weight if known else np.nan, _f8)
+        note_target(x, start, i, given if known else 0, es, work, notes)
+    return note_parts(s, start, count, full, es, notes)
+
+
+@register_jitable
 def unweighted_targets(x: Array, y: Array, start: int, count: int, es: Any, work: Any, notes: int) -> bool:
-    """Store what ``note_targets`` does, for rows of weight 1; return False if a target is no class."""
+    """Store logit and exponential of each row's target; return False if a target is no class."""
     for i in range(count):
         c = y[start + i]
         if c < 0 or c >= x.shape[1]:
             return False
         note_target(x, start, i, c, es, work, notes)
-    for h in range(0, 8 * count, 64):
-        store(notes + WEIGHT + h, splat(1.0), _f8)
     return True
 
 
 @register_jitable
-def note_targets(
-    x: Array, y: Array, w: Array, s: Array, start: int, count: int, full: int, es: Any, work: Any, notes: int
-) -> bool:
-    """Store weight, logit and exponential of each row's target; return whether all rows take part and have a target."""
-    n = x.shape[1]
-    all_usual = True
-    unweighted = s.shape[0] + w.shape[0] == 0 and unweighted_targets(x, y, start, count, es, work, notes)
-    for i in range(0 if unweighted else count):
-        c = y[start + i]
-        weight = weight_of(s, start + i)
-        if weight == 0.0 or c < 0 or c >= n:
-            all_usual = False
-            store_scalar(notes + WEIGHT + 8 * i, 0.0 if weight == 0.0 else np.nan, _f8)
-            store_scalar(notes + X_Y + 8 * i, 0.0, _f8)
-            continue
-        if w.shape[0] > 0:
-            weight *= w[c]
-        all_usual = all_usual and 0.0 < weight < MOST
-        store_scalar(notes + WEIGHT + 8 * i, np.nan if weight == 0.0 else weight, _f8)
-        note_target(x, start, i, c, es, work, notes)
-    for i in range(count, full):  # lanes without a row
+def note_rest(count: int, full: int, notes: int) -> None:
+    """Fill the notes of lanes without a row."""
+    for i in range(count, full):
+        store_scalar(notes + PART + 8 * i, 1.0, _f8)
         store_scalar(notes + WEIGHT + 8 * i, 1.0, _f8)
         store_scalar(notes + X_Y + 8 * i, load_scalar(notes + M + 8 * i, _f8), _f8)
         store_scalar(notes + E_Y + 8 * i, load_scalar(notes + BIG + 8 * i, _f8), _f8)
-    return all_usual
+
+
+@register_jitable
+def note_parts(s: Array, start: int, count: int, full: int, es: Any, notes: int) -> Any:
+    """Multiply the weights of targets by those of rows, and store as ``PART`` 1, or 0 for a row that takes no part.
+
+    Return whether all rows that take part have a target and a weight in range, and whether all take part. A row that
+    takes no part is computed as one of weight 1 whose target is its largest entry; its results are replaced afterwards.
+    """
+    for i in range(count if s.shape[0] > 0 else 0):
+        store_scalar(notes + PART + 8 * i, s[start + i], _f8)
+    note_rest(count, full, notes)
+    usual = whole = True
+    nothing, one, most = splat(0.0), splat(1.0), splat(MOST)
+    for h in range(0, 8 * full, 64):
+        weight = load(notes + WEIGHT + h, _f8)
+        if s.shape[0] > 0:
+            share = load(notes + PART + h, _f8)
+            none = equal(share, nothing)
+            part, weight = select(none, nothing, one), select(none, one, share * weight)
+            whole = whole and every(less(nothing, part))
+            store(notes + X_Y + h, select(none, load(notes + M + h, _f8), load(notes + X_Y + h, _f8)), _f8)
+            if es is not None:
+                store(notes + E_Y + h, select(none, load(notes + BIG + h, _f8), load(notes + E_Y + h, _f8)), _f8)
+            store(notes + PART + h, part, _f8)
+        else:
+            store(notes + PART + h, one, _f8)
+        weight = select(equal(weight, nothing), splat(np.nan), weight)
+        usual = usual and every(less(maximum(weight, 0.0 - weight), most))
+        store(notes + WEIGHT + h, weight, _f8)
+    return usual, whole
+
+
+@register_jitable
+def clear_factors(full: int, notes: int) -> None:
+    """Set the factors, and the gradient's entry at the target, of rows that take no part to 0."""
+    nothing = splat(0.0)
+    for h in range(0, 8 * full, 64):
+        part = less(nothing, load(notes + PART + h, _f8))
+        store(notes + FACTOR + h, select(part, load(notes + FACTOR + h, _f8), nothing), _f8)
+        store(notes + LOW + h, select(part, load(notes + LOW + h, _f8), nothing), _f8)
+        store(notes + RESULT + h, select(part, load(notes + RESULT + h, _f8), nothing), _f8)
+
+
+@register_jitable
+def put_all_results(
+    start: int, count: int, whole: bool, result: int, notes: int, loss: Array, ms: Array, rs: Array
+) -> None:
+    """Write loss, m and r of a batch: 0, −∞ and −1 of rows that take no part; ``result`` is the losses' address."""
+    for h in range(0, 0 if whole else 8 * count, 64):  # lanes without a row are in the notes too
+        part = less(splat(0.0), load(notes + PART + h, _f8))
+        store(result + h, select(part, load(result + h, _f8), splat(0.0)), _f8)
+        store(notes + M + h, select(part, load(notes + M + h, _f8), splat(-np.inf)), _f8)
+        store(notes + R + h, select(part, load(notes + R + h, _f8), splat(-1.0)), _f8)
+    copy(address_of(ms) + 8 * start, notes + M, 8 * count)
+    copy(address_of(rs) + 8 * start, notes + R, 8 * count)
+    copy(address_of(loss) + 8 * start, result, 8 * count)
 
 
 @register_jitable
@@ -194,11 +259,11 @@ def note_losses(full: int, zeta: float, tau: Any, work: Any, notes: int) -> bool
 @register_jitable
 def row_state(notes: int, i: int, zeta: float, divisor: float, graded: bool) -> int:
     """Return whether a row is SERVED by these kernels, has NO_PART, or is LEFT to the scalar kernels."""
-    weight = load_scalar(notes + WEIGHT + 8 * i, _f8)
-    if weight == 0.0:
+    if load_scalar(notes + PART + 8 * i, _f8) == 0.0:
         return NO_PART
+    weight = load_scalar(notes + WEIGHT + 8 * i, _f8)
     m, x_y = load_scalar(notes + M + 8 * i, _f8), load_scalar(notes + X_Y + 8 * i, _f8)
-    if not (served(notes, i) and 0.0 < weight < MOST and abs(m - x_y) < np.inf):
+    if not (served(notes, i) and abs(weight) < MOST and abs(m - x_y) < np.inf):
         return LEFT
     if zeta > 0 and not abs(m) < FARTHEST:
         return LEFT
