@@ -82,6 +82,7 @@ def call_all(dtype: Any) -> None:
             tempered = Problem(x, tau=np.ones(len(x)))
             interface.softmax(tempered, out)
             interface.log_softmax(tempered, out)
+        interface.are_distributions(x, 1.0)
         for log in (False, True):
             interface.product(x, x, out, log=log, logits=memory_of(x).itemsize == 2)
         for each in problems(x):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,13 +201,14 @@ def prepare_targets(
     temperatures: Any = None,
     *,
     signed: bool = False,
+    certain: Callable[[Any, float], bool] | None = None,
 ) -> Problem:
     """Return a Problem with targets, weights and temperatures, after checking them against the logits of ``problem``.
 
     What a row that takes no part holds is not checked. The Problem has row weights (0 for ignored rows) and the mean's
     denominator: Σ s·w_y of hard targets, Σ s of soft ones. ``signed`` weights may be negative, NaN or infinite. Where
     the denominator is negative, row weights and denominator change their signs, which the mean does not depend on:
-    kernels divide by positive numbers only.
+    kernels divide by positive numbers only. ``certain`` is that of ``check_soft``.
 
     Raises
     ------
@@ -237,7 +239,7 @@ def prepare_targets(
         y = as_int64(y, layout.n_classes)
     elif check:
         assert q is not None  # noqa: S101 - as_targets returns one of the two
-        check_soft(q, layout, s, problem.where)
+        check_soft(q, layout, s, problem.where, certain)
     tau = problem.tau if temperatures is None else as_temperatures(temperatures, layout.row_shape, s)
     divisor = 1.0
     if problem.objective.reduction == "mean":
@@ -295,17 +297,26 @@ def prepare_loss(
     where: Any = None,
     check: bool | None = None,
     planes: bool = False,
+    certain: Callable[[Any, float], bool] | None = None,
 ) -> tuple[Problem, Layout]:
     """Return the Problem and the layout of a loss with checked options, after checking its arrays.
 
-    ``planes`` is that of ``prepare``.
+    ``planes`` is that of ``prepare``, ``certain`` that of ``check_soft``.
     """
     planes = planes and temperatures is None
     problem, layout = prepare(logits, axis, objective, None, where, several=True, planes=planes, of_loss=True)
-    return prepare_targets(problem, layout, targets, class_weight, sample_weight, check, temperatures), layout
+    arrays = (targets, class_weight, sample_weight, check, temperatures)
+    return prepare_targets(problem, layout, *arrays, certain=certain), layout
 
 
-def loss_problem(logits: Any, targets: Any, *, planes: bool = False, **options: Any) -> tuple[Problem, Layout]:
+def loss_problem(
+    logits: Any,
+    targets: Any,
+    *,
+    planes: bool = False,
+    certain: Callable[[Any, float], bool] | None = None,
+    **options: Any,
+) -> tuple[Problem, Layout]:
     """Return the Problem and the layout of a loss with the keywords of ``LossOptions``, after checking all of them."""
     objective, temperatures, arrays = split(options)
-    return prepare_loss(logits, targets, objective, temperatures, **arrays, planes=planes)
+    return prepare_loss(logits, targets, objective, temperatures, **arrays, planes=planes, certain=certain)

@@ -12,7 +12,7 @@ from softnll._core.problem import Problem
 from softnll._core.warn import warn
 from softnll._kernels.cpu.forks import guard, loading
 
-__all__ = ["compiled_kernels", "fitting", "kernels"]
+__all__ = ["are_distributions", "compiled_kernels", "fitting", "kernels"]
 
 
 @cache
@@ -26,6 +26,12 @@ def kernels() -> Any:
     message = f"Numba cannot be used ({hindrance}); softnll computes with NumPy instead: as exact, but slower"
     warn(message, RuntimeWarning)
     return import_module("softnll._kernels.reference")
+
+
+def are_distributions(q: Any, tolerance: float) -> bool:
+    """Return whether the compiled kernels find all rows of soft targets to be distributions; else False."""
+    certain = getattr(kernels(), "are_distributions", None)
+    return certain is not None and certain(q, tolerance)
 
 
 def compiled_kernels() -> bool:

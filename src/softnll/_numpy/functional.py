@@ -21,7 +21,7 @@ from softnll._core.options import (
 )
 from softnll._core.planes import memory_of
 from softnll._core.problem import Problem, loss_problem, prepare, prepare_loss, prepare_targets
-from softnll._kernels.select import fitting, kernels
+from softnll._kernels.select import are_distributions, fitting, kernels
 from softnll._numpy.array_types import Float, Loss, Shape
 from softnll._numpy.output import reduce, write
 
@@ -314,7 +314,7 @@ def cross_entropy(
     """
     objective, per_row = checked(label_smoothing, z_loss, softcap, temperature, ignore_index, reduction)
     # Positional arguments, as keywords take 0.2 µs more.
-    arrays = (axis, class_weight, sample_weight, where, check, True)
+    arrays = (axis, class_weight, sample_weight, where, check, True, are_distributions)
     problem, layout = prepare_loss(logits, targets, objective, per_row, *arrays)
     problem = fitting(problem, kernels)
     return reduce(problem, layout, kernels().losses(problem), again=kernels().losses)
@@ -392,7 +392,7 @@ def cross_entropy_and_grad(
     >>> grad.round(6)
     array([[-0.294615,  0.259496,  0.035119]])
     """
-    problem, layout = loss_problem(logits, targets, planes=True, **options)
+    problem, layout = loss_problem(logits, targets, planes=True, certain=are_distributions, **options)
     problem = fitting(problem, kernels)
     grad, losses = write(problem, layout, out, kernels().forward_backward)
     overwritten = out is not None and np.may_share_memory(grad, memory_of(problem.x))

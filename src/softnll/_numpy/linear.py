@@ -12,6 +12,7 @@ from softnll._core.layout import Layout, as_real
 from softnll._core.options import LinearOptions, UnreducedOptions, split
 from softnll._core.plan import ALL_GRADIENTS
 from softnll._core.problem import Problem, prepare_targets
+from softnll._kernels.select import are_distributions
 from softnll._numpy.backend import NUMPY
 
 __all__ = ["LinearGradients", "checked_loss", "linear_cross_entropy", "linear_cross_entropy_and_grad"]
@@ -32,7 +33,9 @@ def checked_loss(features: Any, weight: Any, targets: Any, bias: Any, options: L
     check_shapes(features, weight, bias)
     layout = Layout((*features.shape[:-1], weight.shape[0]), (features.ndim - 1,))
     objective, per_row, arrays = split(options)
-    problem = prepare_targets(Problem(None, objective), layout, targets, temperatures=per_row, **arrays)
+    problem = prepare_targets(
+        Problem(None, objective), layout, targets, temperatures=per_row, certain=are_distributions, **arrays
+    )
     return LinearLoss.of(features, weight, bias, problem, layout, NUMPY)
 
 

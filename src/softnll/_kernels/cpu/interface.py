@@ -25,6 +25,7 @@ from softnll._kernels.cpu.execute import (
     RowValues,
     Values,
     few,
+    in_one_piece,
     run,
     run_few,
     scalar_losses,
@@ -35,11 +36,12 @@ from softnll._kernels.cpu.execute import (
 from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.parameters import entries_of, logsumexp_types, loss_types, normalise_types
 from softnll._kernels.cpu.products import product
-from softnll._kernels.cpu.signature import FLOAT64, INTP, NONE, array
+from softnll._kernels.cpu.signature import FLOAT64, INTP, NONE, array, output
 from softnll._kernels.cpu.threads import for_rows
 
 __all__ = [
     "TAKES_PLANES",
+    "are_distributions",
     "backward",
     "forward",
     "forward_backward",
@@ -310,6 +312,30 @@ def pick(problem: Problem) -> Vector:
 
     for_rows(n_rows, n_columns, work)
     return loss
+
+
+@cache
+def _distributions(dtype: DType, axes: int) -> Any:
+    """Return the check of soft targets of a type: of rows with two axes, of planes with three."""
+    entries = entries_of(dtype)
+    function = "distributions.of_rows" if axes == 2 else "distributions.of_planes"
+    types = {"q": array(entries.element, axes), "tolerance": FLOAT64, "work": output(entries.computed, 1)}
+    return compiled(function, INTP, **types, first=INTP, last=INTP)
+
+
+def are_distributions(q: Any, tolerance: float) -> bool:
+    """Return whether all rows of soft targets are certainly distributions, with sums this near to 1."""
+    if not (isinstance(q, Planes) or in_one_piece(q)):
+        return False
+    entries, matrix = entries_of(q.dtype), q.array if isinstance(q, Planes) else q
+    check, view, found = _distributions(matrix.dtype, matrix.ndim), entries.view(matrix), []
+
+    def work(first: int, last: int) -> None:
+        found.append(check(view, tolerance, entries.work, first, last))
+
+    n_rows, n_columns = q.shape
+    for_rows(n_rows, n_columns, work)
+    return not any(found)
 
 
 @cache

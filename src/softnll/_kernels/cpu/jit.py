@@ -28,7 +28,9 @@ __all__ = ["SYMBOL", "Code", "compile_function", "parameters_of"]
 
 SYMBOL = "softnll_kernel_{}"  # the name of an entry in object code, after a number of its own
 _NAME = "softnll"  # of the target
-_ENTRIES = {  # by the module of a function: how it is called, if not by Python with arrays
+_ENTRIES: dict[
+    str, Callable[..., None]
+] = {  # by the module of a function: how it is called, if not by Python with arrays
     "softnll._kernels.cpu.in_program": add_frame_entry,
     "softnll._kernels.cpu.one_call": partial(add_entry, form=AddressEntry),
 }

@@ -29,6 +29,7 @@ _MODULES = (  # whose functions are kernels
     "softnll._kernels.cpu.by_plane",
     "softnll._kernels.cpu.by_row",
     "softnll._kernels.cpu.by_tile",
+    "softnll._kernels.cpu.distributions",
     "softnll._kernels.cpu.in_program",
     "softnll._kernels.cpu.losses_by_plane",
     "softnll._kernels.cpu.one_call",

@@ -48,7 +48,7 @@ def _kernel(dtype: np.dtype[Any], strided: bool, log: bool, logits: bool) -> Any
 
 def turns(n_rows: int, n_columns: int, itemsize: int) -> bool:
     """Return whether rows are turned into planes, which takes less time for few classes (docs/log.md, 2026-11-30)."""
-    return n_rows >= _LEAST_ROWS and n_columns <= (20 if itemsize == 2 else 8)
+    return n_rows >= _LEAST_ROWS and n_columns <= (32 if itemsize == 2 else 8)
 
 
 def product(saved: Matrix, upstream: Matrix, out: Matrix, *, log: bool, logits: bool) -> None:

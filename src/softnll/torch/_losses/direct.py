@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 from softnll._core.layout import Layout, layout_of
 from softnll._core.problem import Problem, prepare_targets
-from softnll._kernels.select import kernels
+from softnll._kernels.select import are_distributions, kernels
 from softnll._numpy.output import reduce
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import immediate, in_batch, records
@@ -124,8 +124,8 @@ def _in_one_call(
     """
     objective, check = settings.objective, settings.check
     select, (n_rows, n_classes), soft = getattr(kernels(), "loss_call", None), x.shape, target.dtype is not torch.int64
-    served = select is not None and objective.temperature == 1 and objective.softcap is None
-    if not served or (soft and check) or objective.ignore_index > _FAR:
+    plain = objective.temperature == 1 and objective.softcap is None
+    if select is None or not plain or (soft and check) or objective.ignore_index > _FAR:
         return None, None
     forms = {"soft": soft, "smoothed": objective.label_smoothing > 0, "weighted": weight is not None}
     call = select(_TYPES[x.dtype], n_rows, n_classes, **forms, written=written)
@@ -166,7 +166,7 @@ def _problem(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSet
     layout, w = layout_of(array.shape, 1), None if weight is None else as_array(weight)
     check, signed = checks_targets(target, settings), settings.check is not True
     given = Problem(array, settings.objective)
-    problem = prepare_targets(given, layout, as_array(target), w, check=check, signed=signed)
+    problem = prepare_targets(given, layout, as_array(target), w, check=check, signed=signed, certain=are_distributions)
     return problem, layout
 
 
