@@ -180,7 +180,8 @@ def compile_function(function: Callable[..., Any], result: Type, types_of: Mappi
         compiled = _jit(function, error_model="numpy")
         compiled.compile(_numba_type(result)(*arguments))
         (overload,) = compiled.overloads.values()
-        _ENTRIES.get(function.__module__, add_entry)(overload.library, _context(), overload.fndesc, symbol)
+        add: Callable[..., None] = _ENTRIES.get(function.__module__, add_entry)
+        add(overload.library, _context(), overload.fndesc, symbol)
         object_code, outside = overload.library.code(symbol)
     if numbas := [each for each in outside if each.startswith(("numba_", "NRT_"))]:  # in no process without Numba
         raise NotImplementedError(f"the kernel {function.__name__} calls {', '.join(numbas)}")
