@@ -88,7 +88,7 @@ def _named_gradients(
         found = compute.gradients(wanted, upstream, inputs, settings, logits)
         values = {name: getattr(found, name) for name in layer}
     if "target" in names:
-        (values["target"],) = formulas.gradient(upstream, inputs, settings, ("target",))
+        (values["target"],) = formulas.pull(formulas.LOSS, inputs, settings, (upstream,), ("target",))
     return values
 
 
@@ -106,7 +106,7 @@ def _loss_push(ctx: Any, tangents: LinearInputs) -> Tensor:
     """Return the derivative of the loss along tangents of features, weight, bias and soft targets."""
     refuse_constants(tangents)
     inputs = LinearInputs(*ctx.saved_tensors)
-    value = formulas.loss_push(inputs, ctx.settings, _present(tangents))
+    (value,) = formulas.push(formulas.LOSS, inputs, ctx.settings, _present(tangents))
     return value.to(inputs.loss_type)
 
 
@@ -149,7 +149,8 @@ class EagerLinear(Function):
             return None, *gradients(LinearInputs)
         if in_batch(upstream):
             inputs = LinearInputs(*ctx.saved_tensors)
-            values = dict(zip(names, formulas.gradient(upstream, inputs, ctx.settings, names), strict=True))
+            found = formulas.pull(formulas.LOSS, inputs, ctx.settings, (upstream,), names)
+            values = dict(zip(names, found, strict=True))
         elif records():
             found = LinearGradient.apply(upstream, *ctx.saved_tensors, ctx.settings, _Wanted(names, ctx.kept))
             values = dict(zip(names, found, strict=True))
@@ -270,9 +271,9 @@ class LinearGradient(Rule):
         given = LinearGradientInputs(*ctx.saved_tensors)
         cotangents = {name: each for name, each in zip(ctx.names, upstream, strict=True) if each is not None}
         names = _names(take(LinearGradientInputs, ctx.needs_input_grad))
-        to_upstream, found = formulas.gradient_pullback(cotangents, given.upstream, given.loss, ctx.settings, names)
+        (moved,), found = formulas.second(formulas.LOSS, given.loss, ctx.settings, (given.upstream,), cotangents, names)
         named = dict(zip(names, found, strict=True))
-        return *gradients(LinearGradientInputs, upstream=to_upstream, **named), None
+        return *gradients(LinearGradientInputs, upstream=moved.to(given.upstream.dtype), **named), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
@@ -280,9 +281,11 @@ class LinearGradient(Rule):
         along = take(LinearGradientInputs, tangents)
         refuse_constants(along)
         given = LinearGradientInputs(*ctx.saved_tensors)
-        return formulas.gradient_push(
-            given.upstream, along.upstream, given.loss, ctx.settings, _present(along), ctx.names
+        moving = () if along.upstream is None else (along.upstream,)
+        _, found = formulas.second(
+            formulas.LOSS, given.loss, ctx.settings, (given.upstream,), _present(along), ctx.names, moving
         )
+        return found
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:

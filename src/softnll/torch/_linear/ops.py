@@ -105,7 +105,7 @@ def _(inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Ten
 @operator("linear_cross_entropy_target_backward", Upstream, LinearInputs, LinearSettings)
 def _target_backward(given: Upstream, inputs: LinearInputs, settings: LinearSettings) -> Tensor:
     """Return the gradient with respect to soft targets."""
-    (gradient,) = formulas.gradient(given.upstream, inputs, settings, ("target",))
+    (gradient,) = formulas.pull(formulas.LOSS, inputs, settings, (given.upstream,), ("target",))
     return gradient.contiguous()
 
 

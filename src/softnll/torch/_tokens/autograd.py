@@ -25,6 +25,7 @@ from softnll.torch._base.autograd_base import (
 )
 from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear import formulas
+from softnll.torch._linear.derivatives import RowFunction
 from softnll.torch._losses.formulas import effective
 from softnll.torch._losses.normalise import LogSoftmax, LogSumExp
 from softnll.torch._tokens import compute
@@ -51,6 +52,9 @@ def _rows(z: Tensor, inputs: LinearInputs, settings: LossSettings) -> tuple[Tens
     entropy = -(torch.where(p > 0, log_p, 0.0) * p).sum(1)
     each = (log_prob, entropy, LogSumExp.apply(u, 1))
     return tuple(torch.where(without_part, 0.0, value) for value in each)  # type: ignore[return-value]
+
+
+_STATISTICS = RowFunction(_rows, 3)
 
 
 @dataclass(slots=True)  # not a tuple, which torch.func would flatten
@@ -127,7 +131,7 @@ class TokenGradient(Rule):
             return *gradients(TokenGradientInputs), None
         given, needed = TokenGradientInputs(*ctx.saved_tensors), take(TokenGradientInputs, ctx.needs_input_grad)
         names = [name for name in LAYER if getattr(needed, name)]
-        moved, found = formulas.second_rows(_rows, given.inputs, ctx.settings, given.upstream, along, names)
+        moved, found = formulas.second(_STATISTICS, given.inputs, ctx.settings, given.upstream, along, names)
         values: dict[str, Any] = dict(zip(names, found, strict=True))
         for name, up, each in zip(Cotangents._fields, given.upstream, moved, strict=True):
             values[name] = None if up is None else each.to(up.dtype)
@@ -140,8 +144,8 @@ class TokenGradient(Rule):
         refuse_constants(along)
         given = TokenGradientInputs(*ctx.saved_tensors)
         present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
-        _, found = formulas.second_rows(
-            _rows, given.inputs, ctx.settings, given.upstream, present, ctx.names, take(Cotangents, along)
+        _, found = formulas.second(
+            _STATISTICS, given.inputs, ctx.settings, given.upstream, present, ctx.names, take(Cotangents, along)
         )
         return found
 
@@ -163,7 +167,7 @@ def pullback(
     Known logits, which become gradients, are for a backward that autograd does not record.
     """
     if any(each is not None and in_batch(each) for each in upstream):
-        return formulas.pull_rows(_rows, inputs, settings, upstream, names)
+        return formulas.pull(_STATISTICS, inputs, settings, upstream, names)
     if logits is not None:
         return _named_gradients(upstream, inputs, settings, names, logits)
     found: tuple[Tensor, ...] = TokenGradient.apply(*upstream, *inputs, settings, _Names(tuple(names)))
@@ -260,7 +264,7 @@ def _push(ctx: Any, tangents: Any) -> tuple[Any, ...]:
     refuse_constants(along)
     inputs = LinearInputs(*ctx.saved_tensors)
     present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
-    moved = formulas.push_rows(_rows, inputs, ctx.settings, 3, present)
+    moved = formulas.push(_STATISTICS, inputs, ctx.settings, present)
     log_prob, entropy, lse = (each.to(inputs.loss_type) for each in moved)
     return log_prob, entropy, None, lse
 
