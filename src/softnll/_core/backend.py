@@ -25,14 +25,11 @@ class Backend(Protocol):
         Whether matrix products accept any strides and half types, and write results of any type.
     """
 
+    multiple: int
+    mixed_products: bool
+
     @property
     def xp(self) -> Any: ...
-
-    @property
-    def multiple(self) -> int: ...
-
-    @property
-    def mixed_products(self) -> bool: ...
 
     def wide(self, like: Any) -> Any:
         """Return the type of losses, m and r on an array's device: float64, or float32 without float64."""
@@ -52,10 +49,10 @@ class Backend(Protocol):
     def forward(self, problem: Problem, out: Any = None) -> Any:
         """Return loss, m and r of each row; with ``out``, also write the gradient of the reduced loss there."""
 
-    def forward_backward(self, problem: Problem, out: Any, upstream: Any = None) -> Any:
+    def forward_backward(self, problem: Problem, out: Any, *, upstream: Any = None) -> Any:
         """Return the loss of each row and write the gradient of the reduced loss; ``out`` may be the logits."""
 
-    def backward(self, problem: Problem, m: Any, r: Any, out: Any, upstream: Any = None) -> None:
+    def backward(self, problem: Problem, m: Any, r: Any, out: Any, *, upstream: Any = None) -> None:
         """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
 
     def pick(self, problem: Problem) -> Any:

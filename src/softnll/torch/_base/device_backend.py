@@ -33,6 +33,7 @@ class DeviceBackend:
     xp = torch
     multiple = 128
     mixed_products = True
+    multiply = staticmethod(matmul.multiply)
 
     def __init__(self, kernels: Any) -> None:
         self.kernels = kernels
@@ -184,10 +185,6 @@ class DeviceBackend:
             torch.mm(x, weight.t(), out=out)
         else:
             torch.addmm(bias, x, weight.t(), out=out)
-
-    def multiply(self, a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
-        """Write ``a @ b`` into ``out`` or add it there."""
-        matmul.multiply(a, b, out, add=add)
 
     def column_sums(self, matrix: Tensor) -> Tensor:
         """Return the sums over the rows in float32 or wider: torch sums half types so without a copy."""

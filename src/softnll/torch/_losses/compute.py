@@ -129,7 +129,7 @@ def gradient(upstream: Tensor, inputs: LossInputs, kept: Kept) -> Tensor:
     problem = _with_rows(kept, inputs)
     problem, beside = backend.with_upstream(problem, backend.upstream(upstream, problem))
     out = backend.empty(problem.x.shape, problem.x.dtype, problem.x)
-    backend.backward(problem, kept.m, kept.r, out, beside)
+    backend.backward(problem, kept.m, kept.r, out, upstream=beside)
     return backend.restore(out, kept.layout, inputs.input)
 
 
