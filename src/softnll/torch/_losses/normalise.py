@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from softnll.torch._base.autograd_base import Rule, in_batch, records
+from softnll.torch._base.autograd_base import Rule, apply, in_batch, records
 from softnll.torch._losses import compute
 
-__all__ = ["LogSoftmax", "LogSumExp", "Softmax", "log_softmax_product", "softmax_product", "wide"]
+__all__ = [
+    "LogSoftmax",
+    "LogSumExp",
+    "Softmax",
+    "log_softmax",
+    "log_softmax_product",
+    "logsumexp",
+    "softmax",
+    "softmax_product",
+    "wide",
+]
 
 _WIDE = (torch.float32, torch.float64)
 
@@ -34,6 +46,12 @@ def log_softmax_product(log_p: Tensor, v: Tensor, dim: int) -> Tensor:
     return -v * torch.expm1(log_p) - torch.exp(log_p) * (v.sum(dim, keepdim=True) - v)
 
 
+def _log_softmax_push(log_p: Tensor, v: Tensor, dim: int) -> Tensor:
+    """Return v − ⟨p, v⟩, the derivative of log_softmax along v."""
+    apart = v - v.gather(dim, log_p.argmax(dim, keepdim=True))
+    return apart - (torch.exp(log_p) * apart).sum(dim, keepdim=True)
+
+
 class _AlongDim(Rule):
     """The base of functions of logits and a class dimension, which is counted from the front."""
 
@@ -51,6 +69,8 @@ class _Normalised(_AlongDim):
     saved, and the result is computed again in float32.
     """
 
+    log = False
+
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Save the result, or the logits."""
@@ -65,13 +85,26 @@ class _Normalised(_AlongDim):
         (saved,) = ctx.saved_tensors
         return cls.apply(wide(saved), ctx.dim) if ctx.narrow else saved, saved.dtype
 
-    @staticmethod
-    def _computed(ctx: Any, grad: Tensor, *, log: bool) -> Tensor | None:
-        """Return the backward's product by a kernel; None without one, or if autograd or a transform records it."""
-        if records() or in_batch(grad):
-            return None
-        (saved,) = ctx.saved_tensors
-        return compute.product(saved, grad, ctx.dim, log=log, logits=ctx.narrow)
+    @classmethod
+    def _product(cls, function: Callable[[Tensor, Tensor, int], Tensor], ctx: Any, v: Tensor) -> Tensor:
+        """Return a function of the result, v and the dimension."""
+        result, dtype = cls._result(ctx)
+        return function(result, wide(v), ctx.dim).to(dtype)
+
+    @classmethod
+    def backward(cls, ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Return the product of the upstream gradient and the Jacobian: by a kernel, unless it is recorded."""
+        if not records() and not in_batch(grad):
+            (saved,) = ctx.saved_tensors
+            found = compute.product(saved, grad, ctx.dim, log=cls.log, logits=ctx.narrow)
+            if found is not None:
+                return found, None
+        return cls._product(log_softmax_product if cls.log else softmax_product, ctx, grad), None
+
+    @classmethod
+    def jvp(cls, ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        """Return the product of the Jacobian and a tangent."""
+        return cls._product(_log_softmax_push if cls.log else softmax_product, ctx, tangent)
 
 
 class Softmax(_Normalised):
@@ -82,47 +115,16 @@ class Softmax(_Normalised):
         """Return the probabilities, in the shape of the logits."""
         return compute.softmax(x, dim)
 
-    @staticmethod
-    def _product(ctx: Any, v: Tensor) -> Tensor:
-        p, dtype = Softmax._result(ctx)
-        return softmax_product(p, wide(v), ctx.dim).to(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Return the product of the Jacobian, which is symmetric, and the upstream gradient."""
-        found = Softmax._computed(ctx, grad, log=False)
-        return Softmax._product(ctx, grad) if found is None else found, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        """Return the product of the Jacobian and a tangent."""
-        return Softmax._product(ctx, tangent)
-
 
 class LogSoftmax(_Normalised):
     """Log-probabilities, of logits and a class dimension."""
+
+    log = True
 
     @staticmethod
     def forward(x: Tensor, dim: int) -> Tensor:
         """Return the log-probabilities, in the shape of the logits."""
         return compute.log_softmax(x, dim)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Return the product of the upstream gradient and the Jacobian 1[i = j] − p_j."""
-        found = LogSoftmax._computed(ctx, grad, log=True)
-        if found is not None:
-            return found, None
-        log_p, dtype = LogSoftmax._result(ctx)
-        return log_softmax_product(log_p, wide(grad), ctx.dim).to(dtype), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        """Return the product of the Jacobian and a tangent: v − ⟨p, v⟩."""
-        log_p, dtype = LogSoftmax._result(ctx)
-        v = wide(tangent)
-        apart = v - v.gather(ctx.dim, log_p.argmax(ctx.dim, keepdim=True))
-        return (apart - (torch.exp(log_p) * apart).sum(ctx.dim, keepdim=True)).to(dtype)
 
 
 class LogSumExp(_AlongDim):
@@ -151,6 +153,11 @@ class LogSumExp(_AlongDim):
         """Return ⟨p, v⟩."""
         (x,) = ctx.saved_tensors
         return (_probabilities(x, ctx.dim) * wide(tangent)).sum(ctx.dim).to(x.dtype)
+
+
+softmax = partial(apply, Softmax)
+log_softmax = partial(apply, LogSoftmax)
+logsumexp = partial(apply, LogSumExp)
 
 
 def _probabilities(x: Tensor, dim: int) -> Tensor:
