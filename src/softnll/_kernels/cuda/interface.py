@@ -109,16 +109,26 @@ def _bits(value: float) -> int:
     return bits
 
 
-def _options(problem: Problem) -> Launch:
-    """Return the arguments of every kernel."""
-    dtype = problem.x.dtype
+def _temperature(problem: Problem) -> Launch:
+    """Return the arguments of every kernel of a Problem."""
     tau = problem.objective.temperature
+    bits = None if problem.tau is not None or tau == 1 else _bits(tau)
+    return {"N": problem.x.shape[0], "tau_ptr": problem.tau, "tau_bits": bits, "enable_fp_fusion": False}
+
+
+def _logits(problem: Problem, tile: Tile) -> Launch:
+    """Return the arguments of every kernel that reads logits."""
+    x = problem.x
     return {
-        "tau_ptr": problem.tau,
-        "tau_bits": None if problem.tau is not None or tau == 1 else _bits(tau),
+        "x_ptr": x,
+        "C": x.shape[1],
+        "R": tile.rows,
+        "B": tile.block,
         "COMPUTE": _compute_type(problem),
-        "GROUP": 8 if dtype.itemsize == 2 else 4,
-        "enable_fp_fusion": False,
+        "GROUP": 8 if x.dtype.itemsize == 2 else 4,
+        "num_warps": tile.warps,
+        **_rows(x),
+        **_temperature(problem),
     }
 
 
@@ -168,33 +178,27 @@ def _pair(x: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
 
 def _scale(problem: Problem, upstream: Tensor | None) -> Tensor | None:
     """Return the upstream gradient divided by D, on the device: one number, or one a row; None for 1."""
-    scale = _mean(problem)
-    if upstream is None:
-        return scale
-    upstream = upstream.to(torch.float64)
-    return upstream if scale is None else scale * upstream
-
-
-def _mean(problem: Problem) -> Tensor | None:
-    """Return 1/D on the device, 0 for a mean of no rows; None for 1."""
     divisor: Any = problem.divisor
-    if not isinstance(divisor, Tensor):
-        if divisor == 1:
-            return None
-        scale = 1.0 / divisor if divisor > 0 else 0.0
-        return torch.full((), scale, dtype=torch.float64, device=problem.x.device)
-    return torch.where(divisor > 0, 1.0 / divisor, 0.0)
+    if isinstance(divisor, Tensor):
+        mean: Tensor | None = torch.where(divisor > 0, 1.0 / divisor, 0.0)
+    elif divisor == 1:
+        mean = None
+    else:
+        of_rows = 1.0 / divisor if divisor > 0 else 0.0  # 0 for a mean of no rows
+        mean = torch.full((), of_rows, dtype=torch.float64, device=problem.x.device)
+    if upstream is None:
+        return mean
+    upstream = upstream.to(torch.float64)
+    return upstream if mean is None else mean * upstream
 
 
 def _rests(problem: Problem, tile: Tile, cap_bits: int | None) -> tuple[Tensor, Tensor]:
     """Return (m, r) of each part of the rows."""
-    x = problem.x
-    N, C = x.shape
-    m, r = _pair(x, N, tile.parts)
+    N, C = problem.x.shape
+    m, r = _pair(problem.x, N, tile.parts)
     cuda_rows.rest_kernel[tile.grid(N)](
-        x, m, r, N=N, C=C, **_rows(x), cap_bits=cap_bits, span=tile.span(C), R=tile.rows, B=tile.block,
-        PARTS=tile.parts, num_warps=tile.warps, **_options(problem),
-    )  # fmt: skip
+        m_ptr=m, r_ptr=r, cap_bits=cap_bits, span=tile.span(C), PARTS=tile.parts, **_logits(problem, tile)
+    )
     return m, r
 
 
@@ -202,29 +206,23 @@ def _merge(problem: Problem, parts: int, given: tuple[Tensor, Tensor], *, lse: b
     """Return (m, r) of rows from those of their parts or, with ``lse``, (logsumexp, logsumexp)."""
     N = problem.x.shape[0]
     m, r = _pair(problem.x, N)
-    options = _options(problem)
     outputs = (None, None, m) if lse else (m, r, None)
-    cuda_rows.merge_kernel[(-(-N // 128),)](
-        *given, *outputs, options["tau_ptr"], N, options["tau_bits"], R=128, PARTS=parts, num_warps=4,
-        enable_fp_fusion=False,
-    )  # fmt: skip
+    cuda_rows.merge_kernel[(-(-N // 128),)](*given, *outputs, R=128, PARTS=parts, num_warps=4, **_temperature(problem))
     return (m, m) if lse else (m, r)
 
 
 def _normalise(problem: Problem, out: Tensor, *, log: bool) -> None:
     """Write softmax or log_softmax."""
-    x = problem.x
-    N, C = x.shape
+    N, C = problem.x.shape
     if N == 0:
         return
     tile = _tile(problem, log=log)
-    whole = tile.block >= C
     m = r = None
     if tile.parts > 1:
         m, r = _merge(problem, tile.parts, _rests(problem, tile, None), lse=False)
     cuda_rows.normalise_kernel[tile.grid(N)](
-        x, out, m, r, N=N, C=C, **_rows(x), **_rows(out, "out_"), span=tile.span(C), R=tile.rows, B=tile.block,
-        LOG=log, ONE_BLOCK=whole, num_warps=tile.warps, **_options(problem),
+        out_ptr=out, m_ptr=m, r_ptr=r, **_rows(out, "out_"), span=tile.span(C), LOG=log, ONE_BLOCK=tile.block >= C,
+        **_logits(problem, tile),
     )  # fmt: skip
 
 
@@ -281,12 +279,11 @@ def _losses(
     together = out if tile.parts == 1 else None
     scale = None if out is None else _scale(problem, upstream)
     cuda_rows.loss_kernel[(-(-N // tile.rows),)](
-        x, together, parts_m_ptr=parts[0], parts_r_ptr=parts[1], loss_ptr=loss,
+        dx_ptr=together, parts_m_ptr=parts[0], parts_r_ptr=parts[1], loss_ptr=loss,
         m_ptr=None if wanted is None else wanted[0], r_ptr=None if wanted is None else wanted[1],
-        scale_ptr=None if together is None else scale, N=N, C=C, **_rows(x),
-        **_rows(x if together is None else together, "dx_"),
-        R=tile.rows, B=tile.block, PARTS=tile.parts if tile.parts > 1 else 0, ONE_BLOCK=tile.block >= C,
-        SCALE_PER_ROW=scale is not None and scale.dim() == 1, num_warps=tile.warps, **targets, **_options(problem),
+        scale_ptr=None if together is None else scale, **_rows(x if together is None else together, "dx_"),
+        PARTS=tile.parts if tile.parts > 1 else 0, ONE_BLOCK=tile.block >= C,
+        SCALE_PER_ROW=scale is not None and scale.dim() == 1, **targets, **_logits(problem, tile),
     )  # fmt: skip
     if out is not None and tile.parts > 1:
         assert wanted is not None  # noqa: S101 - set above
@@ -332,17 +329,14 @@ def backward(
     filled
         Whether ``out`` already has the gradient for an upstream gradient of 1; the kernel then returns if it is 1.
     """
-    x = problem.x
-    N, C = x.shape
+    N, C = problem.x.shape
     if N == 0:
         return
-    tile = _tile(problem)
-    scale = _scale(problem, upstream)
+    tile, scale = _tile(problem), _scale(problem, upstream)
     cuda_rows.gradient_kernel[tile.grid(N)](
-        x, out, scale_ptr=scale, skip_ptr=upstream if filled else None, m_ptr=m, r_ptr=r, N=N, C=C, **_rows(x),
-        **_rows(out, "dx_"), span=tile.span(C), R=tile.rows, B=tile.block,
-        SCALE_PER_ROW=scale is not None and scale.dim() == 1, num_warps=tile.warps, **_targets(problem),
-        **_options(problem),
+        dx_ptr=out, scale_ptr=scale, skip_ptr=upstream if filled else None, m_ptr=m, r_ptr=r, **_rows(out, "dx_"),
+        span=tile.span(C), SCALE_PER_ROW=scale is not None and scale.dim() == 1, **_targets(problem),
+        **_logits(problem, tile),
     )  # fmt: skip
 
 
