@@ -98,16 +98,12 @@ def exponential(v, lo, magic):
     """Return exp(v + lo) times the power of two that ``magic`` contains; ``lo`` None means 0. NaN stays NaN."""
     t = tl.fma(v, tl.full(v.shape, _LOG2E, v.dtype), magic)
     n = t - magic
-    if v.dtype == tl.float64:
-        r = tl.fma(n, tl.full(v.shape, _LOW_8, v.dtype), tl.fma(n, tl.full(v.shape, _HIGH_8, v.dtype), v))
-        if lo is not None:
-            r = r + lo
-        q = polynomial(r, _EXP_8)
-    else:
-        r = tl.fma(n, tl.full(v.shape, _LOW_4, v.dtype), tl.fma(n, tl.full(v.shape, _HIGH_4, v.dtype), v))
-        if lo is not None:
-            r = r + lo
-        q = polynomial(r, _EXP_4)
+    high: tl.constexpr = _HIGH_8 if v.dtype == tl.float64 else _HIGH_4
+    low: tl.constexpr = _LOW_8 if v.dtype == tl.float64 else _LOW_4
+    r = tl.fma(n, tl.full(v.shape, low, v.dtype), tl.fma(n, tl.full(v.shape, high, v.dtype), v))
+    if lo is not None:
+        r = r + lo
+    q = polynomial(r, _EXP_8 if v.dtype == tl.float64 else _EXP_4)
     scale = power_of_two(t)
     return tl.fma(q, r * scale, scale)
 
@@ -133,14 +129,12 @@ def power(u, c, magic, cut, beta, beta_low):
 def reference(m, beta):
     """Return the reference (c, magic, cut) of rows whose largest entry is m; ``beta`` is 1/τ, or None for 1."""
     scaled = m if beta is None else m * beta
-    if m.dtype == tl.float64:
-        near = tl.abs(scaled) < _LIMIT_8
-        k = mul_add(tl.where(near, scaled, 0.0), _LOG2E, _ROUND_8) - _ROUND_8
-        magic, cut = -k + (_ROUND_8 + _BASE_8), (k - _BASE_8) * _LN2
-    else:
-        near = tl.abs(scaled) < _LIMIT_4
-        k = mul_add(tl.where(near, scaled, 0.0), _LOG2E, _ROUND_4) - _ROUND_4
-        magic, cut = -k + (_ROUND_4 + _BASE_4), (k - _BASE_4) * _LN2
+    limit: tl.constexpr = _LIMIT_8 if m.dtype == tl.float64 else _LIMIT_4
+    rounding: tl.constexpr = _ROUND_8 if m.dtype == tl.float64 else _ROUND_4
+    base: tl.constexpr = _BASE_8 if m.dtype == tl.float64 else _BASE_4
+    near = tl.abs(scaled) < limit
+    k = mul_add(tl.where(near, scaled, 0.0), _LOG2E, rounding) - rounding
+    magic, cut = -k + (rounding + base), (k - base) * _LN2
     c = tl.where(near | (m == float("-inf")), 0.0, m)
     return c, magic, cut
 
