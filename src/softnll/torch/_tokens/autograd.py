@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from softnll._core.kept import KeptLogits
 from softnll._core.plan import NO_GRADIENTS, Wanted
@@ -21,7 +20,6 @@ from softnll.torch._base.autograd_base import (
     one_by_one,
     records,
     refuse_constants,
-    refuse_nested,
 )
 from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear import formulas
@@ -174,38 +172,8 @@ def pullback(
     return found
 
 
-class EagerTokenStats(Function):
-    """The statistics of ``(*LinearInputs, LinearSettings)`` outside transforms of torch.func; the forward keeps logits.
-
-    The first argument is whether autograd records the call.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, recording: bool, *arguments: Any) -> tuple[Tensor, ...]:
-        """Return the four tensors of ``TokenStats``, each in the shape of the targets."""
-        *tensors, settings = arguments
-        inputs = LinearInputs(*tensors)
-        _, *flags = ctx.needs_input_grad
-        needed = take(LinearInputs, flags)
-        wanted = Wanted(*(getattr(needed, name) for name in LAYER)) if recording and immediate() else NO_GRADIENTS
-        stats, ctx.logits = compute.stats_and_logits(wanted, inputs, settings)
-        _save(ctx, needed, tensors, settings, stats)
-        return tuple(stats)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        """Return the gradients with respect to features, weight and bias."""
-        _, *flags = ctx.needs_input_grad
-        return None, *_gradients(ctx, take(LinearInputs, flags), upstream)
-
-    @staticmethod
-    def jvp(ctx: Any, _: Any, *tangents: Any) -> tuple[Any, ...]:
-        """Return the derivatives of the statistics along tangents; the argmax has none."""
-        return _push(ctx, tangents)
-
-
-class TokenStatsFunction(Function):
-    """The token statistics under torch.func, as an autograd function of ``(*LinearInputs, LinearSettings)``."""
+class TokenStatsFunction(Rule):
+    """The statistics of ``(*LinearInputs, LinearSettings)``; outside torch.func, the forward keeps logits."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -216,19 +184,50 @@ class TokenStatsFunction(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Save the inputs."""
-        *tensors, settings = inputs
+        refuse_constants(take(LinearInputs, ctx.needs_input_grad))
+        *tensors, ctx.settings = inputs
         ctx.logits = None
-        _save(ctx, take(LinearInputs, ctx.needs_input_grad), tensors, settings, compute.TokenStats(*output))
+        ctx.mark_non_differentiable(compute.TokenStats(*output).argmax)
+        keep(ctx, *tensors)
+
+    @staticmethod
+    def eager(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        """Return the four tensors; if a backward is likely, keep the logits for it."""
+        *tensors, settings = arguments
+        needed = take(LinearInputs, ctx.needs_input_grad)
+        wanted = Wanted(*(getattr(needed, name) for name in LAYER)) if immediate() else NO_GRADIENTS
+        stats, logits = compute.stats_and_logits(wanted, LinearInputs(*tensors), settings)
+        TokenStatsFunction.setup_context(ctx, arguments, stats)
+        ctx.logits = logits
+        return tuple(stats)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        """Return the gradients with respect to features, weight and bias."""
-        return _gradients(ctx, take(LinearInputs, ctx.needs_input_grad), upstream)
+        """Return the gradients with respect to features, weight and bias.
+
+        A backward that autograd does not record takes the logits that were kept.
+        """
+        to, needed = compute.TokenStats(*upstream), take(LinearInputs, ctx.needs_input_grad)  # type: ignore[arg-type]
+        names = [name for name in LAYER if getattr(needed, name)]
+        cotangents = Cotangents(to.log_prob, to.entropy, to.lse)
+        if not names or all(each is None for each in cotangents):
+            return gradients(LinearInputs)
+        inputs, logits = LinearInputs(*ctx.saved_tensors), None
+        if not records():
+            logits, ctx.logits = ctx.logits, None
+        found = pullback(inputs, ctx.settings, cotangents, names, logits)
+        return gradients(LinearInputs, **dict(zip(names, found, strict=True)))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
         """Return the derivatives of the statistics along tangents; the argmax has none."""
-        return _push(ctx, tangents)
+        along = take(LinearInputs, tangents)
+        refuse_constants(along)
+        inputs = LinearInputs(*ctx.saved_tensors)
+        present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
+        moved = formulas.push(_STATISTICS, inputs, ctx.settings, present)
+        log_prob, entropy, lse = (each.to(inputs.loss_type) for each in moved)
+        return log_prob, entropy, None, lse
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
@@ -236,43 +235,7 @@ class TokenStatsFunction(Function):
         return one_by_one(info, in_dims, inputs, TokenStatsFunction.apply)
 
 
-def _save(ctx: Any, needed: LinearInputs, tensors: Any, settings: LinearSettings, stats: compute.TokenStats) -> None:
-    """Save the inputs."""
-    refuse_constants(needed)
-    ctx.settings = settings
-    ctx.mark_non_differentiable(stats.argmax)
-    keep(ctx, *tensors)
-
-
-def _gradients(ctx: Any, needed: LinearInputs, upstream: Any) -> tuple[Any, ...]:
-    """Return the gradients of the inputs; a backward that autograd does not record takes the logits that were kept."""
-    to = compute.TokenStats(*upstream)
-    names = [name for name in LAYER if getattr(needed, name)]
-    cotangents = Cotangents(to.log_prob, to.entropy, to.lse)
-    if not names or all(each is None for each in cotangents):
-        return gradients(LinearInputs)
-    inputs, logits = LinearInputs(*ctx.saved_tensors), None
-    if not records():
-        logits, ctx.logits = ctx.logits, None
-    found = pullback(inputs, ctx.settings, cotangents, names, logits)
-    return gradients(LinearInputs, **dict(zip(names, found, strict=True)))
-
-
-def _push(ctx: Any, tangents: Any) -> tuple[Any, ...]:
-    """Return the derivatives of the statistics along tangents; the argmax has none."""
-    along = take(LinearInputs, tangents)
-    refuse_constants(along)
-    inputs = LinearInputs(*ctx.saved_tensors)
-    present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
-    moved = formulas.push(_STATISTICS, inputs, ctx.settings, present)
-    log_prob, entropy, lse = (each.to(inputs.loss_type) for each in moved)
-    return log_prob, entropy, None, lse
-
-
 @uncompiled
 def token_stats(inputs: LinearInputs, settings: LinearSettings) -> compute.TokenStats:
     """Return the statistics, which autograd and torch.func can differentiate."""
-    if torch._C._are_functorch_transforms_active():  # noqa: SLF001
-        refuse_nested()
-        return compute.TokenStats(*TokenStatsFunction.apply(*inputs, settings))
-    return compute.TokenStats(*EagerTokenStats.apply(torch.is_grad_enabled(), *inputs, settings))
+    return compute.TokenStats(*TokenStatsFunction.apply(*inputs, settings))
