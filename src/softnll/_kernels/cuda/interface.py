@@ -46,24 +46,12 @@ WARPS = 16 if torch.version.hip else 32  # the most warps of a program: 1024 thr
 
 
 class Tile(NamedTuple):
-    """How rows and classes are divided among programs.
+    """How rows and classes are divided among programs."""
 
-    Attributes
-    ----------
-    rows
-        Rows of a program.
-    block
-        Classes of a block, a power of two.
-    warps
-        Warps of a program.
-    parts
-        Programs for each row.
-    """
-
-    rows: int
-    block: int
-    warps: int
-    parts: int
+    rows: int  # of a program
+    block: int  # classes of a block, a power of two
+    warps: int  # of a program
+    parts: int  # programs for each row
 
     def span(self, classes: int) -> int:
         """Return the number of classes in a part, a multiple of the block."""
@@ -261,33 +249,36 @@ def logsumexp(problem: Problem) -> Tensor:
 
 
 def _losses(
-    problem: Problem, out: Tensor | None, m_and_r: tuple[Tensor, Tensor] | None, upstream: Tensor | None = None
+    problem: Problem,
+    out: Tensor | None = None,
+    m: Tensor | None = None,
+    r: Tensor | None = None,
+    upstream: Tensor | None = None,
 ) -> Tensor:
-    """Return each row's loss; write m and r to ``m_and_r`` and the gradient to ``out``, unless they are None."""
+    """Return each row's loss; write m, r and, to ``out``, the gradient, unless they are None."""
     x = problem.x
     N, C = x.shape
     loss = _float64(x, N)
     if N == 0:
         return loss
     tile, targets = _tile(problem), _targets(problem)
-    parts: Any = (None, None)
-    wanted = m_and_r
-    if tile.parts > 1:
-        parts = _rests(problem, tile, targets["cap_bits"])
-        if out is not None:
-            wanted = m_and_r or _pair(x, N)
+    parts_m = parts_r = scale = None
     together = out if tile.parts == 1 else None
-    scale = None if out is None else _scale(problem, upstream)
+    if tile.parts > 1:
+        parts_m, parts_r = _rests(problem, tile, targets["cap_bits"])
+        if out is not None and m is None:
+            m, r = _pair(x, N)
+    if together is not None:
+        scale = _scale(problem, upstream)
     cuda_rows.loss_kernel[(-(-N // tile.rows),)](
-        dx_ptr=together, parts_m_ptr=parts[0], parts_r_ptr=parts[1], loss_ptr=loss,
-        m_ptr=None if wanted is None else wanted[0], r_ptr=None if wanted is None else wanted[1],
-        scale_ptr=None if together is None else scale, **_rows(x if together is None else together, "dx_"),
-        PARTS=tile.parts if tile.parts > 1 else 0, ONE_BLOCK=tile.block >= C,
-        SCALE_PER_ROW=scale is not None and scale.dim() == 1, **targets, **_logits(problem, tile),
+        dx_ptr=together, scale_ptr=scale, parts_m_ptr=parts_m, parts_r_ptr=parts_r, loss_ptr=loss, m_ptr=m, r_ptr=r,
+        **_rows(x if together is None else together, "dx_"), PARTS=tile.parts if tile.parts > 1 else 0,
+        ONE_BLOCK=tile.block >= C, SCALE_PER_ROW=scale is not None and scale.dim() == 1, **targets,
+        **_logits(problem, tile),
     )  # fmt: skip
-    if out is not None and tile.parts > 1:
-        assert wanted is not None  # noqa: S101 - set above
-        backward(problem, *wanted, out, upstream)
+    if out is not None and together is None:
+        assert m is not None and r is not None  # noqa: S101, PT018 - set above
+        backward(problem, m, r, out, upstream)
     return loss
 
 
@@ -298,13 +289,13 @@ def forward(problem: Problem, out: Tensor | None = None) -> tuple[Tensor, Tensor
     With ``out``, also write the gradient there, in the same pass.
     """
     m, r = _pair(problem.x, problem.x.shape[0])
-    return _losses(problem, out, (m, r)), m, r
+    return _losses(problem, out, m, r), m, r
 
 
 @_on_device
 def losses(problem: Problem) -> Tensor:
     """Return each row's loss."""
-    return _losses(problem, None, None)
+    return _losses(problem)
 
 
 @_on_device
@@ -313,21 +304,16 @@ def forward_backward(problem: Problem, out: Tensor, upstream: Tensor | None = No
 
     The gradient is multiplied by ``upstream``, on the device: one float64, or one a row.
     """
-    return _losses(problem, out, None, upstream)
+    return _losses(problem, out, upstream=upstream)
 
 
 @_on_device
 def backward(
     problem: Problem, m: Tensor, r: Tensor, out: Tensor, upstream: Tensor | None = None, *, filled: bool = False
 ) -> None:
-    """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits.
+    """Write the gradient, times ``upstream``, from the forward's m and r, as ``forward_backward`` does.
 
-    Parameters
-    ----------
-    upstream
-        The factor of the gradient, on the device: one float64, or one a row.
-    filled
-        Whether ``out`` already has the gradient for an upstream gradient of 1; the kernel then returns if it is 1.
+    If ``out`` is ``filled`` with that for an upstream gradient of 1, the kernel returns where ``upstream`` is 1.
     """
     N, C = problem.x.shape
     if N == 0:
