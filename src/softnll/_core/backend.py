@@ -14,22 +14,14 @@ class Backend(Protocol):
     """The kernels on rows of valid Problems, matrix products, and the creation of arrays.
 
     An ``upstream`` gradient is None for 1, else one number or one a row, on the device of the arrays.
-
-    Attributes
-    ----------
-    xp
-        The namespace of the function ``where``.
-    multiple
-        The number of rows in a chunk is a multiple of this, for faster matrix products; 1 for any number.
-    mixed_products
-        Whether matrix products accept any strides and half types, and write results of any type.
     """
 
-    multiple: int
-    mixed_products: bool
+    multiple: int  # the number of rows in a chunk is a multiple of this, for faster matrix products; 1 for any number
+    mixed_products: bool  # whether matrix products accept any strides and half types, and write results of any type
 
     @property
-    def xp(self) -> Any: ...
+    def xp(self) -> Any:
+        """The namespace of the function ``where``."""
 
     def wide(self, like: Any) -> Any:
         """Return the type of losses, m and r on an array's device: float64, or float32 without float64."""

@@ -7,9 +7,9 @@ Unless autograd records the derivatives, only a few rows of logits are in memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,22 +30,11 @@ __all__ = ["DIFFERENTIABLE", "LOSS", "pull", "push", "second"]
 
 DIFFERENTIABLE = ("input", "linear_weight", "linear_bias", "target")
 
-Parameters = ParamSpec("Parameters")
-Returned = TypeVar("Returned")
 
-
-def _without_autocast(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Return a function that runs without autocast, which would multiply in a narrower type."""
-
-    @wraps(function)
-    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Returned:
-        device = next(each.input.device.type for each in args if isinstance(each, LinearInputs))
-        if not autocasts(device):
-            return function(*args, **options)
-        with torch.autocast(device, enabled=False):
-            return function(*args, **options)
-
-    return call
+def _without_autocast(inputs: LinearInputs) -> AbstractContextManager[Any]:
+    """Return a context without autocast, which would multiply in a narrower type."""
+    device = inputs.input.device.type
+    return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
 
 
 def _losses(z: Tensor, inputs: LinearInputs, settings: LossSettings) -> tuple[Tensor]:
@@ -84,24 +73,23 @@ def _hessian_products(
 LOSS = RowFunction(_losses, 1, _hessian_products)
 
 
-@_without_autocast
 def push(function: RowFunction, inputs: LinearInputs, settings: LinearSettings, tangents: Named) -> tuple[Tensor, ...]:
     """Return the derivatives of a function's results along tangents."""
-    pieces = Pieces(inputs, settings, *tangents.values())
-    moved = derivatives.along(function, pieces, pieces.flatten(tangents))
-    return tuple(pieces.reduce(each, inputs.input.shape[:-1]) for each in moved)
+    with _without_autocast(inputs):
+        pieces = Pieces(inputs, settings, *tangents.values())
+        moved = derivatives.along(function, pieces, pieces.flatten(tangents))
+        return tuple(pieces.reduce(each, inputs.input.shape[:-1]) for each in moved)
 
 
-@_without_autocast
 def pull(
     function: RowFunction, inputs: LinearInputs, settings: LinearSettings, upstream: Upstreams, names: Sequence[str]
 ) -> tuple[Tensor, ...]:
     """Return the gradients with respect to the inputs of these names, for one upstream gradient a result."""
-    pieces = Pieces(inputs, settings, *upstream)
-    return derivatives.first(function, pieces, pieces.spread(upstream), names)
+    with _without_autocast(inputs):
+        pieces = Pieces(inputs, settings, *upstream)
+        return derivatives.first(function, pieces, pieces.spread(upstream), names)
 
 
-@_without_autocast
 def second(
     function: RowFunction,
     inputs: LinearInputs,
@@ -112,8 +100,9 @@ def second(
     upstream_tangents: Upstreams = (),
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return the derivatives along tangents of a function's results, and of its gradients as ``pull`` returns them."""
-    pieces = Pieces(inputs, settings, *upstream, *upstream_tangents, *tangents.values())
-    moving = pieces.spread(upstream_tangents) if upstream_tangents else None
-    flat = pieces.flatten(tangents)
-    moved, found = derivatives.second(function, pieces, pieces.spread(upstream), flat, names, moving)
-    return tuple(pieces.reduce(each, inputs.input.shape[:-1]) for each in moved), found
+    with _without_autocast(inputs):
+        pieces = Pieces(inputs, settings, *upstream, *upstream_tangents, *tangents.values())
+        moving = pieces.spread(upstream_tangents) if upstream_tangents else None
+        flat = pieces.flatten(tangents)
+        moved, found = derivatives.second(function, pieces, pieces.spread(upstream), flat, names, moving)
+        return tuple(pieces.reduce(each, inputs.input.shape[:-1]) for each in moved), found
