@@ -11,7 +11,6 @@ from torch import Tensor
 from softnll._core.options import NAMES
 from softnll._core.plan import Wanted
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearValues, Upstream, take
-from softnll.torch._base.autograd_base import refuse_constants
 from softnll.torch._base.backend import captures
 from softnll.torch._base.errors import LINEAR_NAMES
 from softnll.torch._base.inputs import tracing
@@ -128,7 +127,7 @@ def _no_second_derivative(*_: Any) -> Any:
     )
 
 
-_scale.differentiate(lambda *_: None, _no_second_derivative)
+_scale.library.register_autograd(_no_second_derivative)
 
 
 def empty_gradients(inputs: LinearInputs, flags: Flags, *, kept: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,24 +158,13 @@ def _(_: Upstream, inputs: LinearInputs, __: LinearSettings) -> Tensor:
     return torch.empty_like(inputs.target, memory_format=torch.contiguous_format)
 
 
-def _keep(ctx: Any, groups: Any, output: tuple[Tensor, ...]) -> None:
-    """Save the inputs and the gradients that the forward has computed."""
-    inputs, ctx.options, ctx.computed = groups
-    refuse_constants(take(LinearInputs, ctx.needs_input_grad))
-    ctx.set_materialize_grads(False)
-    _, *kept = output
-    ctx.save_for_backward(*kept, *inputs)
-
-
-def _gradients(ctx: Any, upstream: Tensor | None, *others: Any) -> dict[str, Any]:
+def _gradients(ctx: Any, upstream: Tensor, *others: Any) -> dict[str, Any]:
     if any(each is not None for each in others):
         _no_second_derivative()
-    if upstream is None:
-        return {}
-    d_input, d_weight, d_bias, *tensors = ctx.saved_tensors
+    *tensors, d_input, d_weight, d_bias = ctx.saved_tensors
     inputs, needed = LinearInputs(*tensors), take(LinearInputs, ctx.needs_input_grad)
-    names = compute.Gradients._fields
-    computed = dict(zip(names, ctx.computed, strict=True))
+    names, (options, flags) = compute.Gradients._fields, ctx.groups
+    computed = dict(zip(names, flags, strict=True))
     found: dict[str, Any] = {
         name: _scale(KeptGradient(upstream, each, getattr(inputs, name)))
         for name, each in zip(names, (d_input, d_weight, d_bias), strict=True)
@@ -184,11 +172,11 @@ def _gradients(ctx: Any, upstream: Tensor | None, *others: Any) -> dict[str, Any
     }
     rest = Flags(*(getattr(needed, name) and not computed[name] for name in names))
     if any(rest):
-        again = _backward(Upstream(upstream), inputs, ctx.options, rest)
+        again = _backward(Upstream(upstream), inputs, options, rest)
         found |= {name: each for name, each, asked in zip(names, again, rest, strict=True) if asked}
     if needed.target:
-        found["target"] = _target_backward(Upstream(upstream), inputs, ctx.options)
+        found["target"] = _target_backward(Upstream(upstream), inputs, options)
     return found
 
 
-_linear_cross_entropy.differentiate(_keep, _gradients)
+_linear_cross_entropy.differentiate(_gradients, results=3)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearValues, take
-from softnll.torch._base.autograd_base import refuse_constants
 from softnll.torch._base.errors import LINEAR_NAMES
 from softnll.torch._base.operators import operator
 from softnll.torch._linear import expressions
@@ -57,23 +56,15 @@ def _(_: Cotangents, inputs: LinearInputs, __: LinearSettings, flags: Flags) -> 
     return empty_gradients(inputs, flags, kept=False)
 
 
-def _keep(ctx: Any, groups: Any, output: tuple[Tensor, ...]) -> None:
-    """Save the inputs."""
-    inputs, ctx.options = groups
-    refuse_constants(take(LinearInputs, ctx.needs_input_grad))
-    ctx.mark_non_differentiable(compute.TokenStats(*output).argmax)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs)
-
-
 def _gradients(ctx: Any, *upstream: Any) -> dict[str, Any]:
     to, needed = compute.TokenStats(*upstream), take(LinearInputs, ctx.needs_input_grad)
     flags = Flags(*(getattr(needed, name) for name in autograd.LAYER))
     cotangents = Cotangents(to.log_prob, to.entropy, to.lse)
     if not any(flags) or all(each is None for each in cotangents):
         return {}
-    found = _backward(cotangents, LinearInputs(*ctx.saved_tensors), ctx.options, flags)
+    (options,) = ctx.groups
+    found = _backward(cotangents, LinearInputs(*ctx.saved_tensors), options, flags)
     return {name: each for name, each, asked in zip(autograd.LAYER, found, flags, strict=True) if asked}
 
 
-_token_stats.differentiate(_keep, _gradients)
+_token_stats.differentiate(_gradients)
