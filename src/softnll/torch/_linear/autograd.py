@@ -62,14 +62,10 @@ def _named_gradients(
     return values
 
 
-def _names(needed: Any) -> tuple[str, ...]:
-    """Return the names of the inputs that need a gradient."""
-    return tuple(name for name in formulas.DIFFERENTIABLE if getattr(needed, name))
-
-
-def _present(tangents: Any) -> dict[str, Tensor]:
-    """Return the tangents that are not None, by name."""
-    return {name: getattr(tangents, name) for name in formulas.DIFFERENTIABLE if getattr(tangents, name) is not None}
+def _given(values: Any) -> dict[str, Any]:
+    """Return by name what is given of the differentiable inputs: tangents that are not None, or flags that are True."""
+    named = {name: getattr(values, name) for name in formulas.DIFFERENTIABLE}
+    return {name: each for name, each in named.items() if each is not None and each is not False}
 
 
 def _unrecorded_gradients(ctx: Any, upstream: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -130,7 +126,7 @@ class LinearFunction(Rule):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients with respect to features, weight, bias and soft targets."""
-        names = _names(take(LinearInputs, ctx.needs_input_grad))
+        names = tuple(_given(take(LinearInputs, ctx.needs_input_grad)))
         if upstream is None or not names:
             return gradients(LinearInputs)
         if in_batch(upstream):
@@ -147,7 +143,7 @@ class LinearFunction(Rule):
         """Return the derivative of the loss along tangents of features, weight, bias and soft targets."""
         inputs, along = LinearInputs(*ctx.saved_tensors), take(LinearInputs, tangents)
         refuse_constants(along)
-        (value,) = formulas.push(formulas.LOSS, inputs, ctx.settings, _present(along))
+        (value,) = formulas.push(formulas.LOSS, inputs, ctx.settings, _given(along))
         return value.to(inputs.loss_type)
 
     @staticmethod
@@ -204,7 +200,7 @@ class LinearGradient(Rule):
             return None, *gradients(LinearInputs), None
         upstream, *tensors = ctx.saved_tensors
         _, *needed = ctx.needs_input_grad
-        names = _names(take(LinearInputs, needed))
+        names = tuple(_given(take(LinearInputs, needed)))
         (moved,), found = formulas.second(
             formulas.LOSS, LinearInputs(*tensors), ctx.settings, (upstream,), along, names
         )
@@ -219,7 +215,7 @@ class LinearGradient(Rule):
         upstream, *tensors = ctx.saved_tensors
         moved = () if moving is None else (moving,)
         inputs = LinearInputs(*tensors)
-        _, found = formulas.second(formulas.LOSS, inputs, ctx.settings, (upstream,), _present(along), ctx.names, moved)
+        _, found = formulas.second(formulas.LOSS, inputs, ctx.settings, (upstream,), _given(along), ctx.names, moved)
         return found
 
     @staticmethod

@@ -62,9 +62,7 @@ def linear_cross_entropy(inputs: LinearInputs, values: LinearValues) -> Tensor:
     returns="(Tensor, Tensor, Tensor, Tensor)",
     names=LINEAR_NAMES,
 )
-def _linear_cross_entropy(
-    inputs: LinearInputs, settings: LinearSettings, flags: Flags
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _linear_cross_entropy(inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Tensor, ...]:
     """Return the loss, and the wanted gradients for an upstream gradient of 1; empty tensors for the others."""
     if any(flags):
         loss, found = compute.with_gradients(Wanted(*flags), inputs, settings)
@@ -73,32 +71,28 @@ def _linear_cross_entropy(
     return loss, *_or_empty(found, inputs)
 
 
-def _or_empty(found: compute.Gradients, inputs: LinearInputs) -> tuple[Tensor, Tensor, Tensor]:
+def _or_empty(found: compute.Gradients, inputs: LinearInputs) -> tuple[Tensor, ...]:
     """Return gradients, with an empty tensor in place of each None, which an operator cannot return."""
-    first, second, third = (inputs.input.new_empty(0) if each is None else each for each in found)
-    return first, second, third
+    return tuple(inputs.input.new_empty(0) if each is None else each for each in found)
 
 
 @operator(
     "linear_cross_entropy_backward", Upstream, LinearInputs, LinearSettings, Flags, returns="(Tensor, Tensor, Tensor)"
 )
-def _backward(
-    given: Upstream, inputs: LinearInputs, settings: LinearSettings, flags: Flags
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(given: Upstream, inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Tensor, ...]:
     """Return the wanted gradients; empty tensors for the others."""
     return _or_empty(compute.gradients(Wanted(*flags), given.upstream, inputs, settings), inputs)
 
 
 @_linear_cross_entropy.decompose
-def _(inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Tensor, ...]:
     value = expressions.cross_entropy(inputs, settings.loss)
     if not any(flags):
         return value, *_or_empty(compute.Gradients(), inputs)
     scalars = (getattr(settings.loss.objective, name) for name in NAMES)
     values = LinearValues(*scalars, settings.loss.check, settings.max_bytes, settings.at_most, settings.compact)
     found = _backward(Upstream(torch.ones_like(value)), inputs, values, flags)
-    first, second, third = (each.to(compute.kept_type(each.dtype, kept=True)) for each in found)
-    return value, first, second, third
+    return value, *(each.to(compute.kept_type(each.dtype, kept=True)) for each in found)
 
 
 @operator("linear_cross_entropy_target_backward", Upstream, LinearInputs, LinearSettings)
@@ -130,15 +124,14 @@ def _no_second_derivative(*_: Any) -> Any:
 _scale.library.register_autograd(_no_second_derivative)
 
 
-def empty_gradients(inputs: LinearInputs, flags: Flags, *, kept: bool) -> tuple[Tensor, Tensor, Tensor]:
+def empty_gradients(inputs: LinearInputs, flags: Flags, *, kept: bool) -> tuple[Tensor, ...]:
     """Return uninitialised tensors with the shapes and types of the wanted gradients; empty tensors for the others."""
-    first, second, third = (
+    return tuple(
         each.new_empty(each.shape, dtype=compute.kept_type(each.dtype, kept))
         if asked and each is not None
         else inputs.input.new_empty(0)
         for each, asked in zip(inputs.layer, flags, strict=True)
     )
-    return first, second, third
 
 
 @_linear_cross_entropy.fake

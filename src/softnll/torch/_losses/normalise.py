@@ -55,6 +55,17 @@ def _log_softmax_push(log_p: Tensor, v: Tensor, dim: int) -> Tensor:
 class _AlongDim(Rule):
     """The base of functions of logits and a class dimension, which is counted from the front."""
 
+    by_result = False  # whether the derivatives are expressions of the result
+
+    @classmethod
+    def setup_context(cls, ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Save the logits or the result, which has too few digits in a half type."""
+        x, ctx.dim = inputs
+        ctx.narrow = x.dtype not in _WIDE
+        saved = output if cls.by_result and not ctx.narrow else x
+        ctx.save_for_backward(saved)
+        ctx.save_for_forward(saved)
+
     @classmethod
     def vmap(cls, _: Any, in_dims: tuple[int, None], x: Tensor, dim: int) -> tuple[Tensor, int]:
         """Return the results of each example of torch.vmap, stacked, and the batch dimension."""
@@ -63,33 +74,17 @@ class _AlongDim(Rule):
 
 
 class _Normalised(_AlongDim):
-    """The base of softmax and log_softmax, whose derivatives are expressions of the result.
+    """The base of softmax and log_softmax; of half types, the result is computed again in float32."""
 
-    The result is saved for the backward. A result in a half type has too few digits for that: there the logits are
-    saved, and the result is computed again in float32.
-    """
-
+    by_result = True
     log = False
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Save the result, or the logits."""
-        x, ctx.dim = inputs
-        ctx.narrow = x.dtype not in _WIDE
-        ctx.save_for_backward(x if ctx.narrow else output)
-        ctx.save_for_forward(x if ctx.narrow else output)
-
-    @classmethod
-    def _result(cls, ctx: Any) -> tuple[Tensor, torch.dtype]:
-        """Return the result in float32 or wider, and the type of the logits."""
-        (saved,) = ctx.saved_tensors
-        return cls.apply(wide(saved), ctx.dim) if ctx.narrow else saved, saved.dtype
 
     @classmethod
     def _product(cls, function: Callable[[Tensor, Tensor, int], Tensor], ctx: Any, v: Tensor) -> Tensor:
-        """Return a function of the result, v and the dimension."""
-        result, dtype = cls._result(ctx)
-        return function(result, wide(v), ctx.dim).to(dtype)
+        """Return a function of the result, v and the dimension, in the type of the logits."""
+        (saved,) = ctx.saved_tensors
+        result = cls.apply(wide(saved), ctx.dim) if ctx.narrow else saved
+        return function(result, wide(v), ctx.dim).to(saved.dtype)
 
     @classmethod
     def backward(cls, ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -110,43 +105,26 @@ class _Normalised(_AlongDim):
 class Softmax(_Normalised):
     """Probabilities, of logits and a class dimension."""
 
-    @staticmethod
-    def forward(x: Tensor, dim: int) -> Tensor:
-        """Return the probabilities, in the shape of the logits."""
-        return compute.softmax(x, dim)
+    forward = staticmethod(compute.softmax)
 
 
 class LogSoftmax(_Normalised):
     """Log-probabilities, of logits and a class dimension."""
 
     log = True
-
-    @staticmethod
-    def forward(x: Tensor, dim: int) -> Tensor:
-        """Return the log-probabilities, in the shape of the logits."""
-        return compute.log_softmax(x, dim)
+    forward = staticmethod(compute.log_softmax)
 
 
 class LogSumExp(_AlongDim):
     """logsumexp, of logits and a class dimension, which the result does not have."""
 
-    @staticmethod
-    def forward(x: Tensor, dim: int) -> Tensor:
-        """Return logsumexp, in the shape of the logits without the class dimension."""
-        return compute.logsumexp(x, dim)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - p needs the logits
-        """Save the logits."""
-        x, ctx.dim = inputs
-        ctx.save_for_backward(x)
-        ctx.save_for_forward(x)
+    forward = staticmethod(compute.logsumexp)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return p times the upstream gradient."""
         (x,) = ctx.saved_tensors
-        return logsumexp_product(x, grad, ctx.dim), None
+        return (_probabilities(x, ctx.dim) * wide(grad).unsqueeze(ctx.dim)).to(x.dtype), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
@@ -164,8 +142,3 @@ def _probabilities(x: Tensor, dim: int) -> Tensor:
     """Return p in float32 or wider; without classes, an empty tensor."""
     x = wide(x)
     return Softmax.apply(x, dim) if x.shape[dim] else x
-
-
-def logsumexp_product(x: Tensor, v: Tensor, dim: int) -> Tensor:
-    """Return p·v for one number v a row: the gradient of logsumexp."""
-    return (_probabilities(x, dim) * wide(v).unsqueeze(dim)).to(x.dtype)

@@ -37,13 +37,13 @@ def _row_shape(x: Tensor, dim: int) -> list[Any]:
     return [*x.shape[:dim], *x.shape[dim + 1 :]]
 
 
-def _along_dim(name: str, function: Function, expression: Function, empty: Function, product: Function) -> Any:
-    """Return an operator of logits and a class dimension; under torch.jit.trace, its expression.
+def _along_dim(name: str, empty: Function, product: Function) -> Any:
+    """Return the operator of a function of logits and a class dimension; under torch.jit.trace, its expression.
 
-    ``function`` computes it; ``expression`` does so by torch's own operations. ``empty`` returns an empty tensor with
-    the shape and the type of the result, ``product`` the vector-Jacobian product of logits and an upstream gradient,
-    both in float32 or wider.
+    ``empty`` returns an empty tensor with the shape and the type of the result, ``product`` the vector-Jacobian product
+    of logits and an upstream gradient, both in float32 or wider.
     """
+    function, expression = getattr(compute, name), getattr(expressions, name)
 
     def implementation(input: Tensor, dim: int) -> Tensor:  # noqa: A002 - torch's name
         refuse_tangents(input)
@@ -67,22 +67,16 @@ def _along_dim(name: str, function: Function, expression: Function, empty: Funct
 
 softmax: Any = _along_dim(
     "softmax",
-    compute.softmax,
-    expressions.softmax,
     lambda x, _: torch.empty_like(x),
     lambda x, v, dim: normalise.softmax_product(softmax(x, dim), v, dim),
 )
 log_softmax: Any = _along_dim(
     "log_softmax",
-    compute.log_softmax,
-    expressions.log_softmax,
     lambda x, _: torch.empty_like(x),
     lambda x, v, dim: normalise.log_softmax_product(log_softmax(x, dim), v, dim),
 )
 logsumexp: Any = _along_dim(
     "logsumexp",
-    compute.logsumexp,
-    expressions.logsumexp,
     lambda x, dim: x.new_empty(_row_shape(x, dim)),
     lambda x, v, dim: (softmax(x, dim) if x.shape[dim] else x) * v.unsqueeze(dim),
 )

@@ -24,24 +24,24 @@ def token_stats(inputs: LinearInputs, values: LinearValues) -> compute.TokenStat
 
 
 @operator("token_stats", LinearInputs, LinearSettings, returns="(Tensor, Tensor, Tensor, Tensor)", names=LINEAR_NAMES)
-def _token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
     """Return the four tensors of ``TokenStats``, each in the shape of the targets."""
-    return tuple(compute.token_stats(inputs, settings))  # type: ignore[return-value]
+    return tuple(compute.token_stats(inputs, settings))
 
 
 @_token_stats.decompose
-def _(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
     return expressions.token_stats(inputs, settings.loss.objective)
 
 
 @operator("token_stats_backward", Cotangents, LinearInputs, LinearSettings, Flags, returns="(Tensor, Tensor, Tensor)")
 def _backward(
     cotangents: Cotangents, inputs: LinearInputs, settings: LinearSettings, flags: Flags
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Return the wanted gradients; empty tensors for the others."""
     names = [name for name, asked in zip(autograd.LAYER, flags, strict=True) if asked]
     found = iter(autograd.pullback(inputs, settings, cotangents, names))
-    return tuple(next(found).contiguous() if asked else inputs.input.new_empty(0) for asked in flags)  # type: ignore[return-value]
+    return tuple(next(found).contiguous() if asked else inputs.input.new_empty(0) for asked in flags)
 
 
 @_token_stats.fake
