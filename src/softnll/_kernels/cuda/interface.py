@@ -128,8 +128,7 @@ def _targets(problem: Problem) -> Launch:
         "q_ptr": q,
         "w_ptr": problem.w,
         "s_ptr": problem.s,
-        "q_stride_row": 0 if q is None else q.stride(0),
-        "q_stride_col": 0 if q is None else q.stride(1),
+        **_rows(q, "q_"),
         "ignore_index": objective.ignore_index,
         "cap_bits": None if objective.softcap is None else _bits(objective.softcap),
         "smoothing_bits": _bits(objective.label_smoothing) if objective.label_smoothing > 0 else None,
@@ -137,21 +136,18 @@ def _targets(problem: Problem) -> Launch:
     }
 
 
-def _rows(x: Tensor, prefix: str = "") -> Launch:
-    """Return the strides of rows as kernel arguments."""
-    return {f"{prefix}stride_row": x.stride(0), f"{prefix}stride_col": x.stride(1)}
-
-
-def _dense(problem: Problem) -> bool:
-    """Return whether the target measure may be nonzero at every class: with soft targets or label smoothing."""
-    return problem.q is not None or problem.objective.label_smoothing > 0
+def _rows(x: Tensor | None, prefix: str = "") -> Launch:
+    """Return the strides of rows as kernel arguments; 0 without rows."""
+    row, column = (0, 0) if x is None else (x.stride(0), x.stride(1))
+    return {f"{prefix}stride_row": row, f"{prefix}stride_col": column}
 
 
 def _tile(problem: Problem, *, log: bool = False) -> Tile:
     """Return the tile of a Problem; ``log``: the output is computed as a sum of two numbers."""
     itemsize = 8 if _compute_type(problem) == tl.float64 else problem.x.dtype.itemsize
     tile = tile_of(*problem.x.shape, itemsize, log and itemsize == 4)
-    return tile._replace(parts=1) if _dense(problem) else tile  # their mass is a sum over the whole row
+    dense = problem.q is not None or problem.objective.label_smoothing > 0  # the mass is a sum over the whole row
+    return tile._replace(parts=1) if dense else tile
 
 
 def _float64(x: Tensor, *shape: int) -> Tensor:
