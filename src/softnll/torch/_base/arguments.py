@@ -136,8 +136,7 @@ _TYPES: dict[Any, str] = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "boo
 def schema_of(group: Any) -> tuple[str, ...]:
     """Return the parameters of an operator's schema for a named tuple of tensors or flags, or for settings."""
     if hasattr(group, "SCHEMA"):
-        schema: tuple[str, ...] = group.SCHEMA
-        return schema
+        return group.SCHEMA
     return tuple(f"{_TYPES[hint]} {name}" for name, hint in get_type_hints(group).items())
 
 

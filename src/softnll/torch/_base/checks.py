@@ -21,8 +21,7 @@ __all__ = ["capturing", "denominator", "has_values", "loss_problem", "near_one",
 
 def wide_type(x: Tensor) -> torch.dtype:
     """Return the widest floating-point type of a tensor's device: float64, or float32 where there is no float64."""
-    dtype: torch.dtype = arithmetic_of(x).dtype
-    return dtype
+    return arithmetic_of(x).dtype
 
 
 def capturing() -> bool:

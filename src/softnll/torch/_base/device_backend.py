@@ -157,8 +157,7 @@ class DeviceBackend:
         """Return one bool a row, True for rows that contribute exactly 0; None if there can be none."""
         ignored = None if problem.y is None else problem.y == problem.objective.ignore_index
         smoothing = problem.objective.label_smoothing
-        mask: Tensor | None = rows_without_part(torch, problem.y, problem.w, problem.s, ignored, smoothing)
-        return mask
+        return rows_without_part(torch, problem.y, problem.w, problem.s, ignored, smoothing)
 
     def reads_sizes(self, inputs: LinearInputs, settings: LinearSettings) -> bool:
         """Return whether rows that take no part are left out of the products; counting them synchronises."""

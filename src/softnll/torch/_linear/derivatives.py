@@ -172,8 +172,7 @@ class _Block(NamedTuple):
         values = (z, self.inputs.target) if self.by_target else (z,)
 
         def pulled(upstream: Rows, *values: Tensor) -> Rows:
-            found: Rows = torch.func.vjp(self._of, *values)[1](upstream)
-            return found
+            return torch.func.vjp(self._of, *values)[1](upstream)
 
         if tangents is None:
             dz, *dq = pulled(upstream, *values)

@@ -80,8 +80,7 @@ class TokenGradientInputs(NamedTuple):
     @property
     def upstream(self) -> Cotangents:
         """The upstream gradients."""
-        found: Cotangents = take(Cotangents, self)
-        return found
+        return take(Cotangents, self)
 
     @property
     def inputs(self) -> LinearInputs:
@@ -168,8 +167,7 @@ def pullback(
         return formulas.pull(_STATISTICS, inputs, settings, upstream, names)
     if logits is not None:
         return _named_gradients(upstream, inputs, settings, names, logits)
-    found: tuple[Tensor, ...] = TokenGradient.apply(*upstream, *inputs, settings, _Names(tuple(names)))
-    return found
+    return TokenGradient.apply(*upstream, *inputs, settings, _Names(tuple(names)))
 
 
 class TokenStatsFunction(Rule):
