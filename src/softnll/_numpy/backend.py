@@ -44,6 +44,7 @@ class NumpyBackend:
     backward = _selected("backward")
     pick = _selected("pick")
     multiply = staticmethod(blas.multiply)
+    cast = staticmethod(np.ascontiguousarray)
     nonzero = staticmethod(np.flatnonzero)
     reduce: Any = staticmethod(reduce)
     scratch_bytes = staticmethod(scratch_bytes)
@@ -88,10 +89,6 @@ class NumpyBackend:
     def zeros(self, shape: Any, dtype: Any, like: Any) -> NDArray[Any]:  # noqa: ARG002
         """Return zeros."""
         return np.zeros(shape, dtype)
-
-    def cast(self, array: Any, dtype: Any) -> NDArray[Any]:
-        """Return a contiguous array of a type: the array itself if it is one already."""
-        return np.ascontiguousarray(array, dtype)
 
     def feature_rows(self, features: Any, rows: Any, dtype: Any) -> NDArray[Any]:
         """Return some rows of the features: a view if they are contiguous and of the type, else a copy."""
