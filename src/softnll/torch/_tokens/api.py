@@ -90,4 +90,4 @@ def token_stats(
         raise InputTypeError(
             f"target has dtype {target.dtype}; allowed: integers, of the input's shape without features"
         )
-    return computed(ops.token_stats, autograd.token_stats, compute.token_stats, inputs, values)
+    return TokenStats(*computed(ops.token_stats, autograd.token_stats, compute.token_stats, inputs, values))

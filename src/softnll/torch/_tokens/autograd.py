@@ -234,6 +234,6 @@ class TokenStatsFunction(Rule):
 
 
 @uncompiled
-def token_stats(inputs: LinearInputs, settings: LinearSettings) -> compute.TokenStats:
+def token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
     """Return the statistics, which autograd and torch.func can differentiate."""
-    return compute.TokenStats(*TokenStatsFunction.apply(*inputs, settings))
+    return TokenStatsFunction.apply(*inputs, settings)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearValues, take
+from softnll.torch._base.arguments import LinearInputs, LinearSettings, take
 from softnll.torch._base.errors import LINEAR_NAMES
 from softnll.torch._base.operators import operator
 from softnll.torch._linear import expressions
@@ -18,18 +18,13 @@ from softnll.torch._tokens.gradients import Cotangents
 __all__ = ["token_stats"]
 
 
-def token_stats(inputs: LinearInputs, values: LinearValues) -> compute.TokenStats:
-    """Return the token statistics, computed by an operator, which ``torch.compile`` does not trace into."""
-    return compute.TokenStats(*_token_stats(inputs, values))
-
-
 @operator("token_stats", LinearInputs, LinearSettings, returns="(Tensor, Tensor, Tensor, Tensor)", names=LINEAR_NAMES)
-def _token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
+def token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
     """Return the four tensors of ``TokenStats``, each in the shape of the targets."""
     return tuple(compute.token_stats(inputs, settings))
 
 
-@_token_stats.decompose
+@token_stats.decompose
 def _(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
     return expressions.token_stats(inputs, settings.loss.objective)
 
@@ -44,7 +39,7 @@ def _backward(
     return tuple(next(found).contiguous() if asked else inputs.input.new_empty(0) for asked in flags)
 
 
-@_token_stats.fake
+@token_stats.fake
 def _(inputs: LinearInputs, _: LinearSettings) -> tuple[Tensor, ...]:
     shape = inputs.input.shape[:-1]
     empty = {name: inputs.input.new_empty(shape, dtype=inputs.loss_type) for name in compute.TokenStats._fields}
@@ -67,4 +62,4 @@ def _gradients(ctx: Any, *upstream: Any) -> dict[str, Any]:
     return {name: each for name, each, asked in zip(autograd.LAYER, found, flags, strict=True) if asked}
 
 
-_token_stats.differentiate(_gradients)
+token_stats.differentiate(_gradients)
