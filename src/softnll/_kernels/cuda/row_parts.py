@@ -218,9 +218,7 @@ def stored(g, dtype: tl.constexpr):
 
 
 @triton.jit
-def measure(
-    q_ptr, w_ptr, rows, cols, mask, y, C, q_stride_row, q_stride_col, smoothing, COMPUTE: tl.constexpr,
-):  # fmt: skip
+def measure(q_ptr, w_ptr, rows, cols, mask, y, C, q_stride_row, q_stride_col, smoothing, COMPUTE: tl.constexpr):
     """Return the target measure t of a tile, 0 outside the mask."""
     if q_ptr is not None:
         at = q_ptr + rows[:, None] * q_stride_row + cols.to(tl.int64)[None, :] * q_stride_col

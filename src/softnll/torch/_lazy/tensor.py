@@ -195,7 +195,7 @@ class LazyLogits(Tensor):
         if recipe is None:
             return NotImplemented
         if func not in TYPED:  # the step may be taken later, when an index or a constant has other values
-            args = tree_map(_copied, args)
+            args = tree_map(lambda each: each.detach().clone() if isinstance(each, Tensor) else each, args)
         return self._child(recipe, (func, args, kwargs), records)
 
     def _parts(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -286,11 +286,6 @@ def _ordinary(each: Any) -> Any:
         return each
     each._check_writes()
     return each.ordinary()
-
-
-def _copied(each: Any) -> Any:
-    """Return a copy of a tensor, and everything else as it is."""
-    return each.detach().clone() if isinstance(each, Tensor) else each
 
 
 def _detached(each: Any) -> Any:
