@@ -16,16 +16,6 @@ def as_numpy(value: Any) -> Any:
     A tensor may require a gradient or be on a GPU. A bfloat16 tensor stays bfloat16 if ml_dtypes is installed; else it
     becomes float32, which has all its values. JAX arrays stay as they are: ``np.asarray`` converts them.
 
-    Parameters
-    ----------
-    value
-        Anything.
-
-    Returns
-    -------
-    ndarray or object
-        A value that ``np.asarray`` accepts.
-
     Examples
     --------
     >>> import torch

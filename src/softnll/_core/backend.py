@@ -14,25 +14,14 @@ class Backend(Protocol):
     """The kernels on rows of valid Problems, matrix products, and the creation of arrays.
 
     An ``upstream`` gradient is None for 1, else one number or one a row, on the device of the arrays.
-
-    Attributes
-    ----------
-    xp
-        The namespace of the function ``where``.
-    multiple
-        The number of rows in a chunk is a multiple of this, for faster matrix products; 1 for any number.
-    mixed_products
-        Whether matrix products accept any strides and half types, and write results of any type.
     """
 
-    @property
-    def xp(self) -> Any: ...
+    multiple: int  # the number of rows in a chunk is a multiple of this, for faster matrix products; 1 for any number
+    mixed_products: bool  # whether matrix products accept any strides and half types, and write results of any type
 
     @property
-    def multiple(self) -> int: ...
-
-    @property
-    def mixed_products(self) -> bool: ...
+    def xp(self) -> Any:
+        """The namespace of the function ``where``."""
 
     def wide(self, like: Any) -> Any:
         """Return the type of losses, m and r on an array's device: float64, or float32 without float64."""
@@ -52,10 +41,10 @@ class Backend(Protocol):
     def forward(self, problem: Problem, out: Any = None) -> Any:
         """Return loss, m and r of each row; with ``out``, also write the gradient of the reduced loss there."""
 
-    def forward_backward(self, problem: Problem, out: Any, upstream: Any = None) -> Any:
+    def forward_backward(self, problem: Problem, out: Any, *, upstream: Any = None) -> Any:
         """Return the loss of each row and write the gradient of the reduced loss; ``out`` may be the logits."""
 
-    def backward(self, problem: Problem, m: Any, r: Any, out: Any, upstream: Any = None) -> None:
+    def backward(self, problem: Problem, m: Any, r: Any, out: Any, *, upstream: Any = None) -> None:
         """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
 
     def pick(self, problem: Problem) -> Any:

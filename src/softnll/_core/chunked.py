@@ -274,11 +274,11 @@ class LinearLoss:
         def differentiate(rows: Any, part: Problem) -> None:
             each = upstream if upstream is None or not upstream.ndim else upstream[rows]
             if observe is None:
-                losses[rows] = backend.forward_backward(part, part.x, each)
+                losses[rows] = backend.forward_backward(part, part.x, upstream=each)
             else:
                 losses[rows], m, r = backend.forward(part)
                 observe(rows, part, r)
-                backend.backward(part, m, r, part.x, each)
+                backend.backward(part, m, r, part.x, upstream=each)
 
         self.pull(plan, out, differentiate, scale, kept)
         return self._reduced(losses, dtype)

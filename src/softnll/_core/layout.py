@@ -37,10 +37,7 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
 def as_real(value: Any, name: str) -> NDArray[Any]:
     """Return an array of real numbers, in the caller's type and this machine's byte order.
 
-    Raises
-    ------
-    TypeError
-        For bool, complex, object, string and extended types, and for masked arrays.
+    Raise TypeError for bool, complex, object, string and extended types, and for masked arrays.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; allowed: a plain one, such as its filled(value)")
@@ -82,18 +79,10 @@ def loss_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Layout:
-    """The class axes of an array, and the sizes and permutations that follow, which are computed at first use.
+    """The class axes of an array, and the sizes and permutations that follow, which are computed at first use."""
 
-    Attributes
-    ----------
-    shape
-        The array's shape; a 0-d array counts as one class.
-    axes
-        The class axes, ascending.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[int, ...]
+    shape: tuple[int, ...]  # that of the array; a 0-d array counts as one class
+    axes: tuple[int, ...]  # the class axes, ascending
 
     @classmethod
     def of(cls, shape: tuple[int, ...], axis: Axis, several: bool = False) -> Layout:

@@ -153,6 +153,7 @@ class CrossEntropy:
 ROWS = tuple(row for row in fields(CrossEntropy) if row.init)
 NAMES = tuple(row.name for row in ROWS)
 DEFAULTS = tuple(row.default for row in ROWS)
+_BY_NAME = dict(zip(NAMES, DEFAULTS, strict=True))
 SCHEMAS = tuple(row.metadata["schema"] for row in ROWS)
 _TEMPERATURE = NAMES.index("temperature")
 
@@ -252,10 +253,10 @@ def checked_temperature(temperature: Any) -> tuple[CrossEntropy, Any]:
 
 def with_defaults(**given: Any) -> tuple[Any, ...]:
     """Return the values of all options in the order of ``NAMES``: the given ones, and defaults for the others."""
-    values = tuple(given.pop(name, default) for name, default in zip(NAMES, DEFAULTS, strict=True))
-    if given:
-        raise TypeError(f"got an unexpected keyword argument {next(iter(given))!r}")
-    return values
+    values = _BY_NAME | given
+    if len(values) > len(NAMES):
+        raise TypeError(f"got an unexpected keyword argument {next(name for name in given if name not in NAMES)!r}")
+    return tuple(values.values())
 
 
 def split(given: Any) -> tuple[CrossEntropy, Any, dict[str, Any]]:

@@ -58,17 +58,26 @@ def logsumexp(problem: Problem) -> Any:
     return lse
 
 
-def forward(problem: Problem, out: Any = None) -> tuple[Any, Any, Any]:
+def forward(problem: Problem, out: Any = None, upstream: Any = None) -> tuple[Any, Any, Any]:
     """Return each row's loss (times its row weight, not divided by the mean's denominator), m and r.
 
-    With ``out``, also write the gradient of the reduced loss there; it may be the logits.
+    With ``out``, also write the gradient of the reduced loss there, times ``upstream``; it may be the logits.
     """
-    return _forward(problem, out, None)
+    found = _vector(problem.x, np.nan), _vector(problem.x, -np.inf), _vector(problem.x, -1.0)
+    for rows, part in _parts(problem):
+        parts = equation.normalise(part)
+        values = equation.losses(part, parts), parts.m[:, 0], parts.r[:, 0]
+        for vector, value in zip(found, values, strict=True):
+            _store(vector, rows, value)
+        if out is not None:
+            weighted = _weighted(part, upstream if upstream is None or upstream.ndim == 0 else upstream[rows])
+            _store(out, rows, equation.gradient(weighted, parts))
+    return found
 
 
 def losses(problem: Problem) -> Any:
     """Return each row's loss."""
-    return _forward(problem, None, None)[0]
+    return forward(problem)[0]
 
 
 def forward_backward(problem: Problem, out: Any, upstream: Any = None) -> Any:
@@ -76,19 +85,14 @@ def forward_backward(problem: Problem, out: Any, upstream: Any = None) -> Any:
 
     The gradient is multiplied by ``upstream``: one number (an array without dimensions), or one a row.
     """
-    return _forward(problem, out, upstream)[0]
+    return forward(problem, out, upstream)[0]
 
 
 def backward(problem: Problem, m: Any, r: Any, out: Any, upstream: Any = None, *, filled: bool = False) -> None:  # noqa: ARG001
-    """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits.
+    """Write the gradient, times ``upstream``, from the forward's m and r, as ``forward_backward`` does.
 
-    Parameters
-    ----------
-    upstream
-        The factor of the gradient: one number (an array without dimensions), or one a row.
-    filled
-        Whether ``out`` already has the gradient for an upstream gradient of 1. It is computed in either case: whether
-        ``upstream`` is 1 is not known without synchronising with the device.
+    It is computed also where ``out`` is ``filled`` with that for an upstream gradient of 1: to read whether this one
+    is 1 would synchronise with the device.
     """
     for rows, part in _parts(_weighted(problem, upstream)):
         _store(out, rows, equation.gradient(part, equation.normalise(part, m[rows], r[rows])))
@@ -116,20 +120,6 @@ def lift(values: Any, factor: Any) -> None:
     xp = arithmetic_of(values).xp
     with np.errstate(all="ignore"):
         _store(values, ..., xp.where(values == 0, values, values * factor))
-
-
-def _forward(problem: Problem, out: Any, upstream: Any) -> tuple[Any, Any, Any]:
-    """Return each row's loss, m and r; with ``out``, write the gradient."""
-    found = _vector(problem.x, np.nan), _vector(problem.x, -np.inf), _vector(problem.x, -1.0)
-    for rows, part in _parts(problem):
-        parts = equation.normalise(part)
-        values = equation.losses(part, parts), parts.m[:, 0], parts.r[:, 0]
-        for vector, value in zip(found, values, strict=True):
-            _store(vector, rows, value)
-        if out is not None:
-            weighted = _weighted(part, upstream if upstream is None or upstream.ndim == 0 else upstream[rows])
-            _store(out, rows, equation.gradient(weighted, parts))
-    return found
 
 
 def _parts(problem: Problem) -> Iterator[tuple[slice, Problem]]:

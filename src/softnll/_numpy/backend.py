@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softnll._core.layout import Layout
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
 from softnll._core.targets import rows_without_part
@@ -20,12 +20,34 @@ from softnll._numpy.output import reduce
 __all__ = ["NUMPY", "NumpyBackend"]
 
 
+def _selected(name: str) -> Callable[..., Any]:
+    """Return a method that calls the selected kernel of this name; upstream gradients are in the row weights."""
+
+    def call(backend: NumpyBackend, *arguments: Any, upstream: None = None) -> Any:  # noqa: ARG001
+        return getattr(backend.kernels(), name)(*arguments)
+
+    return call
+
+
 class NumpyBackend:
     """``_core.backend.Backend`` on NumPy arrays. Half types are multiplied in float32."""
 
     xp = np
     multiple = 1
     mixed_products = False
+    softmax = _selected("softmax")
+    log_softmax = _selected("log_softmax")
+    logsumexp = _selected("logsumexp")
+    losses = _selected("losses")
+    forward = _selected("forward")
+    forward_backward = _selected("forward_backward")
+    backward = _selected("backward")
+    pick = _selected("pick")
+    multiply = staticmethod(blas.multiply)
+    cast = staticmethod(np.ascontiguousarray)
+    nonzero = staticmethod(np.flatnonzero)
+    reduce: Any = staticmethod(reduce)
+    scratch_bytes = staticmethod(scratch_bytes)
 
     def __init__(self) -> None:
         self.kernels = kernels  # the function that selects them, when they are first used
@@ -33,46 +55,6 @@ class NumpyBackend:
     def wide(self, _: Any) -> np.dtype[Any]:
         """Return float64."""
         return np.dtype(np.float64)
-
-    def softmax(self, problem: Problem, out: NDArray[Any]) -> None:
-        """Write the probabilities to ``out``."""
-        self.kernels().softmax(problem, out)
-
-    def log_softmax(self, problem: Problem, out: NDArray[Any]) -> None:
-        """Write the log-probabilities to ``out``."""
-        self.kernels().log_softmax(problem, out)
-
-    def logsumexp(self, problem: Problem) -> Any:
-        """Return logsumexp of each row."""
-        return self.kernels().logsumexp(problem)
-
-    def losses(self, problem: Problem) -> Any:
-        """Return the loss of each row."""
-        return self.kernels().losses(problem)
-
-    def forward(self, problem: Problem, out: NDArray[Any] | None = None) -> Any:
-        """Return loss, m and r of each row; with ``out``, also write the gradient."""
-        return self.kernels().forward(problem) if out is None else self.kernels().forward(problem, out)
-
-    def forward_backward(self, problem: Problem, out: NDArray[Any], upstream: None = None) -> Any:  # noqa: ARG002
-        """Return the loss of each row and write the gradient."""
-        return self.kernels().forward_backward(problem, out)
-
-    def backward(self, problem: Problem, m: Any, r: Any, out: NDArray[Any], upstream: None = None) -> None:  # noqa: ARG002
-        """Write the gradient from the forward's m and r."""
-        self.kernels().backward(problem, m, r, out)
-
-    def pick(self, problem: Problem) -> Any:
-        """Return the loss of each row of log-probabilities."""
-        return self.kernels().pick(problem)
-
-    def reduce(self, problem: Problem, layout: Layout, losses: Any, dtype: Any) -> Any:
-        """Return the losses of the rows after the objective's reduction."""
-        return reduce(problem, layout, losses, dtype)
-
-    def scratch_bytes(self, problem: Problem, n_rows: int, n_columns: int, itemsize: int) -> int:
-        """Return the most bytes that the compiled kernels take beside logits of this shape."""
-        return scratch_bytes(problem, n_rows, n_columns, itemsize)
 
     def with_upstream(self, problem: Problem, upstream: Any) -> tuple[Problem, None]:
         """Return the Problem with an upstream gradient, a float or an array with one a row, in its row weights."""
@@ -96,10 +78,6 @@ class NumpyBackend:
         if bias is not None:
             out += bias
 
-    def multiply(self, a: Any, b: Any, out: Any, *, add: bool = False) -> None:
-        """Write ``a @ b`` into ``out`` or add it there."""
-        blas.multiply(a, b, out, add=add)
-
     def column_sums(self, matrix: Any) -> NDArray[np.float64]:
         """Return the sums over the rows in float64."""
         return matrix.sum(0, dtype=np.float64)  # type: ignore[no-any-return]
@@ -112,10 +90,6 @@ class NumpyBackend:
         """Return zeros."""
         return np.zeros(shape, dtype)
 
-    def cast(self, array: Any, dtype: Any) -> NDArray[Any]:
-        """Return a contiguous array of a type: the array itself if it is one already."""
-        return np.ascontiguousarray(array, dtype)
-
     def feature_rows(self, features: Any, rows: Any, dtype: Any) -> NDArray[Any]:
         """Return some rows of the features: a view if they are contiguous and of the type, else a copy."""
         lead, H = features.shape[:-1], features.shape[-1]
@@ -126,10 +100,6 @@ class NumpyBackend:
         gathered = features[np.unravel_index(indices, lead) if lead else ...]
         chosen: NDArray[Any] = gathered.reshape(len(indices), H).astype(dtype, copy=False)
         return chosen
-
-    def nonzero(self, mask: Any) -> NDArray[np.intp]:
-        """Return the indices where a mask is True."""
-        return np.flatnonzero(mask)
 
     def scales(self, _: Any) -> bool:
         """Return False: the logits' gradient is float32 or wider here."""

@@ -82,7 +82,9 @@ def softmax_vjp(logits: ArrayLike, v: ArrayLike, *, axis: int = -1) -> NDArray[A
     array([ 0.2078, -0.183 , -0.0248])
     """
     problem, layout = prepare(logits, axis=axis)
-    return _by_rows(problem, layout, v, _softmax_product)
+    return _by_rows(
+        problem, layout, v, lambda _, rows, v: equation.softmax_product(np, rows, equation.probabilities(rows), v)
+    )
 
 
 def softmax_jvp(logits: ArrayLike, v: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
@@ -149,13 +151,6 @@ def cross_entropy_hvp(
     """
     problem, layout = loss_problem(logits, targets, **options)
     return _by_rows(problem, layout, v, equation.hessian_product)
-
-
-def _softmax_product(_: Problem, parts: equation.Normalised, v: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (diag p − p pᵀ)·v of some rows."""
-    with np.errstate(all="ignore"):
-        product: NDArray[np.float64] = equation.softmax_product(np, parts, equation.probabilities(parts), v)
-    return product
 
 
 def _by_rows(problem: Problem, layout: Layout, v: ArrayLike, function: Any) -> NDArray[Any]:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from softnll._core.options import split, with_defaults
+from softnll._core.options import with_defaults
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._base.autograd_base import apply
 from softnll.torch._base.errors import InputTypeError, InputValueError, raise_as_torch
 from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, refuse_deprecated, tracked
 from softnll.torch._base.scripting import scriptable
@@ -148,7 +147,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
         raise InputValueError(f"dim is {dim}; allowed: each dimension once")
     if is_sharded(x):
         return SERVES["logsumexp"](logsumexp, x, dims, keepdim)
-    lse = _lse(*one_class_dim(x, dims))
+    lse = _along_dim("logsumexp", *one_class_dim(x, dims))
     for each in dims if keepdim and x.dim() else ():
         lse = lse.unsqueeze(each)
     return lse
@@ -200,18 +199,8 @@ def nll_loss(
     """
     tensors = (input, target, weight, sample_weight)
     if has_torch_function(tensors):
-        return handle_torch_function(
-            nll_loss,
-            tensors,
-            input,
-            target,
-            weight,
-            size_average,
-            ignore_index,
-            reduce,
-            reduction,
-            sample_weight=sample_weight,
-        )
+        given = (input, target, weight, size_average, ignore_index, reduce, reduction)
+        return handle_torch_function(nll_loss, tensors, *given, sample_weight=sample_weight)
     if is_sharded(input):
         refuse_deprecated(size_average, reduce)
         options = {"ignore_index": ignore_index, "reduction": reduction, "sample_weight": sample_weight}
@@ -224,16 +213,10 @@ def nll_loss(
     if lacks_classes(x, dim):
         return loss_without_classes(x, target, dim, ignore_index, reduction)
     inputs = LossInputs(x, target, weight, sample_weight)
+    scalars = with_defaults(ignore_index=ignore_index, reduction=reduction)
     if compiling():
-        return ops.nll_loss(inputs, (*with_defaults(ignore_index=ignore_index, reduction=reduction), dim, None))
-    try:
-        objective, _, _ = split({"ignore_index": ignore_index, "reduction": reduction})
-        settings = LossSettings(objective, dim)
-        if tracked(x, None, weight, sample_weight):
-            return apply(autograd.NLLFunction, *inputs, settings)
-        return compute.pick(inputs, settings)
-    except (TypeError, ValueError) as error:
-        raise_as_torch(error)
+        return ops.nll_loss(inputs, (*scalars, dim, None))
+    return _loss(autograd.nll_loss if tracked(*inputs) else compute.pick, inputs, scalars, dim, None)
 
 
 @scriptable
@@ -385,15 +368,9 @@ def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: 
         return _normalised(name, x.reshape(1), 0, stacklevel, None).reshape(())
     if lacks_classes(x, dim):
         return x.clone()  # of no entries
-    if compiling():
-        return (ops.softmax if name == "softmax" else ops.log_softmax)(x, dim)
-    recorded = normalise.Softmax if name == "softmax" else normalise.LogSoftmax
-    plain = compute.softmax if name == "softmax" else compute.log_softmax
-    return apply(recorded, x, dim) if tracked(x) else plain(x, dim)
+    return _along_dim(name, x, dim)
 
 
-def _lse(x: Tensor, dim: int) -> Tensor:
-    """Return logsumexp over one dimension."""
-    if compiling():
-        return ops.logsumexp(x, dim)
-    return apply(normalise.LogSumExp, x, dim) if tracked(x) else compute.logsumexp(x, dim)
+def _along_dim(name: str, x: Tensor, dim: int) -> Tensor:
+    """Return softmax, log_softmax or logsumexp over one dimension."""
+    return getattr(ops if compiling() else normalise if tracked(x) else compute, name)(x, dim)

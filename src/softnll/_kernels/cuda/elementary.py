@@ -21,46 +21,46 @@ _LN2 = tl.constexpr(0.6931471805599453)
 
 _HIGH_4, _LOW_4 = tl.constexpr(-0.693359375), tl.constexpr(2.12194440e-4)  # −ln 2 = high + low
 _ROUND_4, _BASE_4, _LIMIT_4 = tl.constexpr(12582912.0), tl.constexpr(127.0 + 64.0), tl.constexpr(272.0)
-_Q2_4, _Q3_4, _Q4_4 = (
-    tl.constexpr(0.4999999403953552),
-    tl.constexpr(0.1666652113199234),
-    tl.constexpr(0.04166838899254799),
+_EXP_4 = tl.constexpr(
+    (0.001381457899697125, 0.008368724025785923, 0.04166838899254799, 0.1666652113199234, 0.4999999403953552, 1.0)
 )
-_Q5_4, _Q6_4 = tl.constexpr(0.008368724025785923), tl.constexpr(0.001381457899697125)
 
 _HIGH_8, _LOW_8 = tl.constexpr(-0.693145751953125), tl.constexpr(-1.42860682030941723212e-6)
 _ROUND_8, _BASE_8, _LIMIT_8 = tl.constexpr(6755399441055744.0), tl.constexpr(1023.0 + 200.0), tl.constexpr(1700.0)
-_Q2_8, _Q3_8, _Q4_8 = (
-    tl.constexpr(0.5000000000000011),
-    tl.constexpr(0.16666666666666413),
-    tl.constexpr(0.04166666666653003),
+_EXP_8 = tl.constexpr(
+    (
+        2.5000333323841077e-08,
+        2.76302638941755e-07,
+        2.7557585614059544e-06,
+        2.4801493057881946e-05,
+        0.00019841269507314978,
+        0.0013888888943667025,
+        0.008333333333494177,
+        0.04166666666653003,
+        0.16666666666666413,
+        0.5000000000000011,
+        1.0,
+    )
 )
-_Q5_8, _Q6_8, _Q7_8 = (
-    tl.constexpr(0.008333333333494177),
-    tl.constexpr(0.0013888888943667025),
-    tl.constexpr(0.00019841269507314978),
-)
-_Q8_8, _Q9_8 = tl.constexpr(2.4801493057881946e-05), tl.constexpr(2.7557585614059544e-06)
-_Q10_8, _Q11_8 = tl.constexpr(2.76302638941755e-07), tl.constexpr(2.5000333323841077e-08)
 
 # log1p: fdlibm's coefficients (Sun Microsystems, 1993, s_log1p.c)
-_L1, _L2, _L3, _L4 = (
-    tl.constexpr(0.6666666666666735130),
-    tl.constexpr(0.3999999999940941908),
-    tl.constexpr(0.2857142874366239149),
-    tl.constexpr(0.2222219843214978396),
-)
-_L5, _L6, _L7 = (
-    tl.constexpr(0.1818357216161805012),
-    tl.constexpr(0.1531383769920937332),
-    tl.constexpr(0.1479819860511658591),
+_LOG1P = tl.constexpr(
+    (
+        0.1479819860511658591,
+        0.1531383769920937332,
+        0.1818357216161805012,
+        0.2222219843214978396,
+        0.2857142874366239149,
+        0.3999999999940941908,
+        0.6666666666666735130,
+    )
 )
 _LN2_HIGH, _LN2_LOW = tl.constexpr(6.93147180369123816490e-01), tl.constexpr(1.90821492927058770002e-10)
 _ROOT_HALF = tl.constexpr(0x3FE6A09E667F3BCD)  # the bits of √½
 
-# tanh(z)/z − 1 by powers of z² (Abramowitz and Stegun, 4.5.64); float32 needs the first four
-_T1, _T2, _T3, _T4 = tl.constexpr(-1 / 3), tl.constexpr(2 / 15), tl.constexpr(-17 / 315), tl.constexpr(62 / 2835)
-_T5, _T6, _T7 = tl.constexpr(-1382 / 155925), tl.constexpr(21844 / 6081075), tl.constexpr(-929569 / 638512875)
+# tanh(z)/z − 1 by powers of z² (Abramowitz and Stegun, 4.5.64)
+_TANH_4 = tl.constexpr((62 / 2835, -17 / 315, 2 / 15, -1 / 3))
+_TANH_8 = tl.constexpr((-929569 / 638512875, 21844 / 6081075, -1382 / 155925, 62 / 2835, -17 / 315, 2 / 15, -1 / 3))
 
 
 @triton.jit
@@ -76,9 +76,12 @@ def mul_add(a, b: tl.constexpr, c: tl.constexpr):
 
 
 @triton.jit
-def horner(q, t, c: tl.constexpr):
-    """Return q·t + c, rounded once, for a constant c."""
-    return tl.fma(q, t, tl.full(q.shape, c, q.dtype))
+def polynomial(x, coefficients: tl.constexpr):
+    """Return the polynomial of x with these coefficients, the highest power's first; each step is rounded once."""
+    q = tl.full(x.shape, coefficients.value[0], x.dtype)  # Triton 3.2 has no subscripts of constants themselves
+    for i in tl.static_range(1, len(coefficients.value)):
+        q = tl.fma(q, x, tl.full(x.shape, coefficients.value[i], x.dtype))
+    return q
 
 
 @triton.jit
@@ -95,28 +98,12 @@ def exponential(v, lo, magic):
     """Return exp(v + lo) times the power of two that ``magic`` contains; ``lo`` None means 0. NaN stays NaN."""
     t = tl.fma(v, tl.full(v.shape, _LOG2E, v.dtype), magic)
     n = t - magic
-    if v.dtype == tl.float64:
-        r = tl.fma(n, tl.full(v.shape, _LOW_8, v.dtype), tl.fma(n, tl.full(v.shape, _HIGH_8, v.dtype), v))
-        if lo is not None:
-            r = r + lo
-        q = mul_add(r, _Q11_8, _Q10_8)
-        q = horner(q, r, _Q9_8)
-        q = horner(q, r, _Q8_8)
-        q = horner(q, r, _Q7_8)
-        q = horner(q, r, _Q6_8)
-        q = horner(q, r, _Q5_8)
-        q = horner(q, r, _Q4_8)
-        q = horner(q, r, _Q3_8)
-        q = horner(q, r, _Q2_8)
-    else:
-        r = tl.fma(n, tl.full(v.shape, _LOW_4, v.dtype), tl.fma(n, tl.full(v.shape, _HIGH_4, v.dtype), v))
-        if lo is not None:
-            r = r + lo
-        q = mul_add(r, _Q6_4, _Q5_4)
-        q = horner(q, r, _Q4_4)
-        q = horner(q, r, _Q3_4)
-        q = horner(q, r, _Q2_4)
-    q = horner(q, r, 1.0)
+    high: tl.constexpr = _HIGH_8 if v.dtype == tl.float64 else _HIGH_4
+    low: tl.constexpr = _LOW_8 if v.dtype == tl.float64 else _LOW_4
+    r = tl.fma(n, tl.full(v.shape, low, v.dtype), tl.fma(n, tl.full(v.shape, high, v.dtype), v))
+    if lo is not None:
+        r = r + lo
+    q = polynomial(r, _EXP_8 if v.dtype == tl.float64 else _EXP_4)
     scale = power_of_two(t)
     return tl.fma(q, r * scale, scale)
 
@@ -142,14 +129,12 @@ def power(u, c, magic, cut, beta, beta_low):
 def reference(m, beta):
     """Return the reference (c, magic, cut) of rows whose largest entry is m; ``beta`` is 1/τ, or None for 1."""
     scaled = m if beta is None else m * beta
-    if m.dtype == tl.float64:
-        near = tl.abs(scaled) < _LIMIT_8
-        k = mul_add(tl.where(near, scaled, 0.0), _LOG2E, _ROUND_8) - _ROUND_8
-        magic, cut = -k + (_ROUND_8 + _BASE_8), (k - _BASE_8) * _LN2
-    else:
-        near = tl.abs(scaled) < _LIMIT_4
-        k = mul_add(tl.where(near, scaled, 0.0), _LOG2E, _ROUND_4) - _ROUND_4
-        magic, cut = -k + (_ROUND_4 + _BASE_4), (k - _BASE_4) * _LN2
+    limit: tl.constexpr = _LIMIT_8 if m.dtype == tl.float64 else _LIMIT_4
+    rounding: tl.constexpr = _ROUND_8 if m.dtype == tl.float64 else _ROUND_4
+    base: tl.constexpr = _BASE_8 if m.dtype == tl.float64 else _BASE_4
+    near = tl.abs(scaled) < limit
+    k = mul_add(tl.where(near, scaled, 0.0), _LOG2E, rounding) - rounding
+    magic, cut = -k + (rounding + base), (k - base) * _LN2
     c = tl.where(near | (m == float("-inf")), 0.0, m)
     return c, magic, cut
 
@@ -176,12 +161,7 @@ def log1p(x):
     half = f * f * 0.5
     s = f / (f + 2.0)
     z = s * s
-    p = mul_add(z, _L7, _L6)
-    p = horner(p, z, _L5)
-    p = horner(p, z, _L4)
-    p = horner(p, z, _L3)
-    p = horner(p, z, _L2)
-    p = horner(p, z, _L1)
+    p = polynomial(z, _LOG1P)
     tail = tl.fma(s, half + z * p, tl.fma(e, tl.full(x.shape, _LN2_LOW, tl.float64), correction))
     value = tl.fma(e, tl.full(x.shape, _LN2_HIGH, tl.float64), f - (half - tail))
     value = tl.where(x == -1.0, float("-inf"), value)
@@ -203,13 +183,6 @@ def capped(x, cap):
     norm = 1.0 / (1.0 + e)
     size = cap * ((1.0 - e) * norm)
     square = tl.where(z < 0.125, z * z, 0.0)
-    if z.dtype == tl.float64:
-        p = mul_add(square, _T7, _T6)
-        p = horner(p, square, _T5)
-        p = horner(p, square, _T4)
-        p = horner(p, square, _T3)
-    else:
-        p = mul_add(square, _T4, _T3)
-    p = horner(horner(p, square, _T2), square, _T1)
+    p = polynomial(square, _TANH_8 if z.dtype == tl.float64 else _TANH_4)
     value = tl.where(z < 0.125, tl.fma(x * square, p, x), tl.where(x < 0, -size, size))
     return value, (large * norm * norm) * (4.0 * down)

@@ -46,24 +46,12 @@ WARPS = 16 if torch.version.hip else 32  # the most warps of a program: 1024 thr
 
 
 class Tile(NamedTuple):
-    """How rows and classes are divided among programs.
+    """How rows and classes are divided among programs."""
 
-    Attributes
-    ----------
-    rows
-        Rows of a program.
-    block
-        Classes of a block, a power of two.
-    warps
-        Warps of a program.
-    parts
-        Programs for each row.
-    """
-
-    rows: int
-    block: int
-    warps: int
-    parts: int
+    rows: int  # of a program
+    block: int  # classes of a block, a power of two
+    warps: int  # of a program
+    parts: int  # programs for each row
 
     def span(self, classes: int) -> int:
         """Return the number of classes in a part, a multiple of the block."""
@@ -109,16 +97,26 @@ def _bits(value: float) -> int:
     return bits
 
 
-def _options(problem: Problem) -> Launch:
-    """Return the arguments of every kernel."""
-    dtype = problem.x.dtype
+def _temperature(problem: Problem) -> Launch:
+    """Return the arguments of every kernel of a Problem."""
     tau = problem.objective.temperature
+    bits = None if problem.tau is not None or tau == 1 else _bits(tau)
+    return {"N": problem.x.shape[0], "tau_ptr": problem.tau, "tau_bits": bits, "enable_fp_fusion": False}
+
+
+def _logits(problem: Problem, tile: Tile) -> Launch:
+    """Return the arguments of every kernel that reads logits."""
+    x = problem.x
     return {
-        "tau_ptr": problem.tau,
-        "tau_bits": None if problem.tau is not None or tau == 1 else _bits(tau),
+        "x_ptr": x,
+        "C": x.shape[1],
+        "R": tile.rows,
+        "B": tile.block,
         "COMPUTE": _compute_type(problem),
-        "GROUP": 8 if dtype.itemsize == 2 else 4,
-        "enable_fp_fusion": False,
+        "GROUP": 8 if x.dtype.itemsize == 2 else 4,
+        "num_warps": tile.warps,
+        **_rows(x),
+        **_temperature(problem),
     }
 
 
@@ -130,8 +128,7 @@ def _targets(problem: Problem) -> Launch:
         "q_ptr": q,
         "w_ptr": problem.w,
         "s_ptr": problem.s,
-        "q_stride_row": 0 if q is None else q.stride(0),
-        "q_stride_col": 0 if q is None else q.stride(1),
+        **_rows(q, "q_"),
         "ignore_index": objective.ignore_index,
         "cap_bits": None if objective.softcap is None else _bits(objective.softcap),
         "smoothing_bits": _bits(objective.label_smoothing) if objective.label_smoothing > 0 else None,
@@ -139,21 +136,18 @@ def _targets(problem: Problem) -> Launch:
     }
 
 
-def _rows(x: Tensor, prefix: str = "") -> Launch:
-    """Return the strides of rows as kernel arguments."""
-    return {f"{prefix}stride_row": x.stride(0), f"{prefix}stride_col": x.stride(1)}
-
-
-def _dense(problem: Problem) -> bool:
-    """Return whether the target measure may be nonzero at every class: with soft targets or label smoothing."""
-    return problem.q is not None or problem.objective.label_smoothing > 0
+def _rows(x: Tensor | None, prefix: str = "") -> Launch:
+    """Return the strides of rows as kernel arguments; 0 without rows."""
+    row, column = (0, 0) if x is None else (x.stride(0), x.stride(1))
+    return {f"{prefix}stride_row": row, f"{prefix}stride_col": column}
 
 
 def _tile(problem: Problem, *, log: bool = False) -> Tile:
     """Return the tile of a Problem; ``log``: the output is computed as a sum of two numbers."""
     itemsize = 8 if _compute_type(problem) == tl.float64 else problem.x.dtype.itemsize
     tile = tile_of(*problem.x.shape, itemsize, log and itemsize == 4)
-    return tile._replace(parts=1) if _dense(problem) else tile  # their mass is a sum over the whole row
+    dense = problem.q is not None or problem.objective.label_smoothing > 0  # the mass is a sum over the whole row
+    return tile._replace(parts=1) if dense else tile
 
 
 def _float64(x: Tensor, *shape: int) -> Tensor:
@@ -168,33 +162,27 @@ def _pair(x: Tensor, *shape: int) -> tuple[Tensor, Tensor]:
 
 def _scale(problem: Problem, upstream: Tensor | None) -> Tensor | None:
     """Return the upstream gradient divided by D, on the device: one number, or one a row; None for 1."""
-    scale = _mean(problem)
-    if upstream is None:
-        return scale
-    upstream = upstream.to(torch.float64)
-    return upstream if scale is None else scale * upstream
-
-
-def _mean(problem: Problem) -> Tensor | None:
-    """Return 1/D on the device, 0 for a mean of no rows; None for 1."""
     divisor: Any = problem.divisor
-    if not isinstance(divisor, Tensor):
-        if divisor == 1:
-            return None
-        scale = 1.0 / divisor if divisor > 0 else 0.0
-        return torch.full((), scale, dtype=torch.float64, device=problem.x.device)
-    return torch.where(divisor > 0, 1.0 / divisor, 0.0)
+    if isinstance(divisor, Tensor):
+        mean: Tensor | None = torch.where(divisor > 0, 1.0 / divisor, 0.0)
+    elif divisor == 1:
+        mean = None
+    else:
+        of_rows = 1.0 / divisor if divisor > 0 else 0.0  # 0 for a mean of no rows
+        mean = torch.full((), of_rows, dtype=torch.float64, device=problem.x.device)
+    if upstream is None:
+        return mean
+    upstream = upstream.to(torch.float64)
+    return upstream if mean is None else mean * upstream
 
 
 def _rests(problem: Problem, tile: Tile, cap_bits: int | None) -> tuple[Tensor, Tensor]:
     """Return (m, r) of each part of the rows."""
-    x = problem.x
-    N, C = x.shape
-    m, r = _pair(x, N, tile.parts)
+    N, C = problem.x.shape
+    m, r = _pair(problem.x, N, tile.parts)
     cuda_rows.rest_kernel[tile.grid(N)](
-        x, m, r, N=N, C=C, **_rows(x), cap_bits=cap_bits, span=tile.span(C), R=tile.rows, B=tile.block,
-        PARTS=tile.parts, num_warps=tile.warps, **_options(problem),
-    )  # fmt: skip
+        m_ptr=m, r_ptr=r, cap_bits=cap_bits, span=tile.span(C), PARTS=tile.parts, **_logits(problem, tile)
+    )
     return m, r
 
 
@@ -202,29 +190,23 @@ def _merge(problem: Problem, parts: int, given: tuple[Tensor, Tensor], *, lse: b
     """Return (m, r) of rows from those of their parts or, with ``lse``, (logsumexp, logsumexp)."""
     N = problem.x.shape[0]
     m, r = _pair(problem.x, N)
-    options = _options(problem)
     outputs = (None, None, m) if lse else (m, r, None)
-    cuda_rows.merge_kernel[(-(-N // 128),)](
-        *given, *outputs, options["tau_ptr"], N, options["tau_bits"], R=128, PARTS=parts, num_warps=4,
-        enable_fp_fusion=False,
-    )  # fmt: skip
+    cuda_rows.merge_kernel[(-(-N // 128),)](*given, *outputs, R=128, PARTS=parts, num_warps=4, **_temperature(problem))
     return (m, m) if lse else (m, r)
 
 
 def _normalise(problem: Problem, out: Tensor, *, log: bool) -> None:
     """Write softmax or log_softmax."""
-    x = problem.x
-    N, C = x.shape
+    N, C = problem.x.shape
     if N == 0:
         return
     tile = _tile(problem, log=log)
-    whole = tile.block >= C
     m = r = None
     if tile.parts > 1:
         m, r = _merge(problem, tile.parts, _rests(problem, tile, None), lse=False)
     cuda_rows.normalise_kernel[tile.grid(N)](
-        x, out, m, r, N=N, C=C, **_rows(x), **_rows(out, "out_"), span=tile.span(C), R=tile.rows, B=tile.block,
-        LOG=log, ONE_BLOCK=whole, num_warps=tile.warps, **_options(problem),
+        out_ptr=out, m_ptr=m, r_ptr=r, **_rows(out, "out_"), span=tile.span(C), LOG=log, ONE_BLOCK=tile.block >= C,
+        **_logits(problem, tile),
     )  # fmt: skip
 
 
@@ -263,34 +245,36 @@ def logsumexp(problem: Problem) -> Tensor:
 
 
 def _losses(
-    problem: Problem, out: Tensor | None, m_and_r: tuple[Tensor, Tensor] | None, upstream: Tensor | None = None
+    problem: Problem,
+    out: Tensor | None = None,
+    m: Tensor | None = None,
+    r: Tensor | None = None,
+    upstream: Tensor | None = None,
 ) -> Tensor:
-    """Return each row's loss; write m and r to ``m_and_r`` and the gradient to ``out``, unless they are None."""
+    """Return each row's loss; write m, r and, to ``out``, the gradient, unless they are None."""
     x = problem.x
     N, C = x.shape
     loss = _float64(x, N)
     if N == 0:
         return loss
     tile, targets = _tile(problem), _targets(problem)
-    parts: Any = (None, None)
-    wanted = m_and_r
-    if tile.parts > 1:
-        parts = _rests(problem, tile, targets["cap_bits"])
-        if out is not None:
-            wanted = m_and_r or _pair(x, N)
+    parts_m = parts_r = scale = None
     together = out if tile.parts == 1 else None
-    scale = None if out is None else _scale(problem, upstream)
+    if tile.parts > 1:
+        parts_m, parts_r = _rests(problem, tile, targets["cap_bits"])
+        if out is not None and m is None:
+            m, r = _pair(x, N)
+    if together is not None:
+        scale = _scale(problem, upstream)
     cuda_rows.loss_kernel[(-(-N // tile.rows),)](
-        x, together, parts_m_ptr=parts[0], parts_r_ptr=parts[1], loss_ptr=loss,
-        m_ptr=None if wanted is None else wanted[0], r_ptr=None if wanted is None else wanted[1],
-        scale_ptr=None if together is None else scale, N=N, C=C, **_rows(x),
-        **_rows(x if together is None else together, "dx_"),
-        R=tile.rows, B=tile.block, PARTS=tile.parts if tile.parts > 1 else 0, ONE_BLOCK=tile.block >= C,
-        SCALE_PER_ROW=scale is not None and scale.dim() == 1, num_warps=tile.warps, **targets, **_options(problem),
+        dx_ptr=together, scale_ptr=scale, parts_m_ptr=parts_m, parts_r_ptr=parts_r, loss_ptr=loss, m_ptr=m, r_ptr=r,
+        **_rows(x if together is None else together, "dx_"), PARTS=tile.parts if tile.parts > 1 else 0,
+        ONE_BLOCK=tile.block >= C, SCALE_PER_ROW=scale is not None and scale.dim() == 1, **targets,
+        **_logits(problem, tile),
     )  # fmt: skip
-    if out is not None and tile.parts > 1:
-        assert wanted is not None  # noqa: S101 - set above
-        backward(problem, *wanted, out, upstream)
+    if out is not None and together is None:
+        assert m is not None and r is not None  # noqa: S101, PT018 - set above
+        backward(problem, m, r, out, upstream)
     return loss
 
 
@@ -301,13 +285,13 @@ def forward(problem: Problem, out: Tensor | None = None) -> tuple[Tensor, Tensor
     With ``out``, also write the gradient there, in the same pass.
     """
     m, r = _pair(problem.x, problem.x.shape[0])
-    return _losses(problem, out, (m, r)), m, r
+    return _losses(problem, out, m, r), m, r
 
 
 @_on_device
 def losses(problem: Problem) -> Tensor:
     """Return each row's loss."""
-    return _losses(problem, None, None)
+    return _losses(problem)
 
 
 @_on_device
@@ -316,33 +300,25 @@ def forward_backward(problem: Problem, out: Tensor, upstream: Tensor | None = No
 
     The gradient is multiplied by ``upstream``, on the device: one float64, or one a row.
     """
-    return _losses(problem, out, None, upstream)
+    return _losses(problem, out, upstream=upstream)
 
 
 @_on_device
 def backward(
     problem: Problem, m: Tensor, r: Tensor, out: Tensor, upstream: Tensor | None = None, *, filled: bool = False
 ) -> None:
-    """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits.
+    """Write the gradient, times ``upstream``, from the forward's m and r, as ``forward_backward`` does.
 
-    Parameters
-    ----------
-    upstream
-        The factor of the gradient, on the device: one float64, or one a row.
-    filled
-        Whether ``out`` already has the gradient for an upstream gradient of 1; the kernel then returns if it is 1.
+    If ``out`` is ``filled`` with that for an upstream gradient of 1, the kernel returns where ``upstream`` is 1.
     """
-    x = problem.x
-    N, C = x.shape
+    N, C = problem.x.shape
     if N == 0:
         return
-    tile = _tile(problem)
-    scale = _scale(problem, upstream)
+    tile, scale = _tile(problem), _scale(problem, upstream)
     cuda_rows.gradient_kernel[tile.grid(N)](
-        x, out, scale_ptr=scale, skip_ptr=upstream if filled else None, m_ptr=m, r_ptr=r, N=N, C=C, **_rows(x),
-        **_rows(out, "dx_"), span=tile.span(C), R=tile.rows, B=tile.block,
-        SCALE_PER_ROW=scale is not None and scale.dim() == 1, num_warps=tile.warps, **_targets(problem),
-        **_options(problem),
+        dx_ptr=out, scale_ptr=scale, skip_ptr=upstream if filled else None, m_ptr=m, r_ptr=r, **_rows(out, "dx_"),
+        span=tile.span(C), SCALE_PER_ROW=scale is not None and scale.dim() == 1, **_targets(problem),
+        **_logits(problem, tile),
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from softnll._kernels.cuda.elementary import capped, exponential, log1p, number,
 __all__ = [
     "DOWN",
     "TINY",
-    "UNSCALED_UP",
     "UP",
     "apart",
     "block_rest",
@@ -24,14 +23,11 @@ __all__ = [
     "load",
     "log_rest",
     "measure",
-    "merge",
     "merged_parts",
     "powers",
     "row_rest",
-    "scaled",
     "scales",
     "stored",
-    "summed",
     "temperatures",
     "weights",
 ]
@@ -45,11 +41,8 @@ UNSCALED_UP = tl.constexpr(6755399441055744.0 + 1023.0 + 512.0)  # exp times 2�
 def load(x_ptr, rows, cols, mask, stride_row, stride_col, COMPUTE: tl.constexpr, AGAIN: tl.constexpr):
     """Return a tile of logits, −∞ outside the mask; ``AGAIN``: the cache should keep them for another read."""
     at = x_ptr + rows[:, None] * stride_row + cols.to(tl.int64)[None, :] * stride_col
-    if AGAIN:
-        x = tl.load(at, mask=mask, other=float("-inf"), eviction_policy="evict_last")
-    else:
-        x = tl.load(at, mask=mask, other=float("-inf"), eviction_policy="evict_first")
-    return x.to(COMPUTE)
+    policy: tl.constexpr = "evict_last" if AGAIN else "evict_first"
+    return tl.load(at, mask=mask, other=float("-inf"), eviction_policy=policy).to(COMPUTE)
 
 
 @triton.jit
@@ -225,9 +218,7 @@ def stored(g, dtype: tl.constexpr):
 
 
 @triton.jit
-def measure(
-    q_ptr, w_ptr, rows, cols, mask, y, C, q_stride_row, q_stride_col, smoothing, COMPUTE: tl.constexpr,
-):  # fmt: skip
+def measure(q_ptr, w_ptr, rows, cols, mask, y, C, q_stride_row, q_stride_col, smoothing, COMPUTE: tl.constexpr):
     """Return the target measure t of a tile, 0 outside the mask."""
     if q_ptr is not None:
         at = q_ptr + rows[:, None] * q_stride_row + cols.to(tl.int64)[None, :] * q_stride_col
@@ -261,18 +252,12 @@ def weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE: tl.conste
 
 @triton.jit
 def scales(scale_ptr, rows, inside, s, SCALE_PER_ROW: tl.constexpr):
-    """Return the factor of each row's gradient: s times the upstream gradient, divided by D."""
+    """Return the factor of each row's gradient: s times the upstream gradient, divided by D; 0 stays 0."""
     if scale_ptr is None:
         return s
     else:
-        return scaled(scale_ptr, rows, inside, s, SCALE_PER_ROW)
-
-
-@triton.jit
-def scaled(scale_ptr, rows, inside, s, SCALE_PER_ROW: tl.constexpr):
-    """Return row weights times a scale; 0 stays 0."""
-    scale = tl.load(scale_ptr + rows, mask=inside, other=0.0) if SCALE_PER_ROW else tl.load(scale_ptr)
-    return tl.where(s == 0, 0.0, s * scale)
+        scale = tl.load(scale_ptr + rows, mask=inside, other=0.0) if SCALE_PER_ROW else tl.load(scale_ptr)
+        return tl.where(s == 0, 0.0, s * scale)
 
 
 @triton.jit

@@ -121,10 +121,9 @@ def rest_kernel(
     part = tl.program_id(1)
     inside = rows < N
     cap = None if cap_bits is None else number(cap_bits)
-    HAS_TEMPERATURE: tl.constexpr = tau_ptr is not None or tau_bits is not None
-    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HAS_TEMPERATURE else None
-    beta = inverse(tau, COMPUTE) if HAS_TEMPERATURE else None
-    beta_low = inverse_low(tau, beta) if HAS_TEMPERATURE else None
+    tau = temperatures(tau_ptr, tau_bits, rows, inside) if tau_ptr is not None or tau_bits is not None else None
+    beta = None if tau is None else inverse(tau, COMPUTE)
+    beta_low = None if tau is None else inverse_low(tau, beta)
     first = part * span
     last = tl.minimum(first + span, C)
     m, rest = row_rest(
@@ -141,8 +140,7 @@ def merge_kernel(
     """Write (m, r) of rows from those of their parts and, if there is an ``lse_ptr``, logsumexp."""
     rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     inside = rows < N
-    HAS_TEMPERATURE: tl.constexpr = tau_ptr is not None or tau_bits is not None
-    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HAS_TEMPERATURE else None
+    tau = temperatures(tau_ptr, tau_bits, rows, inside) if tau_ptr is not None or tau_bits is not None else None
     m, rest = merged_parts(parts_m_ptr, parts_r_ptr, rows, inside, tau, PARTS)
     if m_ptr is not None:
         tl.store(m_ptr + rows, m, mask=inside)
@@ -165,10 +163,9 @@ def normalise_kernel(
     """
     rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     inside = rows < N
-    HAS_TEMPERATURE: tl.constexpr = tau_ptr is not None or tau_bits is not None
-    tau = temperatures(tau_ptr, tau_bits, rows, inside) if HAS_TEMPERATURE else None
-    beta = inverse(tau, COMPUTE) if HAS_TEMPERATURE else None
-    beta_low = inverse_low(tau, beta) if HAS_TEMPERATURE else None
+    tau = temperatures(tau_ptr, tau_bits, rows, inside) if tau_ptr is not None or tau_bits is not None else None
+    beta = None if tau is None else inverse(tau, COMPUTE)
+    beta_low = None if tau is None else inverse_low(tau, beta)
     first = tl.program_id(1) * span
     last = tl.minimum(first + span, C)
     cols = tl.arange(0, B)
@@ -234,13 +231,12 @@ def loss_kernel(
     inside = rows < N
     cap = None if cap_bits is None else number(cap_bits)
     smoothing = None if smoothing_bits is None else number(smoothing_bits)
-    HAS_TEMPERATURE: tl.constexpr = tau_ptr is not None or tau_bits is not None
     y, s, mass, good = weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE)
     active = inside & (s != 0.0) & (mass != 0.0)
     size = mass  # of hard targets
-    tau = temperatures(tau_ptr, tau_bits, rows, active) if HAS_TEMPERATURE else None
-    beta = inverse(tau, COMPUTE) if HAS_TEMPERATURE else None
-    beta_low = inverse_low(tau, beta) if HAS_TEMPERATURE else None
+    tau = temperatures(tau_ptr, tau_bits, rows, active) if tau_ptr is not None or tau_bits is not None else None
+    beta = None if tau is None else inverse(tau, COMPUTE)
+    beta_low = None if tau is None else inverse_low(tau, beta)
     bad = active & (good == 0)
     x = tl.full((R, B), 0.0, COMPUTE)
     e = x
@@ -310,13 +306,12 @@ def gradient_kernel(
     inside = rows < N
     cap = None if cap_bits is None else number(cap_bits)
     smoothing = None if smoothing_bits is None else number(smoothing_bits)
-    HAS_TEMPERATURE: tl.constexpr = tau_ptr is not None or tau_bits is not None
     y, s, mass, good = weights(y_ptr, s_ptr, w_ptr, rows, inside, C, ignore_index, DENSE)
     active = inside & (s != 0.0) & (mass != 0.0)
     size = mass  # of hard targets
-    tau = temperatures(tau_ptr, tau_bits, rows, active) if HAS_TEMPERATURE else None
-    beta = inverse(tau, COMPUTE) if HAS_TEMPERATURE else None
-    beta_low = inverse_low(tau, beta) if HAS_TEMPERATURE else None
+    tau = temperatures(tau_ptr, tau_bits, rows, active) if tau_ptr is not None or tau_bits is not None else None
+    beta = None if tau is None else inverse(tau, COMPUTE)
+    beta_low = None if tau is None else inverse_low(tau, beta)
     m = tl.load(m_ptr + rows, mask=active, other=float("-inf"))
     rest = tl.load(r_ptr + rows, mask=active, other=-1.0) * UP
     if DENSE:

@@ -73,20 +73,11 @@ class Upstream(NamedTuple):
 
 @dataclass(slots=True)  # not a tuple, which torch.func would flatten
 class LossSettings:
-    """The checked options of a loss.
-
-    Attributes
-    ----------
-    objective
-        The scalar options.
-    dim
-        The class dimension, counted from the front.
-    check
-        None: the range of hard targets is checked. True: also that soft targets are distributions. False: neither.
-    """
+    """The checked options of a loss."""
 
     objective: CrossEntropy
-    dim: int
+    dim: int  # the class dimension, counted from the front
+    # None: the range of hard targets is checked. True: also that soft targets are distributions. False: neither.
     check: bool | None = None
 
     SCHEMA: ClassVar[tuple[str, ...]] = (*_OPTIONS, "int dim", "bool? check")
@@ -111,33 +102,16 @@ class LossSettings:
 
 @dataclass(slots=True)
 class LinearSettings:
-    """The checked options of a linear loss.
+    """The checked options of a linear loss."""
 
-    Attributes
-    ----------
-    loss
-        The options of the loss of a chunk's rows.
-    max_bytes
-        The limit of the working memory; None for the default.
-    at_most
-        The limit of the rows in a chunk; None for as many as the memory allows.
-    compact
-        True: rows that take no part are left out of the products. False: they are multiplied as zeros. None: they are
-        left out, except where their number cannot be read, as in a CUDA graph.
-    """
-
-    loss: LossSettings
-    max_bytes: int | None = None
-    at_most: int | None = None
+    loss: LossSettings  # of a chunk's rows
+    max_bytes: int | None = None  # the limit of the working memory; None for the default
+    at_most: int | None = None  # the limit of the rows in a chunk; None for as many as the memory allows
+    # True: rows that take no part are left out of the products. False: they are multiplied as zeros. None: they are
+    # left out, except where their number cannot be read, as in a CUDA graph.
     compact: bool | None = None
 
-    SCHEMA: ClassVar[tuple[str, ...]] = (
-        *_OPTIONS,
-        "bool? check",
-        "int? max_bytes",
-        "int? at_most",
-        "bool? compact",
-    )
+    SCHEMA: ClassVar[tuple[str, ...]] = (*_OPTIONS, "bool? check", "int? max_bytes", "int? at_most", "bool? compact")
 
     @classmethod
     def of(cls, *values: Any) -> LinearSettings:
@@ -162,8 +136,7 @@ _TYPES: dict[Any, str] = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "boo
 def schema_of(group: Any) -> tuple[str, ...]:
     """Return the parameters of an operator's schema for a named tuple of tensors or flags, or for settings."""
     if hasattr(group, "SCHEMA"):
-        schema: tuple[str, ...] = group.SCHEMA
-        return schema
+        return group.SCHEMA
     return tuple(f"{_TYPES[hint]} {name}" for name, hint in get_type_hints(group).items())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +54,13 @@ class Rule(Function):
         refuse_nested()
         return super().apply(*inputs)
 
+    @classmethod
+    def eager(cls, ctx: Any, *inputs: Any) -> Any:
+        """Return the result outside torch.func, and save what the derivatives need."""
+        output = cls.forward(*inputs)
+        cls.setup_context(ctx, inputs, output)
+        return output
+
 
 @uncompiled
 def apply(rule: type[Rule], *inputs: Any) -> Any:
@@ -75,13 +82,7 @@ def refuse_nested() -> None:
 @cache
 def _eager(rule: type[Rule]) -> type[Function]:
     """Return the same function as a class whose forward takes ctx."""
-
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = rule.forward(*inputs)
-        rule.setup_context(ctx, inputs, output)
-        return output
-
-    methods = {"forward": forward, "backward": rule.backward, "jvp": rule.jvp}
+    methods = {"forward": rule.eager, "backward": rule.backward, "jvp": rule.jvp}
     return type(rule.__name__, (Function,), {name: staticmethod(method) for name, method in methods.items()})
 
 
@@ -116,10 +117,11 @@ def refuse_tangents(*tensors: Any) -> None:
 
 
 def keep(ctx: Any, *tensors: Tensor | None) -> None:
-    """Save tensors for the backward and for forward mode; an upstream gradient of 0 arrives as None."""
+    """Save tensors for the backward and, where it is active, for forward mode; an upstream gradient of 0 is None."""
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+    if transformed():
+        ctx.save_for_forward(*tensors)
 
 
 def batched(x: Tensor, at: int | None, size: int) -> Tensor:
@@ -135,15 +137,10 @@ def refuse_constants(needed: Any) -> None:
     for name, shown in _CONSTANTS.items():
         each = getattr(needed, name, None)
         if each is not None and each is not False:
-            _refuse(shown)
-
-
-def _refuse(name: str) -> NoReturn:
-    """Raise for a derivative that is not implemented."""
-    raise NotImplementedError(
-        f"the derivative with respect to {name} is not implemented; pass {name}.detach(), or apply {name} outside: "
-        "to the losses of reduction='none', or to the logits"
-    )
+            raise NotImplementedError(
+                f"the derivative with respect to {shown} is not implemented; pass {shown}.detach(), or apply {shown} "
+                "outside: to the losses of reduction='none', or to the logits"
+            )
 
 
 def one_by_one(info: Any, in_dims: Any, inputs: tuple[Any, ...], function: Callable[..., Any]) -> Any:

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from softnll._core.arithmetic import arithmetic_of
 from softnll._core.layout import Layout
-from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
 from softnll._core.target_errors import float_error, shape_error
 from softnll._core.targets import SparseRows, TargetIndexError, counted_weights, mass_tolerance, rows_without_part
-from softnll.torch._base.arguments import LinearInputs, LossInputs
+from softnll.torch._base.arguments import LinearInputs, LossInputs, LossSettings
 from softnll.torch._base.inputs import FLOATS
 from softnll.torch._base.sparse import densify, flat_sparse
 
@@ -22,8 +21,7 @@ __all__ = ["capturing", "denominator", "has_values", "loss_problem", "near_one",
 
 def wide_type(x: Tensor) -> torch.dtype:
     """Return the widest floating-point type of a tensor's device: float64, or float32 where there is no float64."""
-    dtype: torch.dtype = arithmetic_of(x).dtype
-    return dtype
+    return arithmetic_of(x).dtype
 
 
 def capturing() -> bool:
@@ -37,19 +35,14 @@ def has_values(x: Tensor) -> bool:
 
 
 def loss_problem(
-    x: Tensor | None,
-    layout: Layout,
-    inputs: LossInputs | LinearInputs,
-    objective: CrossEntropy,
-    *,
-    check: bool,
+    x: Tensor | None, layout: Layout, inputs: LossInputs | LinearInputs, settings: LossSettings
 ) -> Problem:
     """Return the Problem of a loss after checking its inputs; ``x`` is ``(N, C)`` logits, or None for a linear loss.
 
     An ignored row keeps its target, which kernels on devices compare with ``ignore_index``. What a row that takes no
     part holds is not checked.
     """
-    shape = layout.row_shape
+    objective, check, shape = settings.objective, settings.check is True, layout.row_shape
     y, q = _targets(inputs, layout, check=check)
     ignored = None if y is None else y == objective.ignore_index
     w = _vector("class_weight", inputs.weight, (layout.n_classes,), check=check)

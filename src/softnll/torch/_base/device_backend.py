@@ -33,15 +33,15 @@ class DeviceBackend:
     xp = torch
     multiple = 128
     mixed_products = True
+    multiply = staticmethod(matmul.multiply)
+    array = staticmethod(Tensor.detach)
+    cast = staticmethod(Tensor.to)
+    wide = staticmethod(wide_type)
 
     def __init__(self, kernels: Any) -> None:
         self.kernels = kernels
         for name in _KERNELS:
             setattr(self, name, getattr(kernels, name))
-
-    def array(self, tensor: Tensor) -> Tensor:
-        """Return the tensor, detached from autograd's graph."""
-        return tensor.detach()
 
     def features(self, tensor: Tensor) -> Tensor:
         """Return features as ``(N, H)``: a view where their strides allow, else one copy for all chunks."""
@@ -73,13 +73,11 @@ class DeviceBackend:
     def loss_problem(self, inputs: LossInputs, settings: LossSettings) -> tuple[Problem, Layout]:
         """Return the Problem and the layout of a loss, after checking its inputs."""
         layout = layout_of(tuple(inputs.input.shape), settings.dim)
-        rows = self.rows_of(inputs.input, layout)
-        return loss_problem(rows, layout, inputs, settings.objective, check=settings.check is True), layout
+        return loss_problem(self.rows_of(inputs.input, layout), layout, inputs, settings), layout
 
     def linear_problem(self, inputs: LinearInputs, settings: LinearSettings, layout: Layout) -> Problem:
         """Return the Problem of a linear loss, without logits, after checking targets and weights."""
-        loss = settings.loss
-        return loss_problem(None, layout, inputs, loss.objective, check=loss.check is True)
+        return loss_problem(None, layout, inputs, settings.loss)
 
     def restore(self, rows: Tensor, layout: Layout, like: Tensor) -> Tensor:
         """Return ``(N, C)`` rows as a tensor with the shape and the strides of ``torch.empty_like(like)``."""
@@ -151,10 +149,6 @@ class DeviceBackend:
 
     # -- linear losses
 
-    def wide(self, like: Tensor) -> torch.dtype:
-        """Return the widest floating-point type of the device: float64, or float32 where there is no float64."""
-        return wide_type(like)
-
     def scratch_bytes(self, _: Problem, __: int, n_columns: int, ___: int) -> int:
         """Return the bytes of a row in the widest type: kernels hold no more of it."""
         return 8 * n_columns
@@ -163,8 +157,7 @@ class DeviceBackend:
         """Return one bool a row, True for rows that contribute exactly 0; None if there can be none."""
         ignored = None if problem.y is None else problem.y == problem.objective.ignore_index
         smoothing = problem.objective.label_smoothing
-        mask: Tensor | None = rows_without_part(torch, problem.y, problem.w, problem.s, ignored, smoothing)
-        return mask
+        return rows_without_part(torch, problem.y, problem.w, problem.s, ignored, smoothing)
 
     def reads_sizes(self, inputs: LinearInputs, settings: LinearSettings) -> bool:
         """Return whether rows that take no part are left out of the products; counting them synchronises."""
@@ -185,10 +178,6 @@ class DeviceBackend:
         else:
             torch.addmm(bias, x, weight.t(), out=out)
 
-    def multiply(self, a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
-        """Write ``a @ b`` into ``out`` or add it there."""
-        matmul.multiply(a, b, out, add=add)
-
     def column_sums(self, matrix: Tensor) -> Tensor:
         """Return the sums over the rows in float32 or wider: torch sums half types so without a copy."""
         return matrix.sum(0, dtype=torch.float64 if matrix.dtype == torch.float64 else torch.float32)
@@ -200,10 +189,6 @@ class DeviceBackend:
     def zeros(self, shape: Any, dtype: torch.dtype, like: Tensor) -> Tensor:
         """Return zeros on the device of ``like``."""
         return torch.zeros(shape, dtype=dtype, device=like.device)
-
-    def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return a tensor in another type."""
-        return tensor.to(dtype)
 
     def feature_rows(self, features: Tensor, rows: Any, dtype: torch.dtype) -> Tensor:
         """Return some rows of ``(N, H)`` features."""

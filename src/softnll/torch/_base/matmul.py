@@ -8,19 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["multiply", "product"]
+__all__ = ["multiply"]
 
 # torch multiplies half types into float32 without rounding to a half type between: since 2.8, on NVIDIA's devices.
 # It adds such products to ``out`` since 2.10 (pytorch/pytorch#167931).
 _WIDENS = torch.__version__ >= "2.8" and not torch.version.hip
 _ADDS = torch.__version__ >= "2.10" and not torch.version.hip
-
-
-def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a @ b in a given type."""
-    out = torch.empty(a.shape[0], b.shape[1], dtype=dtype, device=a.device)
-    multiply(a, b, out)
-    return out
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
@@ -32,7 +25,8 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
         else:
             torch.mm(a, b, out=out)
     elif out.dtype.itemsize < a.dtype.itemsize or (add and widens and not _ADDS):
-        result = product(a, b, torch.promote_types(a.dtype, out.dtype))
+        result = torch.empty_like(out, dtype=torch.promote_types(a.dtype, out.dtype))
+        multiply(a, b, result)
         if add:
             out += result
         else:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from softnll.torch._base.arguments import schema_of
-from softnll.torch._base.autograd_base import refuse_tangents
+from softnll.torch._base.arguments import schema_of, take
+from softnll.torch._base.autograd_base import refuse_constants, refuse_tangents
 from softnll.torch._base.errors import raise_as_torch
 from softnll.torch._base.inputs import tracing
 
@@ -124,18 +124,21 @@ class Operator:
         self.expression = expression
         decompose(self.library, lambda *flat: expression(*self.grouped(flat)))
 
-    def differentiate(self, keep: Function, backward: Function) -> None:
-        """Register the derivative.
+    def differentiate(self, backward: Function, *, results: int = 0) -> None:
+        """Register the derivative with respect to the first group.
 
-        ``keep(ctx, groups, output)`` saves tensors for the backward; ``backward(ctx, *upstream)`` returns gradients by
-        the names of the parameters, or None if there are none.
+        ``backward(ctx, *upstream)`` returns gradients by the names of the parameters; an upstream gradient of 0 is
+        None. Saved tensors are the first group and the last ``results`` results; ``ctx.groups`` are the other groups.
         """
 
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            keep(ctx, self.split(inputs), output)
+            tensors, *ctx.groups = self.split(inputs)
+            refuse_constants(take(type(tensors), ctx.needs_input_grad))
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(*tensors, *(output[-results:] if results else ()))
 
         def gradients(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
-            named = backward(ctx, *upstream) or {}
+            named = {} if all(each is None for each in upstream) else backward(ctx, *upstream)
             return tuple(named.get(name) for name in self.names)
 
         self.library.register_autograd(gradients, setup_context=setup_context)

@@ -22,8 +22,7 @@ def _bfloat16() -> np.dtype[Any]:
         import ml_dtypes  # noqa: PLC0415 - only bfloat16 needs it
     except ImportError:
         raise ImportError("bfloat16 tensors need ml_dtypes: pip install 'softnll[torch]'") from None
-    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-    return dtype
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:

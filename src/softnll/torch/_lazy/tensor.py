@@ -16,9 +16,8 @@ logits of a child are its function applied to those of its parent, so that they 
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -47,8 +46,7 @@ class LazyLogits(Tensor):
     _recipe: Recipe
     _parent: LazyLogits | None  # None for the head's output
     _step: Step  # the function that led from the parent to these logits
-    _children: list[weakref.ref[LazyLogits]]
-    _alive: int  # how many of them were alive when they were last counted
+    _children: WeakSet[LazyLogits]
     _ordinary: Tensor | None  # the ordinary logits, once they are computed
     _ordinary_node: Any  # the autograd node of this tensor at that moment
     _detached: Tensor | None  # their values outside autograd's graph, once those are computed
@@ -60,24 +58,7 @@ class LazyLogits(Tensor):
     def of(call: HeadCall, warned: set[str]) -> LazyLogits:
         """Return the lazy logits of a head call; ``warned`` has the names of functions that need no further warning."""
         recipe = Recipe(call.features, call.weight.shape[0], call.features.dim() - 1, call.dtype)
-        lazy = _new_tensor(call, recipe, ())
-        lazy._set_up(call, recipe, None, (None, (), {}), warned, call.records)
-        return lazy
-
-    def _set_up(
-        self,
-        call: HeadCall,
-        recipe: Recipe,
-        parent: LazyLogits | None,
-        step: Step,
-        warned: set[str],
-        records: bool,
-    ) -> None:
-        self._call, self._recipe, self._parent, self._step = call, recipe, parent, step
-        self._children, self._alive, self._warned, self._records = [], 8, warned, records
-        self._ordinary = self._ordinary_node = self._detached = None
-        with torch._C.DisableTorchFunctionSubclass():
-            self._node = self.grad_fn
+        return _new_tensor(call, recipe, None, (None, (), {}), warned, call.records)
 
     @classmethod
     @uncompiled
@@ -214,7 +195,7 @@ class LazyLogits(Tensor):
         if recipe is None:
             return NotImplemented
         if func not in TYPED:  # the step may be taken later, when an index or a constant has other values
-            args = tree_map(_copied, args)
+            args = tree_map(lambda each: each.detach().clone() if isinstance(each, Tensor) else each, args)
         return self._child(recipe, (func, args, kwargs), records)
 
     def _parts(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -236,12 +217,8 @@ class LazyLogits(Tensor):
         Autograd records the step only if ``records``.
         """
         with torch.set_grad_enabled(records):
-            child = _new_tensor(self._call, recipe, (*self._steps(), step))
-        child._set_up(self._call, recipe, self, step, self._warned, records)
-        if len(self._children) >= 2 * self._alive:
-            self._children = [ref for ref in self._children if ref() is not None]
-            self._alive = max(8, len(self._children))
-        self._children.append(weakref.ref(child))
+            child = _new_tensor(self._call, recipe, self, step, self._warned, records)
+        self._children.add(child)
         return child
 
     def _fused_loss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -292,7 +269,7 @@ class LazyLogits(Tensor):
         while pending:
             each = pending.pop()
             each.ordinary()
-            pending += [child for ref in each._children if (child := ref()) is not None]
+            pending += each._children
 
 
 def _ordinary_loss(logits: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -309,11 +286,6 @@ def _ordinary(each: Any) -> Any:
         return each
     each._check_writes()
     return each.ordinary()
-
-
-def _copied(each: Any) -> Any:
-    """Return a copy of a tensor, and everything else as it is."""
-    return each.detach().clone() if isinstance(each, Tensor) else each
 
 
 def _detached(each: Any) -> Any:
@@ -366,7 +338,14 @@ class _Values(Function):
         return grad
 
 
-def _new_tensor(call: HeadCall, recipe: Recipe, steps: tuple[Step, ...]) -> LazyLogits:
+def _new_tensor(
+    call: HeadCall, recipe: Recipe, parent: LazyLogits | None, step: Step, warned: set[str], records: bool
+) -> LazyLogits:
     """Return a lazy tensor that is an output of ``_LazyOutput`` in autograd's graph."""
-    apply: Callable[..., LazyLogits] = _LazyOutput.apply
-    return apply(call, recipe, steps, call.features, call.weight, call.bias)
+    steps = () if parent is None else (*parent._steps(), step)
+    lazy: LazyLogits = _LazyOutput.apply(call, recipe, steps, call.features, call.weight, call.bias)
+    lazy._call, lazy._recipe, lazy._parent, lazy._step = call, recipe, parent, step
+    lazy._children, lazy._warned, lazy._records = WeakSet(), warned, records
+    lazy._ordinary = lazy._ordinary_node = lazy._detached = None
+    lazy._node = lazy._current_node()
+    return lazy

@@ -22,7 +22,7 @@ from softnll.torch._linear.inputs import prepare
 from softnll.torch._linear.positions import over_positions
 from softnll.torch._losses.inputs import loss_without_classes
 
-__all__ = ["linear_cross_entropy", "plan"]
+__all__ = ["computed", "linear_cross_entropy", "plan"]
 
 
 @scriptable
@@ -156,18 +156,19 @@ def linear_cross_entropy(
     if linear_weight.dim() == 2 and inputs.indices is None and lacks_classes(linear_weight, 0):
         logits = input @ linear_weight.t()
         return loss_without_classes(logits, inputs.target, logits.dim() - 1, values.ignore_index, reduction)
-    return _loss(inputs, values)
+    return computed(ops.linear_cross_entropy, autograd.linear_cross_entropy, compute.losses, inputs, values)
 
 
-def _loss(inputs: LinearInputs, values: LinearValues) -> Tensor:
-    """Return the loss of validated tensors and of values that are not yet checked."""
+def computed(operator: Any, recorded: Any, plain: Any, inputs: LinearInputs, values: LinearValues) -> Any:
+    """Return what one of three functions computes of validated tensors and of values that are not yet checked.
+
+    In compiled code that is the operator; where autograd records the call, the autograd function; else the plain one.
+    """
     if compiling():
-        return ops.linear_cross_entropy(inputs, values)
+        return operator(inputs, values)
     try:
         settings = LinearSettings.of(*values)
-        if tracked(*inputs):
-            return autograd.linear_cross_entropy(inputs, settings)
-        return compute.losses(inputs, settings)
+        return (recorded if tracked(*inputs) else plain)(inputs, settings)
     except (TypeError, ValueError) as error:
         raise_as_torch(error, LINEAR_NAMES)
 

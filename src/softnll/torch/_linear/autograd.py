@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
 
 from softnll._core.kept import KeptLogits
 from softnll._core.plan import Wanted
@@ -26,7 +25,6 @@ from softnll.torch._base.autograd_base import (
     one_by_one,
     records,
     refuse_constants,
-    refuse_nested,
 )
 from softnll.torch._base.backend import backend_of
 from softnll.torch._base.inputs import tracked
@@ -39,38 +37,10 @@ __all__ = ["LinearFunction", "LinearGradient", "linear_cross_entropy"]
 
 @dataclass(slots=True)  # not a tuple, which torch.func would flatten
 class _Wanted:
-    """The gradients to compute.
+    """The gradients to compute."""
 
-    Attributes
-    ----------
-    names
-        The names of their inputs.
-    kept
-        Gradients by name that the forward has computed for an upstream gradient of 1; may be empty.
-    """
-
-    names: tuple[str, ...]
-    kept: dict[str, Tensor]
-
-
-class LinearGradientInputs(NamedTuple):
-    """The tensors that a gradient depends on: the upstream gradient and those of the loss."""
-
-    upstream: Tensor
-    input: Tensor
-    linear_weight: Tensor
-    linear_bias: Tensor | None
-    target: Tensor
-    weight: Tensor | None
-    sample_weight: Tensor | None
-    temperatures: Tensor | None
-    indices: Tensor | None
-
-    @property
-    def loss(self) -> LinearInputs:
-        """The tensor arguments of the loss."""
-        _, *tensors = self
-        return LinearInputs(*tensors)  # type: ignore[arg-type]
+    names: tuple[str, ...]  # of their inputs
+    kept: dict[str, Tensor]  # those that the forward has computed for an upstream gradient of 1, by name
 
 
 def _named_gradients(
@@ -88,79 +58,14 @@ def _named_gradients(
         found = compute.gradients(wanted, upstream, inputs, settings, logits)
         values = {name: getattr(found, name) for name in layer}
     if "target" in names:
-        (values["target"],) = formulas.gradient(upstream, inputs, settings, ("target",))
+        (values["target"],) = formulas.pull(formulas.LOSS, inputs, settings, (upstream,), ("target",))
     return values
 
 
-def _names(needed: Any) -> tuple[str, ...]:
-    """Return the names of the inputs that need a gradient."""
-    return tuple(name for name in formulas.DIFFERENTIABLE if getattr(needed, name))
-
-
-def _present(tangents: Any) -> dict[str, Tensor]:
-    """Return the tangents that are not None, by name."""
-    return {name: getattr(tangents, name) for name in formulas.DIFFERENTIABLE if getattr(tangents, name) is not None}
-
-
-def _loss_push(ctx: Any, tangents: LinearInputs) -> Tensor:
-    """Return the derivative of the loss along tangents of features, weight, bias and soft targets."""
-    refuse_constants(tangents)
-    inputs = LinearInputs(*ctx.saved_tensors)
-    value = formulas.loss_push(inputs, ctx.settings, _present(tangents))
-    return value.to(inputs.loss_type)
-
-
-class EagerLinear(Function):
-    """The loss of ``(*LinearInputs, LinearSettings)`` outside transforms of torch.func; the forward computes gradients.
-
-    The first argument is whether autograd records the call.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, recording: bool, *arguments: Any) -> Tensor:
-        """Return the loss; where autograd records, also compute and keep the gradients for the backward."""
-        *tensors, ctx.settings = arguments
-        inputs = LinearInputs(*tensors)
-        _, *flags = ctx.needs_input_grad
-        needed = take(LinearInputs, flags)
-        refuse_constants(needed)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs)
-        if forward_ad._current_level >= 0:  # noqa: SLF001
-            ctx.save_for_forward(*inputs)
-        ctx.kept, ctx.logits = {}, None
-        wanted = Wanted(needed.input, needed.linear_weight, needed.linear_bias)
-        if not (recording and any(wanted) and immediate()):
-            return compute.losses(inputs, ctx.settings)
-        if ctx.settings.loss.objective.reduction == "none":
-            value, ctx.logits = compute.losses_and_logits(wanted, inputs, ctx.settings)
-            return value
-        value, found = compute.with_gradients(wanted, inputs, ctx.settings)
-        ctx.kept = {name: each for name, each in found._asdict().items() if each is not None}
-        ctx.types = {name: getattr(inputs, name).dtype for name in ctx.kept}
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
-        """Return the gradients with respect to features, weight, bias and soft targets."""
-        _, *flags = ctx.needs_input_grad
-        names = _names(take(LinearInputs, flags))
-        if upstream is None or not names:
-            return None, *gradients(LinearInputs)
-        if in_batch(upstream):
-            inputs = LinearInputs(*ctx.saved_tensors)
-            values = dict(zip(names, formulas.gradient(upstream, inputs, ctx.settings, names), strict=True))
-        elif records():
-            found = LinearGradient.apply(upstream, *ctx.saved_tensors, ctx.settings, _Wanted(names, ctx.kept))
-            values = dict(zip(names, found, strict=True))
-        else:
-            values = _unrecorded_gradients(ctx, upstream, names)
-        return None, *gradients(LinearInputs, **values)
-
-    @staticmethod
-    def jvp(ctx: Any, _: Any, *tangents: Any) -> Tensor:
-        """Return the derivative of the loss along tangents."""
-        return _loss_push(ctx, take(LinearInputs, tangents))
+def _given(values: Any) -> dict[str, Any]:
+    """Return by name what is given of the differentiable inputs: tangents that are not None, or flags that are True."""
+    named = {name: getattr(values, name) for name in formulas.DIFFERENTIABLE}
+    return {name: each for name, each in named.items() if each is not None and each is not False}
 
 
 def _unrecorded_gradients(ctx: Any, upstream: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -183,8 +88,8 @@ def _unrecorded_gradients(ctx: Any, upstream: Tensor, names: tuple[str, ...]) ->
     return values | _named_gradients(upstream, inputs, ctx.settings, rest, logits)
 
 
-class LinearFunction(Function):
-    """The loss of ``(*LinearInputs, LinearSettings)`` under torch.func; the backward computes the gradients."""
+class LinearFunction(Rule):
+    """The loss of ``(*LinearInputs, LinearSettings)``; under torch.func, the backward computes the gradients."""
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
@@ -193,25 +98,53 @@ class LinearFunction(Function):
         return compute.losses(LinearInputs(*tensors), settings)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - computed anew
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004 - computed anew
         """Save the inputs."""
         refuse_constants(take(LinearInputs, ctx.needs_input_grad))
         *tensors, ctx.settings = inputs
+        ctx.kept = None
         keep(ctx, *tensors)
+
+    @staticmethod
+    def eager(ctx: Any, *arguments: Any) -> Tensor:
+        """Return the loss; if a backward is likely, also compute and keep its gradients, or its logits."""
+        LinearFunction.setup_context(ctx, arguments, None)
+        ctx.kept, ctx.logits = {}, None
+        *tensors, settings = arguments
+        inputs, needed = LinearInputs(*tensors), take(LinearInputs, ctx.needs_input_grad)
+        wanted = Wanted(needed.input, needed.linear_weight, needed.linear_bias)
+        if not (any(wanted) and immediate()):
+            return compute.losses(inputs, settings)
+        if settings.loss.objective.reduction == "none":
+            value, ctx.logits = compute.losses_and_logits(wanted, inputs, settings)
+            return value
+        value, found = compute.with_gradients(wanted, inputs, settings)
+        ctx.kept = {name: each for name, each in found._asdict().items() if each is not None}
+        ctx.types = {name: getattr(inputs, name).dtype for name in ctx.kept}
+        return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients with respect to features, weight, bias and soft targets."""
-        names = _names(take(LinearInputs, ctx.needs_input_grad))
+        names = tuple(_given(take(LinearInputs, ctx.needs_input_grad)))
         if upstream is None or not names:
             return gradients(LinearInputs)
-        found = LinearGradient.apply(upstream, *ctx.saved_tensors, ctx.settings, _Wanted(names, {}))
+        if in_batch(upstream):
+            inputs = LinearInputs(*ctx.saved_tensors)
+            found = formulas.pull(formulas.LOSS, inputs, ctx.settings, (upstream,), names)
+        elif ctx.kept is None or records():
+            found = LinearGradient.apply(upstream, *ctx.saved_tensors, ctx.settings, _Wanted(names, ctx.kept or {}))
+        else:
+            return gradients(LinearInputs, **_unrecorded_gradients(ctx, upstream, names))
         return gradients(LinearInputs, **dict(zip(names, found, strict=True)))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        """Return the derivative of the loss along tangents."""
-        return _loss_push(ctx, take(LinearInputs, tangents))
+        """Return the derivative of the loss along tangents of features, weight, bias and soft targets."""
+        inputs, along = LinearInputs(*ctx.saved_tensors), take(LinearInputs, tangents)
+        refuse_constants(along)
+        (value,) = formulas.push(formulas.LOSS, inputs, ctx.settings, _given(along))
+        return value.to(inputs.loss_type)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
@@ -226,22 +159,18 @@ class LinearFunction(Function):
 
 @uncompiled
 def linear_cross_entropy(inputs: LinearInputs, settings: LinearSettings) -> Any:
-    """Return the loss, which autograd and torch.func can differentiate."""
-    if torch._C._are_functorch_transforms_active():  # noqa: SLF001
-        refuse_nested()
-        return LinearFunction.apply(*inputs, settings)
-    return EagerLinear.apply(torch.is_grad_enabled(), *inputs, settings)
+    """Return the loss, which autograd and torch.func can differentiate; an input is tracked."""
+    return LinearFunction.apply(*inputs, settings)
 
 
 class LinearGradient(Rule):
-    """Gradients of the loss, as an autograd function of ``(*LinearGradientInputs, LinearSettings, _Wanted)``."""
+    """Gradients of the loss, as an autograd function of ``(upstream, *LinearInputs, LinearSettings, _Wanted)``."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
         """Return the gradients that ``wanted`` names, in its order, times the upstream gradient."""
-        *tensors, settings, wanted = arguments
-        given = LinearGradientInputs(*tensors)
-        upstream, inputs = given.upstream, given.loss
+        upstream, *tensors, settings, wanted = arguments
+        inputs = LinearInputs(*tensors)
         kept = {name: each for name, each in wanted.kept.items() if name in wanted.names}
         if kept and not backend_of(inputs.input).finite(upstream):
             kept = {}
@@ -257,43 +186,47 @@ class LinearGradient(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004 - computed anew
         """Save the inputs."""
-        refuse_constants(take(LinearGradientInputs, ctx.needs_input_grad))
+        _, *needed = ctx.needs_input_grad
+        refuse_constants(take(LinearInputs, needed))
         *tensors, ctx.settings, wanted = inputs
         ctx.names = wanted.names
         keep(ctx, *tensors)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients of the gradients with respect to the upstream gradient and the inputs."""
-        if all(each is None for each in upstream):
-            return *gradients(LinearGradientInputs), None
-        given = LinearGradientInputs(*ctx.saved_tensors)
-        cotangents = {name: each for name, each in zip(ctx.names, upstream, strict=True) if each is not None}
-        names = _names(take(LinearGradientInputs, ctx.needs_input_grad))
-        to_upstream, found = formulas.gradient_pullback(cotangents, given.upstream, given.loss, ctx.settings, names)
-        named = dict(zip(names, found, strict=True))
-        return *gradients(LinearGradientInputs, upstream=to_upstream, **named), None
+        along = {name: each for name, each in zip(ctx.names, cotangents, strict=True) if each is not None}
+        if not along:
+            return None, *gradients(LinearInputs), None
+        upstream, *tensors = ctx.saved_tensors
+        _, *needed = ctx.needs_input_grad
+        names = tuple(_given(take(LinearInputs, needed)))
+        (moved,), found = formulas.second(
+            formulas.LOSS, LinearInputs(*tensors), ctx.settings, (upstream,), along, names
+        )
+        return moved.to(upstream.dtype), *gradients(LinearInputs, **dict(zip(names, found, strict=True))), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
         """Return the derivatives of the gradients along tangents."""
-        along = take(LinearGradientInputs, tangents)
+        moving, *rest = tangents
+        along = take(LinearInputs, rest)
         refuse_constants(along)
-        given = LinearGradientInputs(*ctx.saved_tensors)
-        return formulas.gradient_push(
-            given.upstream, along.upstream, given.loss, ctx.settings, _present(along), ctx.names
-        )
+        upstream, *tensors = ctx.saved_tensors
+        moved = () if moving is None else (moving,)
+        inputs = LinearInputs(*tensors)
+        _, found = formulas.second(formulas.LOSS, inputs, ctx.settings, (upstream,), _given(along), ctx.names, moved)
+        return found
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
         """Return the gradients of each example of torch.vmap, stacked, and their batch dimensions."""
-        *tensors, settings, wanted = inputs
-        given, dims = LinearGradientInputs(*tensors), take(LinearGradientInputs, in_dims)
-        each = examples.in_front(given.loss, dims.loss, info.batch_size)
-        if each is None or info.batch_size == 0 or wanted.kept or tracked(*tensors):
+        upstream, *tensors, settings, wanted = inputs
+        at, *dims = in_dims
+        each = examples.in_front(LinearInputs(*tensors), take(LinearInputs, dims), info.batch_size)
+        if each is None or info.batch_size == 0 or wanted.kept or tracked(upstream, *tensors):
             return one_by_one(info, in_dims, inputs, LinearGradient.apply)
-        upstream = batched(given.upstream, dims.upstream, info.batch_size)
-        upstream = examples.upstream_of_rows(upstream, each, settings)
+        upstream = examples.upstream_of_rows(batched(upstream, at, info.batch_size), each, settings)
         of_rows = [name for name in wanted.names if name in OF_ROWS]
         of_layer = [name for name in wanted.names if name not in OF_ROWS]
         settings = examples.by_example(settings)

@@ -20,11 +20,28 @@ from softnll.torch._linear.pieces import OF_ROWS, Named, Piece, Pieces, Sums
 
 __all__ = ["ClosedForm", "RowFunction", "along", "first", "second"]
 
-RowFunction = Callable[[Tensor, LinearInputs, LossSettings], tuple[Tensor, ...]]  # of logits, and the rows' inputs
 Rows = tuple[Tensor, ...]  # one number a row for each result of a row function
 # Of logits, tangents, the rows' inputs and upstream gradients: the derivatives of the rows along the tangents, the
 # gradients of the logits, and their derivatives along the tangents.
 ClosedForm = Callable[[Tensor, Tensor, LinearInputs, LossSettings, Rows], tuple[Rows, Tensor, Tensor]]
+
+
+class RowFunction(NamedTuple):
+    """A function of the logits of rows with some results a row.
+
+    Attributes
+    ----------
+    values
+        The results, of the logits and the rows' inputs.
+    results
+        Their number.
+    closed
+        Derivatives in closed form, for where nothing records them; None without one.
+    """
+
+    values: Callable[[Tensor, LinearInputs, LossSettings], Rows]
+    results: int
+    closed: ClosedForm | None = None
 
 
 class _Found(NamedTuple):
@@ -39,44 +56,30 @@ class _Found(NamedTuple):
 
 def first(function: RowFunction, pieces: Pieces, upstream: Rows, names: Sequence[str]) -> tuple[Tensor, ...]:
     """Return the gradients with respect to the inputs of these names."""
-    _, found = _run(function, pieces, upstream, None, names)
+    _, found = second(function, pieces, upstream, None, names)
     return found
+
+
+def along(function: RowFunction, pieces: Pieces, tangents: Named) -> Rows:
+    """Return the derivatives of the function along tangents."""
+    moved, _ = second(function, pieces, (torch.zeros_like(pieces.s),) * function.results, tangents, ())
+    return moved
 
 
 def second(
     function: RowFunction,
     pieces: Pieces,
     upstream: Rows,
-    tangents: Named,
-    names: Sequence[str],
-    upstream_tangents: Rows | None = None,
-    closed: ClosedForm | None = None,
-) -> tuple[Rows, tuple[Tensor, ...]]:
-    """Return the derivatives of the function, and of its gradients with respect to these names, along tangents.
-
-    ``closed`` computes the same of the logits, where nothing records it.
-    """
-    return _run(function, pieces, upstream, tangents, names, upstream_tangents, closed)
-
-
-def along(function: RowFunction, pieces: Pieces, results: int, tangents: Named) -> Rows:
-    """Return the derivatives along tangents of a function with this number of results."""
-    moved, _ = _run(function, pieces, (torch.zeros_like(pieces.s),) * results, tangents, ())
-    return moved
-
-
-def _run(
-    function: RowFunction,
-    pieces: Pieces,
-    upstream: Rows,
     tangents: Named | None,
     names: Sequence[str],
     upstream_tangents: Rows | None = None,
-    closed: ClosedForm | None = None,
 ) -> tuple[Rows, tuple[Tensor, ...]]:
-    """Return the derivatives of each row along the tangents and the gradients, or their derivatives along tangents."""
+    """Return the derivatives along tangents of the function, and of its gradients with respect to these names.
+
+    Without tangents, return nothing of the function, and the gradients themselves.
+    """
     sums, moved = Sums(pieces, names), []
-    by_target = "target" in names or (tangents is not None and "target" in tangents)
+    closed, by_target = function.closed, "target" in names or (tangents is not None and "target" in tangents)
     if by_target or upstream_tangents is not None or not pieces.in_place or not names:
         closed = None
     for piece in pieces:
@@ -92,7 +95,7 @@ def _run(
             if closed is not None and v is not None:
                 found = _Found(*closed(z[rows], v[rows], here, pieces.settings, up or ()))
             else:
-                given = _Block(function, here, pieces.settings, by_target)
+                given = _Block(function.values, here, pieces.settings, by_target)
                 t = None if v is None or cut is None else given.tangents(v[rows], cut, rows)
                 found = given.derivatives(z[rows], up or (), t, up_t, bool(names))
             moved.append(found.along)
@@ -147,7 +150,7 @@ def _moved_logits(pieces: Pieces, part: LinearInputs, tangents: Named, z: Tensor
 class _Block(NamedTuple):
     """A row function on the inputs of some rows; ``by_target``: the soft targets are a variable, too."""
 
-    function: RowFunction
+    function: Callable[[Tensor, LinearInputs, LossSettings], Rows]
     inputs: LinearInputs
     settings: LossSettings
     by_target: bool
@@ -169,8 +172,7 @@ class _Block(NamedTuple):
         values = (z, self.inputs.target) if self.by_target else (z,)
 
         def pulled(upstream: Rows, *values: Tensor) -> Rows:
-            found: Rows = torch.func.vjp(self._of, *values)[1](upstream)
-            return found
+            return torch.func.vjp(self._of, *values)[1](upstream)
 
         if tangents is None:
             dz, *dq = pulled(upstream, *values)

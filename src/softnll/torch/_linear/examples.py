@@ -99,7 +99,7 @@ def layer_gradients(
     all_rows = loss.upstream if scale is None else loss.upstream * scale
     for rows, part, x in loss.chunks(plan):
         up = None if all_rows is None else all_rows[rows]
-        backend.forward_backward(part, part.x, up)
+        backend.forward_backward(part, part.x, upstream=up)
         dz, f = backend.tensor(part.x).to(dtype), backend.tensor(x).to(dtype)
         _add(found, dz, f, rows.start, each)
     if scale is not None:

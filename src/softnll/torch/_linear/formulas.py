@@ -7,9 +7,9 @@ Unless autograd records the derivatives, only a few rows of logits are in memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,39 +21,20 @@ from softnll.torch._base.backend import backend_of
 from softnll.torch._base.checks import wide_type
 from softnll.torch._base.inputs import autocasts
 from softnll.torch._base.sparse import densify
-from softnll.torch._linear.derivatives import RowFunction, along, first, second
-from softnll.torch._linear.pieces import Named, Pieces
+from softnll.torch._linear import derivatives
+from softnll.torch._linear.derivatives import RowFunction
+from softnll.torch._linear.pieces import Named, Pieces, Upstreams
 from softnll.torch._losses import formulas
 
-__all__ = [
-    "DIFFERENTIABLE",
-    "gradient",
-    "gradient_pullback",
-    "gradient_push",
-    "loss_push",
-    "pull_rows",
-    "push_rows",
-    "second_rows",
-]
+__all__ = ["DIFFERENTIABLE", "LOSS", "pull", "push", "second"]
 
 DIFFERENTIABLE = ("input", "linear_weight", "linear_bias", "target")
 
-Parameters = ParamSpec("Parameters")
-Returned = TypeVar("Returned")
 
-
-def _without_autocast(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Return a function that runs without autocast, which would multiply in a narrower type."""
-
-    @wraps(function)
-    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Returned:
-        device = next(each.input.device.type for each in args if isinstance(each, LinearInputs))
-        if not autocasts(device):
-            return function(*args, **options)
-        with torch.autocast(device, enabled=False):
-            return function(*args, **options)
-
-    return call
+def _without_autocast(inputs: LinearInputs) -> AbstractContextManager[Any]:
+    """Return a context without autocast, which would multiply in a narrower type."""
+    device = inputs.input.device.type
+    return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
 
 
 def _losses(z: Tensor, inputs: LinearInputs, settings: LossSettings) -> tuple[Tensor]:
@@ -89,94 +70,39 @@ def _hessian_products(
     return (along,), dz.mul_(factor), product.mul_(factor)
 
 
-@_without_autocast
-def gradient(
-    upstream: Tensor, inputs: LinearInputs, settings: LinearSettings, names: Sequence[str]
+LOSS = RowFunction(_losses, 1, _hessian_products)
+
+
+def push(function: RowFunction, inputs: LinearInputs, settings: LinearSettings, tangents: Named) -> tuple[Tensor, ...]:
+    """Return the derivatives of a function's results along tangents."""
+    with _without_autocast(inputs):
+        pieces = Pieces(inputs, settings, *tangents.values())
+        moved = derivatives.along(function, pieces, pieces.flatten(tangents))
+        return tuple(pieces.reduce(each, inputs.input.shape[:-1]) for each in moved)
+
+
+def pull(
+    function: RowFunction, inputs: LinearInputs, settings: LinearSettings, upstream: Upstreams, names: Sequence[str]
 ) -> tuple[Tensor, ...]:
-    """Return the gradients with respect to the inputs of these names."""
-    pieces = Pieces(inputs, settings, upstream)
-    return first(_losses, pieces, (pieces.spread(upstream),), names)
+    """Return the gradients with respect to the inputs of these names, for one upstream gradient a result."""
+    with _without_autocast(inputs):
+        pieces = Pieces(inputs, settings, *upstream)
+        return derivatives.first(function, pieces, pieces.spread(upstream), names)
 
 
-@_without_autocast
-def gradient_pullback(
-    cotangents: Named, upstream: Tensor, inputs: LinearInputs, settings: LinearSettings, wanted: Sequence[str]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return the second derivatives: of the gradients in ``cotangents``, to the upstream gradient and ``wanted``."""
-    pieces = Pieces(inputs, settings, upstream, *cotangents.values())
-    up, moved = (pieces.spread(upstream),), pieces.flatten(cotangents)
-    (rows,), found = second(_losses, pieces, up, moved, wanted, closed=_hessian_products)
-    return pieces.reduce(rows, upstream.shape).to(upstream.dtype), found
-
-
-@_without_autocast
-def loss_push(inputs: LinearInputs, settings: LinearSettings, tangents: Named) -> Tensor:
-    """Return the derivative of the loss along tangents."""
-    pieces = Pieces(inputs, settings, *tangents.values())
-    (rows,) = along(_losses, pieces, 1, pieces.flatten(tangents))
-    return pieces.reduce(rows, inputs.input.shape[:-1])
-
-
-@_without_autocast
-def gradient_push(
-    upstream: Tensor,
-    to_upstream: Tensor | None,
-    inputs: LinearInputs,
-    settings: LinearSettings,
-    tangents: Named,
-    names: Sequence[str],
-) -> tuple[Tensor, ...]:
-    """Return the derivatives of the gradients of these names along tangents of upstream gradient and inputs."""
-    pieces = Pieces(inputs, settings, upstream, to_upstream, *tangents.values())
-    moving = None if to_upstream is None else (pieces.spread(to_upstream),)
-    _, found = second(_losses, pieces, (pieces.spread(upstream),), pieces.flatten(tangents), names, moving)
-    return found
-
-
-# -- functions with several results a row
-
-
-def _spread(pieces: Pieces, upstream: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """Return upstream gradients as rows; None means 0."""
-    zeros = torch.zeros_like(pieces.s)
-    return tuple(zeros if each is None else each.reshape(zeros.shape).to(zeros.dtype) for each in upstream)
-
-
-@_without_autocast
-def push_rows(
-    function: RowFunction, inputs: LinearInputs, settings: LinearSettings, results: int, tangents: Named
-) -> tuple[Tensor, ...]:
-    """Return the derivatives, along tangents, of a function with several results a row."""
-    pieces = Pieces(inputs, settings, *tangents.values())
-    moved = along(function, pieces, results, pieces.flatten(tangents))
-    return tuple(each.reshape(inputs.input.shape[:-1]) for each in moved)
-
-
-@_without_autocast
-def pull_rows(
+def second(
     function: RowFunction,
     inputs: LinearInputs,
     settings: LinearSettings,
-    upstream: Sequence[Tensor | None],
-    names: Sequence[str],
-) -> tuple[Tensor, ...]:
-    """Return the gradients of a function with several results a row; an upstream gradient of None means 0."""
-    pieces = Pieces(inputs, settings, *upstream)
-    return first(function, pieces, _spread(pieces, upstream), names)
-
-
-@_without_autocast
-def second_rows(
-    function: RowFunction,
-    inputs: LinearInputs,
-    settings: LinearSettings,
-    upstream: Sequence[Tensor | None],
+    upstream: Upstreams,
     tangents: Named,
     names: Sequence[str],
-    upstream_tangents: Sequence[Tensor | None] = (),
+    upstream_tangents: Upstreams = (),
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return the derivatives along tangents of such a function, and of its gradients with respect to these names."""
-    pieces = Pieces(inputs, settings, *upstream, *upstream_tangents, *tangents.values())
-    moving = _spread(pieces, upstream_tangents) if upstream_tangents else None
-    moved, found = second(function, pieces, _spread(pieces, upstream), pieces.flatten(tangents), names, moving)
-    return tuple(each.reshape(inputs.input.shape[:-1]) for each in moved), found
+    """Return the derivatives along tangents of a function's results, and of its gradients as ``pull`` returns them."""
+    with _without_autocast(inputs):
+        pieces = Pieces(inputs, settings, *upstream, *upstream_tangents, *tangents.values())
+        moving = pieces.spread(upstream_tangents) if upstream_tangents else None
+        flat = pieces.flatten(tangents)
+        moved, found = derivatives.second(function, pieces, pieces.spread(upstream), flat, names, moving)
+        return tuple(pieces.reduce(each, inputs.input.shape[:-1]) for each in moved), found

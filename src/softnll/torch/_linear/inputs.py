@@ -12,6 +12,7 @@ from softnll.torch._base.arguments import LinearInputs, LinearValues
 from softnll.torch._base.errors import InputTypeError, InputValueError
 from softnll.torch._base.inputs import FLOATS, check_devices, check_tensor, class_indices
 from softnll.torch._base.sparse import SparseTargets
+from softnll.torch._losses.inputs import row_temperatures
 
 __all__ = ["check_layer", "prepare"]
 
@@ -21,13 +22,6 @@ def _floating(name: str, tensor: Any) -> None:
     check_tensor(name, tensor)
     if tensor.dtype not in FLOATS:
         raise InputTypeError(f"{name} has dtype {tensor.dtype}; allowed: {', '.join(map(str, FLOATS))}")
-
-
-def _integers(indices: Any) -> None:
-    """Raise unless this is a tensor of integers."""
-    check_tensor("target.indices", indices)
-    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-        raise InputTypeError(f"target.indices has dtype {indices.dtype}; allowed: integers")
 
 
 def check_layer(input: Any, linear_weight: Any, linear_bias: Any) -> None:  # noqa: A002 - torch's name
@@ -59,7 +53,9 @@ def prepare(
     indices = None
     if isinstance(target, SparseTargets):
         indices, target = target
-        _integers(indices)
+        check_tensor("target.indices", indices)
+        if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+            raise InputTypeError(f"target.indices has dtype {indices.dtype}; allowed: integers")
         indices = class_indices(indices)
         _floating("target.probabilities", target)
     check_tensor("target", target)
@@ -70,24 +66,17 @@ def prepare(
     check_devices(names, (input, linear_weight, linear_bias, target, weight, sample_weight, indices))
     if ignore_index is not None and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: None with soft targets")
-    tau, number = _temperatures(temperature, input)
+    tau = None
+    if isinstance(temperature, Tensor):
+        tau, temperature = row_temperatures(temperature, input, input.dim() - 1), 1.0
     at_most = None if options is None else _most_rows(options, input, linear_weight)
     if compact is not None and not isinstance(compact, bool):
         raise InputTypeError(f"compact is {compact!r}; allowed: True, False or None")
     ignored = -100 if ignore_index is None else ignore_index
     target = class_indices(target)
     inputs = LinearInputs(input, linear_weight, linear_bias, target, weight, sample_weight, tau, indices)
-    numbers = with_defaults(temperature=number, ignore_index=ignored, **scalars)
+    numbers = with_defaults(temperature=temperature, ignore_index=ignored, **scalars)
     return inputs, LinearValues(*numbers, check, max_bytes, at_most, compact)
-
-
-def _temperatures(temperature: Any, input: Tensor) -> tuple[Tensor | None, Any]:  # noqa: A002
-    """Return ``(per-row temperatures, 1.0)`` of a tensor, else ``(None, temperature)``."""
-    if not isinstance(temperature, Tensor):
-        return None, temperature
-    check_tensor("temperature", temperature)
-    check_devices(("input", "temperature"), (input, temperature))
-    return (temperature.expand(input.shape[:-1]) if temperature.dim() == 0 else temperature), 1.0
 
 
 def _most_rows(options: Any, input: Tensor, linear_weight: Tensor) -> int | None:  # noqa: A002

@@ -11,7 +11,6 @@ from torch import Tensor
 from softnll._core.options import NAMES
 from softnll._core.plan import Wanted
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearValues, Upstream, take
-from softnll.torch._base.autograd_base import refuse_constants
 from softnll.torch._base.backend import captures
 from softnll.torch._base.errors import LINEAR_NAMES
 from softnll.torch._base.inputs import tracing
@@ -63,9 +62,7 @@ def linear_cross_entropy(inputs: LinearInputs, values: LinearValues) -> Tensor:
     returns="(Tensor, Tensor, Tensor, Tensor)",
     names=LINEAR_NAMES,
 )
-def _linear_cross_entropy(
-    inputs: LinearInputs, settings: LinearSettings, flags: Flags
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _linear_cross_entropy(inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Tensor, ...]:
     """Return the loss, and the wanted gradients for an upstream gradient of 1; empty tensors for the others."""
     if any(flags):
         loss, found = compute.with_gradients(Wanted(*flags), inputs, settings)
@@ -74,38 +71,34 @@ def _linear_cross_entropy(
     return loss, *_or_empty(found, inputs)
 
 
-def _or_empty(found: compute.Gradients, inputs: LinearInputs) -> tuple[Tensor, Tensor, Tensor]:
+def _or_empty(found: compute.Gradients, inputs: LinearInputs) -> tuple[Tensor, ...]:
     """Return gradients, with an empty tensor in place of each None, which an operator cannot return."""
-    first, second, third = (inputs.input.new_empty(0) if each is None else each for each in found)
-    return first, second, third
+    return tuple(inputs.input.new_empty(0) if each is None else each for each in found)
 
 
 @operator(
     "linear_cross_entropy_backward", Upstream, LinearInputs, LinearSettings, Flags, returns="(Tensor, Tensor, Tensor)"
 )
-def _backward(
-    given: Upstream, inputs: LinearInputs, settings: LinearSettings, flags: Flags
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(given: Upstream, inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Tensor, ...]:
     """Return the wanted gradients; empty tensors for the others."""
     return _or_empty(compute.gradients(Wanted(*flags), given.upstream, inputs, settings), inputs)
 
 
 @_linear_cross_entropy.decompose
-def _(inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(inputs: LinearInputs, settings: LinearSettings, flags: Flags) -> tuple[Tensor, ...]:
     value = expressions.cross_entropy(inputs, settings.loss)
     if not any(flags):
         return value, *_or_empty(compute.Gradients(), inputs)
     scalars = (getattr(settings.loss.objective, name) for name in NAMES)
     values = LinearValues(*scalars, settings.loss.check, settings.max_bytes, settings.at_most, settings.compact)
     found = _backward(Upstream(torch.ones_like(value)), inputs, values, flags)
-    first, second, third = (each.to(compute.kept_type(each.dtype, kept=True)) for each in found)
-    return value, first, second, third
+    return value, *(each.to(compute.kept_type(each.dtype, kept=True)) for each in found)
 
 
 @operator("linear_cross_entropy_target_backward", Upstream, LinearInputs, LinearSettings)
 def _target_backward(given: Upstream, inputs: LinearInputs, settings: LinearSettings) -> Tensor:
     """Return the gradient with respect to soft targets."""
-    (gradient,) = formulas.gradient(given.upstream, inputs, settings, ("target",))
+    (gradient,) = formulas.pull(formulas.LOSS, inputs, settings, (given.upstream,), ("target",))
     return gradient.contiguous()
 
 
@@ -128,18 +121,17 @@ def _no_second_derivative(*_: Any) -> Any:
     )
 
 
-_scale.differentiate(lambda *_: None, _no_second_derivative)
+_scale.library.register_autograd(_no_second_derivative)
 
 
-def empty_gradients(inputs: LinearInputs, flags: Flags, *, kept: bool) -> tuple[Tensor, Tensor, Tensor]:
+def empty_gradients(inputs: LinearInputs, flags: Flags, *, kept: bool) -> tuple[Tensor, ...]:
     """Return uninitialised tensors with the shapes and types of the wanted gradients; empty tensors for the others."""
-    first, second, third = (
+    return tuple(
         each.new_empty(each.shape, dtype=compute.kept_type(each.dtype, kept))
         if asked and each is not None
         else inputs.input.new_empty(0)
         for each, asked in zip(inputs.layer, flags, strict=True)
     )
-    return first, second, third
 
 
 @_linear_cross_entropy.fake
@@ -159,24 +151,13 @@ def _(_: Upstream, inputs: LinearInputs, __: LinearSettings) -> Tensor:
     return torch.empty_like(inputs.target, memory_format=torch.contiguous_format)
 
 
-def _keep(ctx: Any, groups: Any, output: tuple[Tensor, ...]) -> None:
-    """Save the inputs and the gradients that the forward has computed."""
-    inputs, ctx.options, ctx.computed = groups
-    refuse_constants(take(LinearInputs, ctx.needs_input_grad))
-    ctx.set_materialize_grads(False)
-    _, *kept = output
-    ctx.save_for_backward(*kept, *inputs)
-
-
-def _gradients(ctx: Any, upstream: Tensor | None, *others: Any) -> dict[str, Any]:
+def _gradients(ctx: Any, upstream: Tensor, *others: Any) -> dict[str, Any]:
     if any(each is not None for each in others):
         _no_second_derivative()
-    if upstream is None:
-        return {}
-    d_input, d_weight, d_bias, *tensors = ctx.saved_tensors
+    *tensors, d_input, d_weight, d_bias = ctx.saved_tensors
     inputs, needed = LinearInputs(*tensors), take(LinearInputs, ctx.needs_input_grad)
-    names = compute.Gradients._fields
-    computed = dict(zip(names, ctx.computed, strict=True))
+    names, (options, flags) = compute.Gradients._fields, ctx.groups
+    computed = dict(zip(names, flags, strict=True))
     found: dict[str, Any] = {
         name: _scale(KeptGradient(upstream, each, getattr(inputs, name)))
         for name, each in zip(names, (d_input, d_weight, d_bias), strict=True)
@@ -184,11 +165,11 @@ def _gradients(ctx: Any, upstream: Tensor | None, *others: Any) -> dict[str, Any
     }
     rest = Flags(*(getattr(needed, name) and not computed[name] for name in names))
     if any(rest):
-        again = _backward(Upstream(upstream), inputs, ctx.options, rest)
+        again = _backward(Upstream(upstream), inputs, options, rest)
         found |= {name: each for name, each, asked in zip(names, again, rest, strict=True) if asked}
     if needed.target:
-        found["target"] = _target_backward(Upstream(upstream), inputs, ctx.options)
+        found["target"] = _target_backward(Upstream(upstream), inputs, options)
     return found
 
 
-_linear_cross_entropy.differentiate(_keep, _gradients)
+_linear_cross_entropy.differentiate(_gradients, results=3)

@@ -19,13 +19,14 @@ from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInpu
 from softnll.torch._base.autograd_base import in_batch, records
 from softnll.torch._losses import formulas
 
-__all__ = ["OF_ROWS", "Named", "Piece", "Pieces", "Sums"]
+__all__ = ["OF_ROWS", "Named", "Piece", "Pieces", "Sums", "Upstreams"]
 
 OF_ROWS = ("input", "target")  # the differentiable inputs that have one entry a row
 _ENTRY_BYTES = 24 * 8  # memory for each entry of a block of logits: two dozen arrays of float64
 _CHUNK_ARRAYS = 4  # arrays of a piece's logits, their tangents and gradients, in the type of the products
 
 Named = dict[str, Any]
+Upstreams = Sequence[Tensor | None]  # one upstream gradient for each result of a function; None means 0
 
 
 class Piece(NamedTuple):
@@ -105,15 +106,18 @@ class Pieces:
             cut["input"] = torch.where(without_part, 0.0, cut["input"].to(self.dtype))
             yield Piece(rows, self.flat._replace(**cut), without_part)
 
-    def spread(self, upstream: Tensor) -> Tensor:
-        """Return the upstream gradient of each row's loss from that of the reduced loss."""
+    def spread(self, upstream: Upstreams) -> tuple[Tensor, ...]:
+        """Return the upstream gradients of the rows' results from those of the reduced results."""
+        return tuple(torch.zeros_like(self.s) if each is None else self._spread(each) for each in upstream)
+
+    def _spread(self, upstream: Tensor) -> Tensor:
         upstream = upstream.to(self.s.dtype)
         if self.reduction == "none":
             return upstream.reshape(-1)
         return (upstream * self.factor).expand(self.s.shape[0])
 
     def reduce(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """Return the derivative of the reduced loss from the derivatives of the rows' losses."""
+        """Return the derivative of a reduced result from the derivatives of the rows' results."""
         return rows.reshape(shape) if self.reduction == "none" else rows.sum() * self.factor
 
     def flatten(self, tensors: Named) -> Named:

@@ -27,19 +27,16 @@ def over_positions(
 ) -> Tensor:
     """Return the loss over all positions of ``(N, H)`` features and a weight ``(C, d1, …, dK, H)``.
 
-    Parameters
-    ----------
-    loss
-        ``linear_cross_entropy``, which is called once for each position.
-    input, linear_weight, target, **keywords
-        The arguments of ``loss``; ``target`` is ``(N, d1, …, dK)``, or ``(N, C, d1, …, dK)`` if it is soft.
+    ``loss`` is ``linear_cross_entropy``, which is called once for each position, and the others are its arguments. The
+    target is ``(N, d1, …, dK)``, or ``(N, C, d1, …, dK)`` if it is soft.
     """
-    shape, reduction = tuple(linear_weight.shape[1:-1]), keywords.pop("reduction")
+    shape, reduction = tuple(linear_weight.shape[1:-1]), keywords["reduction"]
     n, soft = math.prod(shape), _check(input, linear_weight, target, keywords)
     target = class_indices(target)
     given = {name: keywords.pop(name) for name in ("linear_bias", "sample_weight", "temperature")}
     ignored = None if soft else target == (-100 if keywords["ignore_index"] is None else keywords["ignore_index"])
     if reduction == "mean":  # no product or sum of weights leaves the range
+        keywords["reduction"] = "sum"
         given["sample_weight"] = near_one(given["sample_weight"], ignored)
         keywords["weight"] = keywords["weight"] if soft else near_one(keywords["weight"])
 
@@ -49,16 +46,7 @@ def over_positions(
         return [each] * n if whole else each.flatten(lead).unbind(lead)
 
     losses = [
-        loss(
-            input,
-            W,
-            y,
-            linear_bias=b,
-            sample_weight=s,
-            temperature=tau,
-            reduction="sum" if reduction == "mean" else reduction,
-            **keywords,
-        )
+        loss(input, W, y, linear_bias=b, sample_weight=s, temperature=tau, **keywords)
         for W, y, b, s, tau in zip(
             linear_weight.flatten(1, -2).unbind(1),
             positions(target, 2 if soft else 1),

@@ -33,10 +33,10 @@ __all__ = [
     "CrossEntropyFunction",
     "EagerCrossEntropy",
     "LossGradient",
-    "NLLFunction",
     "cross_entropy",
     "loss_gradients",
     "nll_gradient",
+    "nll_loss",
 ]
 
 
@@ -349,3 +349,9 @@ class NLLFunction(Rule):
             return one_by_one(info, in_dims, arguments, NLLFunction.apply)
         rows = NLLFunction.apply(*inputs, settings.for_each_row())
         return _reduced(rows, inputs, settings), 0
+
+
+@uncompiled
+def nll_loss(inputs: LossInputs, settings: LossSettings) -> Any:
+    """Return the loss of log-probabilities, which autograd and torch.func can differentiate."""
+    return NLLFunction.apply(*inputs, settings)

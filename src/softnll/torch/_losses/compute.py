@@ -76,8 +76,7 @@ def product(saved: Tensor, v: Tensor, dim: int, *, log: bool, logits: bool) -> T
 
     ``saved`` has the results or, with ``logits``, the logits.
     """
-    value: Tensor | None = backend_of(saved).product(saved, v, dim, log=log, logits=logits)
-    return value
+    return backend_of(saved).product(saved, v, dim, log=log, logits=logits)
 
 
 @uncompiled
@@ -118,8 +117,7 @@ def with_gradient(inputs: LossInputs, settings: LossSettings) -> tuple[Tensor, K
 def _with_rows(kept: Kept, inputs: LossInputs) -> Problem:
     """Return the kept Problem with its logits and soft targets."""
     target = inputs.target if kept.problem.y is None else None
-    problem: Problem = backend_of(inputs.input).with_rows(kept.problem, kept.layout, inputs.input, target)
-    return problem
+    return backend_of(inputs.input).with_rows(kept.problem, kept.layout, inputs.input, target)
 
 
 @uncompiled
@@ -129,7 +127,7 @@ def gradient(upstream: Tensor, inputs: LossInputs, kept: Kept) -> Tensor:
     problem = _with_rows(kept, inputs)
     problem, beside = backend.with_upstream(problem, backend.upstream(upstream, problem))
     out = backend.empty(problem.x.shape, problem.x.dtype, problem.x)
-    backend.backward(problem, kept.m, kept.r, out, beside)
+    backend.backward(problem, kept.m, kept.r, out, upstream=beside)
     return backend.restore(out, kept.layout, inputs.input)
 
 
@@ -154,8 +152,7 @@ def rescaled(kept_gradient: Tensor, upstream: Tensor, saved: Callable[[], LossIn
 
 def keeps_gradient(inputs: LossInputs, settings: LossSettings) -> bool:
     """Return whether ``with_gradient`` serves this loss."""
-    kept: bool = backend_of(inputs.input).keeps_gradient(inputs, settings)
-    return kept
+    return backend_of(inputs.input).keeps_gradient(inputs, settings)
 
 
 def multiplied(kept_gradient: Tensor, upstream: Tensor, kept: Kept) -> Tensor:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from softnll.torch._base.autograd_base import Rule, in_batch, records
+from softnll.torch._base.autograd_base import Rule, apply, in_batch, records
 from softnll.torch._losses import compute
 
-__all__ = ["LogSoftmax", "LogSumExp", "Softmax", "log_softmax_product", "softmax_product", "wide"]
+__all__ = [
+    "LogSoftmax",
+    "LogSumExp",
+    "Softmax",
+    "log_softmax",
+    "log_softmax_product",
+    "logsumexp",
+    "softmax",
+    "softmax_product",
+    "wide",
+]
 
 _WIDE = (torch.float32, torch.float64)
 
@@ -34,8 +46,25 @@ def log_softmax_product(log_p: Tensor, v: Tensor, dim: int) -> Tensor:
     return -v * torch.expm1(log_p) - torch.exp(log_p) * (v.sum(dim, keepdim=True) - v)
 
 
+def _log_softmax_push(log_p: Tensor, v: Tensor, dim: int) -> Tensor:
+    """Return v − ⟨p, v⟩, the derivative of log_softmax along v."""
+    apart = v - v.gather(dim, log_p.argmax(dim, keepdim=True))
+    return apart - (torch.exp(log_p) * apart).sum(dim, keepdim=True)
+
+
 class _AlongDim(Rule):
     """The base of functions of logits and a class dimension, which is counted from the front."""
+
+    by_result = False  # whether the derivatives are expressions of the result
+
+    @classmethod
+    def setup_context(cls, ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Save the logits or the result, which has too few digits in a half type."""
+        x, ctx.dim = inputs
+        ctx.narrow = x.dtype not in _WIDE
+        saved = output if cls.by_result and not ctx.narrow else x
+        ctx.save_for_backward(saved)
+        ctx.save_for_forward(saved)
 
     @classmethod
     def vmap(cls, _: Any, in_dims: tuple[int, None], x: Tensor, dim: int) -> tuple[Tensor, int]:
@@ -45,106 +74,57 @@ class _AlongDim(Rule):
 
 
 class _Normalised(_AlongDim):
-    """The base of softmax and log_softmax, whose derivatives are expressions of the result.
+    """The base of softmax and log_softmax; of half types, the result is computed again in float32."""
 
-    The result is saved for the backward. A result in a half type has too few digits for that: there the logits are
-    saved, and the result is computed again in float32.
-    """
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Save the result, or the logits."""
-        x, ctx.dim = inputs
-        ctx.narrow = x.dtype not in _WIDE
-        ctx.save_for_backward(x if ctx.narrow else output)
-        ctx.save_for_forward(x if ctx.narrow else output)
+    by_result = True
+    log = False
 
     @classmethod
-    def _result(cls, ctx: Any) -> tuple[Tensor, torch.dtype]:
-        """Return the result in float32 or wider, and the type of the logits."""
+    def _product(cls, function: Callable[[Tensor, Tensor, int], Tensor], ctx: Any, v: Tensor) -> Tensor:
+        """Return a function of the result, v and the dimension, in the type of the logits."""
         (saved,) = ctx.saved_tensors
-        return cls.apply(wide(saved), ctx.dim) if ctx.narrow else saved, saved.dtype
+        result = cls.apply(wide(saved), ctx.dim) if ctx.narrow else saved
+        return function(result, wide(v), ctx.dim).to(saved.dtype)
 
-    @staticmethod
-    def _computed(ctx: Any, grad: Tensor, *, log: bool) -> Tensor | None:
-        """Return the backward's product by a kernel; None without one, or if autograd or a transform records it."""
-        if records() or in_batch(grad):
-            return None
-        (saved,) = ctx.saved_tensors
-        return compute.product(saved, grad, ctx.dim, log=log, logits=ctx.narrow)
+    @classmethod
+    def backward(cls, ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Return the product of the upstream gradient and the Jacobian: by a kernel, unless it is recorded."""
+        if not records() and not in_batch(grad):
+            (saved,) = ctx.saved_tensors
+            found = compute.product(saved, grad, ctx.dim, log=cls.log, logits=ctx.narrow)
+            if found is not None:
+                return found, None
+        return cls._product(log_softmax_product if cls.log else softmax_product, ctx, grad), None
+
+    @classmethod
+    def jvp(cls, ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        """Return the product of the Jacobian and a tangent."""
+        return cls._product(_log_softmax_push if cls.log else softmax_product, ctx, tangent)
 
 
 class Softmax(_Normalised):
     """Probabilities, of logits and a class dimension."""
 
-    @staticmethod
-    def forward(x: Tensor, dim: int) -> Tensor:
-        """Return the probabilities, in the shape of the logits."""
-        return compute.softmax(x, dim)
-
-    @staticmethod
-    def _product(ctx: Any, v: Tensor) -> Tensor:
-        p, dtype = Softmax._result(ctx)
-        return softmax_product(p, wide(v), ctx.dim).to(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Return the product of the Jacobian, which is symmetric, and the upstream gradient."""
-        found = Softmax._computed(ctx, grad, log=False)
-        return Softmax._product(ctx, grad) if found is None else found, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        """Return the product of the Jacobian and a tangent."""
-        return Softmax._product(ctx, tangent)
+    forward = staticmethod(compute.softmax)
 
 
 class LogSoftmax(_Normalised):
     """Log-probabilities, of logits and a class dimension."""
 
-    @staticmethod
-    def forward(x: Tensor, dim: int) -> Tensor:
-        """Return the log-probabilities, in the shape of the logits."""
-        return compute.log_softmax(x, dim)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Return the product of the upstream gradient and the Jacobian 1[i = j] − p_j."""
-        found = LogSoftmax._computed(ctx, grad, log=True)
-        if found is not None:
-            return found, None
-        log_p, dtype = LogSoftmax._result(ctx)
-        return log_softmax_product(log_p, wide(grad), ctx.dim).to(dtype), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        """Return the product of the Jacobian and a tangent: v − ⟨p, v⟩."""
-        log_p, dtype = LogSoftmax._result(ctx)
-        v = wide(tangent)
-        apart = v - v.gather(ctx.dim, log_p.argmax(ctx.dim, keepdim=True))
-        return (apart - (torch.exp(log_p) * apart).sum(ctx.dim, keepdim=True)).to(dtype)
+    log = True
+    forward = staticmethod(compute.log_softmax)
 
 
 class LogSumExp(_AlongDim):
     """logsumexp, of logits and a class dimension, which the result does not have."""
 
-    @staticmethod
-    def forward(x: Tensor, dim: int) -> Tensor:
-        """Return logsumexp, in the shape of the logits without the class dimension."""
-        return compute.logsumexp(x, dim)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - p needs the logits
-        """Save the logits."""
-        x, ctx.dim = inputs
-        ctx.save_for_backward(x)
-        ctx.save_for_forward(x)
+    forward = staticmethod(compute.logsumexp)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return p times the upstream gradient."""
         (x,) = ctx.saved_tensors
-        return logsumexp_product(x, grad, ctx.dim), None
+        return (_probabilities(x, ctx.dim) * wide(grad).unsqueeze(ctx.dim)).to(x.dtype), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
@@ -153,12 +133,12 @@ class LogSumExp(_AlongDim):
         return (_probabilities(x, ctx.dim) * wide(tangent)).sum(ctx.dim).to(x.dtype)
 
 
+softmax = partial(apply, Softmax)
+log_softmax = partial(apply, LogSoftmax)
+logsumexp = partial(apply, LogSumExp)
+
+
 def _probabilities(x: Tensor, dim: int) -> Tensor:
     """Return p in float32 or wider; without classes, an empty tensor."""
     x = wide(x)
     return Softmax.apply(x, dim) if x.shape[dim] else x
-
-
-def logsumexp_product(x: Tensor, v: Tensor, dim: int) -> Tensor:
-    """Return p·v for one number v a row: the gradient of logsumexp."""
-    return (_probabilities(x, dim) * wide(v).unsqueeze(dim)).to(x.dtype)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from softnll.torch._base.arguments import LossInputs, LossSettings, Upstream, take
-from softnll.torch._base.autograd_base import refuse_constants, refuse_tangents
+from softnll.torch._base.autograd_base import refuse_tangents
 from softnll.torch._base.errors import NAMES
 from softnll.torch._base.inputs import tracing
 from softnll.torch._base.operators import decompose, fake, operator
@@ -37,22 +37,13 @@ def _row_shape(x: Tensor, dim: int) -> list[Any]:
     return [*x.shape[:dim], *x.shape[dim + 1 :]]
 
 
-def _along_dim(name: str, function: Function, expression: Function, empty: Function, product: Function) -> Any:
-    """Return an operator of logits and a class dimension; under torch.jit.trace, its expression.
+def _along_dim(name: str, empty: Function, product: Function) -> Any:
+    """Return the operator of a function of logits and a class dimension; under torch.jit.trace, its expression.
 
-    Parameters
-    ----------
-    name
-        The name of the operator in the library ``softnll``.
-    function
-        The implementation.
-    expression
-        The same result by torch's own operations.
-    empty
-        Returns an empty tensor with the shape and the type of the result.
-    product
-        Returns the vector-Jacobian product of logits and an upstream gradient, both in float32 or wider.
+    ``empty`` returns an empty tensor with the shape and the type of the result, ``product`` the vector-Jacobian product
+    of logits and an upstream gradient, both in float32 or wider.
     """
+    function, expression = getattr(compute, name), getattr(expressions, name)
 
     def implementation(input: Tensor, dim: int) -> Tensor:  # noqa: A002 - torch's name
         refuse_tangents(input)
@@ -76,22 +67,16 @@ def _along_dim(name: str, function: Function, expression: Function, empty: Funct
 
 softmax: Any = _along_dim(
     "softmax",
-    compute.softmax,
-    expressions.softmax,
     lambda x, _: torch.empty_like(x),
     lambda x, v, dim: normalise.softmax_product(softmax(x, dim), v, dim),
 )
 log_softmax: Any = _along_dim(
     "log_softmax",
-    compute.log_softmax,
-    expressions.log_softmax,
     lambda x, _: torch.empty_like(x),
     lambda x, v, dim: normalise.log_softmax_product(log_softmax(x, dim), v, dim),
 )
 logsumexp: Any = _along_dim(
     "logsumexp",
-    compute.logsumexp,
-    expressions.logsumexp,
     lambda x, dim: x.new_empty(_row_shape(x, dim)),
     lambda x, v, dim: (softmax(x, dim) if x.shape[dim] else x) * v.unsqueeze(dim),
 )
@@ -155,30 +140,21 @@ def _(_: Upstream, inputs: LossInputs, __: LossSettings) -> Tensor:
     return torch.empty_like(inputs.target, memory_format=torch.contiguous_format)
 
 
-def _keep(ctx: Any, groups: Any, output: Any) -> None:
-    """Save the inputs, the options and, of the cross-entropy, m and r."""
-    inputs, ctx.options = groups
-    refuse_constants(take(LossInputs, ctx.needs_input_grad))
-    m_and_r = output[1:] if isinstance(output, tuple) else ()
-    ctx.save_for_backward(*inputs, *m_and_r)
-
-
-def _cross_entropy_gradients(ctx: Any, upstream: Tensor, *_: Any) -> dict[str, Any]:
+def _cross_entropy_gradients(ctx: Any, upstream: Tensor, *_: None) -> dict[str, Any]:
     *tensors, m, r = ctx.saved_tensors
-    inputs = LossInputs(*tensors)
-    needed, _options = cross_entropy.split(ctx.needs_input_grad)
+    inputs, needed, (options,) = LossInputs(*tensors), take(LossInputs, ctx.needs_input_grad), ctx.groups
     found = {}
     if needed.input:
-        found["input"] = cross_entropy_backward(GradientInputs(upstream, m, r), inputs, ctx.options)
+        found["input"] = cross_entropy_backward(GradientInputs(upstream, m, r), inputs, options)
     if needed.target:
-        found["target"] = cross_entropy_target_backward(Upstream(upstream), inputs, ctx.options)
+        found["target"] = cross_entropy_target_backward(Upstream(upstream), inputs, options)
     return found
 
 
 def _nll_gradients(ctx: Any, upstream: Tensor) -> dict[str, Any]:
-    settings = LossSettings.of(*ctx.options)
-    return {"input": autograd.nll_gradient(upstream, LossInputs(*ctx.saved_tensors), settings)}
+    (options,) = ctx.groups
+    return {"input": autograd.nll_gradient(upstream, LossInputs(*ctx.saved_tensors), LossSettings.of(*options))}
 
 
-cross_entropy.differentiate(_keep, _cross_entropy_gradients)
-nll_loss.differentiate(_keep, _nll_gradients)
+cross_entropy.differentiate(_cross_entropy_gradients, results=2)
+nll_loss.differentiate(_nll_gradients)

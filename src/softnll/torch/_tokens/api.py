@@ -7,11 +7,10 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from softnll.torch._base.arguments import LinearSettings
-from softnll.torch._base.errors import LINEAR_NAMES, InputTypeError, raise_as_torch
-from softnll.torch._base.inputs import compiling, tracked
+from softnll.torch._base.errors import InputTypeError
 from softnll.torch._base.scripting import scriptable
 from softnll.torch._base.sharded import SERVES, is_sharded
+from softnll.torch._linear.api import computed
 from softnll.torch._linear.inputs import check_layer, prepare
 from softnll.torch._tokens import autograd, compute, ops
 from softnll.torch._tokens.compute import TokenStats
@@ -91,12 +90,4 @@ def token_stats(
         raise InputTypeError(
             f"target has dtype {target.dtype}; allowed: integers, of the input's shape without features"
         )
-    if compiling():
-        return ops.token_stats(inputs, values)
-    try:
-        settings = LinearSettings.of(*values)
-        if tracked(*inputs):
-            return autograd.token_stats(inputs, settings)
-        return compute.token_stats(inputs, settings)
-    except (TypeError, ValueError) as error:
-        raise_as_torch(error, LINEAR_NAMES)
+    return TokenStats(*computed(ops.token_stats, autograd.token_stats, compute.token_stats, inputs, values))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from softnll._core.kept import KeptLogits
 from softnll._core.plan import NO_GRADIENTS, Wanted
@@ -21,10 +20,10 @@ from softnll.torch._base.autograd_base import (
     one_by_one,
     records,
     refuse_constants,
-    refuse_nested,
 )
 from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear import formulas
+from softnll.torch._linear.derivatives import RowFunction
 from softnll.torch._losses.formulas import effective
 from softnll.torch._losses.normalise import LogSoftmax, LogSumExp
 from softnll.torch._tokens import compute
@@ -53,6 +52,9 @@ def _rows(z: Tensor, inputs: LinearInputs, settings: LossSettings) -> tuple[Tens
     return tuple(torch.where(without_part, 0.0, value) for value in each)  # type: ignore[return-value]
 
 
+_STATISTICS = RowFunction(_rows, 3)
+
+
 @dataclass(slots=True)  # not a tuple, which torch.func would flatten
 class _Names:
     """The names of the inputs whose gradients are computed."""
@@ -78,8 +80,7 @@ class TokenGradientInputs(NamedTuple):
     @property
     def upstream(self) -> Cotangents:
         """The upstream gradients."""
-        found: Cotangents = take(Cotangents, self)
-        return found
+        return take(Cotangents, self)
 
     @property
     def inputs(self) -> LinearInputs:
@@ -127,7 +128,7 @@ class TokenGradient(Rule):
             return *gradients(TokenGradientInputs), None
         given, needed = TokenGradientInputs(*ctx.saved_tensors), take(TokenGradientInputs, ctx.needs_input_grad)
         names = [name for name in LAYER if getattr(needed, name)]
-        moved, found = formulas.second_rows(_rows, given.inputs, ctx.settings, given.upstream, along, names)
+        moved, found = formulas.second(_STATISTICS, given.inputs, ctx.settings, given.upstream, along, names)
         values: dict[str, Any] = dict(zip(names, found, strict=True))
         for name, up, each in zip(Cotangents._fields, given.upstream, moved, strict=True):
             values[name] = None if up is None else each.to(up.dtype)
@@ -140,8 +141,8 @@ class TokenGradient(Rule):
         refuse_constants(along)
         given = TokenGradientInputs(*ctx.saved_tensors)
         present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
-        _, found = formulas.second_rows(
-            _rows, given.inputs, ctx.settings, given.upstream, present, ctx.names, take(Cotangents, along)
+        _, found = formulas.second(
+            _STATISTICS, given.inputs, ctx.settings, given.upstream, present, ctx.names, take(Cotangents, along)
         )
         return found
 
@@ -163,45 +164,14 @@ def pullback(
     Known logits, which become gradients, are for a backward that autograd does not record.
     """
     if any(each is not None and in_batch(each) for each in upstream):
-        return formulas.pull_rows(_rows, inputs, settings, upstream, names)
+        return formulas.pull(_STATISTICS, inputs, settings, upstream, names)
     if logits is not None:
         return _named_gradients(upstream, inputs, settings, names, logits)
-    found: tuple[Tensor, ...] = TokenGradient.apply(*upstream, *inputs, settings, _Names(tuple(names)))
-    return found
+    return TokenGradient.apply(*upstream, *inputs, settings, _Names(tuple(names)))
 
 
-class EagerTokenStats(Function):
-    """The statistics of ``(*LinearInputs, LinearSettings)`` outside transforms of torch.func; the forward keeps logits.
-
-    The first argument is whether autograd records the call.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, recording: bool, *arguments: Any) -> tuple[Tensor, ...]:
-        """Return the four tensors of ``TokenStats``, each in the shape of the targets."""
-        *tensors, settings = arguments
-        inputs = LinearInputs(*tensors)
-        _, *flags = ctx.needs_input_grad
-        needed = take(LinearInputs, flags)
-        wanted = Wanted(*(getattr(needed, name) for name in LAYER)) if recording and immediate() else NO_GRADIENTS
-        stats, ctx.logits = compute.stats_and_logits(wanted, inputs, settings)
-        _save(ctx, needed, tensors, settings, stats)
-        return tuple(stats)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        """Return the gradients with respect to features, weight and bias."""
-        _, *flags = ctx.needs_input_grad
-        return None, *_gradients(ctx, take(LinearInputs, flags), upstream)
-
-    @staticmethod
-    def jvp(ctx: Any, _: Any, *tangents: Any) -> tuple[Any, ...]:
-        """Return the derivatives of the statistics along tangents; the argmax has none."""
-        return _push(ctx, tangents)
-
-
-class TokenStatsFunction(Function):
-    """The token statistics under torch.func, as an autograd function of ``(*LinearInputs, LinearSettings)``."""
+class TokenStatsFunction(Rule):
+    """The statistics of ``(*LinearInputs, LinearSettings)``; outside torch.func, the forward keeps logits."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -212,19 +182,50 @@ class TokenStatsFunction(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Save the inputs."""
-        *tensors, settings = inputs
+        refuse_constants(take(LinearInputs, ctx.needs_input_grad))
+        *tensors, ctx.settings = inputs
         ctx.logits = None
-        _save(ctx, take(LinearInputs, ctx.needs_input_grad), tensors, settings, compute.TokenStats(*output))
+        ctx.mark_non_differentiable(compute.TokenStats(*output).argmax)
+        keep(ctx, *tensors)
+
+    @staticmethod
+    def eager(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        """Return the four tensors; if a backward is likely, keep the logits for it."""
+        *tensors, settings = arguments
+        needed = take(LinearInputs, ctx.needs_input_grad)
+        wanted = Wanted(*(getattr(needed, name) for name in LAYER)) if immediate() else NO_GRADIENTS
+        stats, logits = compute.stats_and_logits(wanted, LinearInputs(*tensors), settings)
+        TokenStatsFunction.setup_context(ctx, arguments, stats)
+        ctx.logits = logits
+        return tuple(stats)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        """Return the gradients with respect to features, weight and bias."""
-        return _gradients(ctx, take(LinearInputs, ctx.needs_input_grad), upstream)
+        """Return the gradients with respect to features, weight and bias.
+
+        A backward that autograd does not record takes the logits that were kept.
+        """
+        to, needed = compute.TokenStats(*upstream), take(LinearInputs, ctx.needs_input_grad)  # type: ignore[arg-type]
+        names = [name for name in LAYER if getattr(needed, name)]
+        cotangents = Cotangents(to.log_prob, to.entropy, to.lse)
+        if not names or all(each is None for each in cotangents):
+            return gradients(LinearInputs)
+        inputs, logits = LinearInputs(*ctx.saved_tensors), None
+        if not records():
+            logits, ctx.logits = ctx.logits, None
+        found = pullback(inputs, ctx.settings, cotangents, names, logits)
+        return gradients(LinearInputs, **dict(zip(names, found, strict=True)))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
         """Return the derivatives of the statistics along tangents; the argmax has none."""
-        return _push(ctx, tangents)
+        along = take(LinearInputs, tangents)
+        refuse_constants(along)
+        inputs = LinearInputs(*ctx.saved_tensors)
+        present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
+        moved = formulas.push(_STATISTICS, inputs, ctx.settings, present)
+        log_prob, entropy, lse = (each.to(inputs.loss_type) for each in moved)
+        return log_prob, entropy, None, lse
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
@@ -232,43 +233,7 @@ class TokenStatsFunction(Function):
         return one_by_one(info, in_dims, inputs, TokenStatsFunction.apply)
 
 
-def _save(ctx: Any, needed: LinearInputs, tensors: Any, settings: LinearSettings, stats: compute.TokenStats) -> None:
-    """Save the inputs."""
-    refuse_constants(needed)
-    ctx.settings = settings
-    ctx.mark_non_differentiable(stats.argmax)
-    keep(ctx, *tensors)
-
-
-def _gradients(ctx: Any, needed: LinearInputs, upstream: Any) -> tuple[Any, ...]:
-    """Return the gradients of the inputs; a backward that autograd does not record takes the logits that were kept."""
-    to = compute.TokenStats(*upstream)
-    names = [name for name in LAYER if getattr(needed, name)]
-    cotangents = Cotangents(to.log_prob, to.entropy, to.lse)
-    if not names or all(each is None for each in cotangents):
-        return gradients(LinearInputs)
-    inputs, logits = LinearInputs(*ctx.saved_tensors), None
-    if not records():
-        logits, ctx.logits = ctx.logits, None
-    found = pullback(inputs, ctx.settings, cotangents, names, logits)
-    return gradients(LinearInputs, **dict(zip(names, found, strict=True)))
-
-
-def _push(ctx: Any, tangents: Any) -> tuple[Any, ...]:
-    """Return the derivatives of the statistics along tangents; the argmax has none."""
-    along = take(LinearInputs, tangents)
-    refuse_constants(along)
-    inputs = LinearInputs(*ctx.saved_tensors)
-    present = {name: getattr(along, name) for name in LAYER if getattr(along, name) is not None}
-    moved = formulas.push_rows(_rows, inputs, ctx.settings, 3, present)
-    log_prob, entropy, lse = (each.to(inputs.loss_type) for each in moved)
-    return log_prob, entropy, None, lse
-
-
 @uncompiled
-def token_stats(inputs: LinearInputs, settings: LinearSettings) -> compute.TokenStats:
+def token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
     """Return the statistics, which autograd and torch.func can differentiate."""
-    if torch._C._are_functorch_transforms_active():  # noqa: SLF001
-        refuse_nested()
-        return compute.TokenStats(*TokenStatsFunction.apply(*inputs, settings))
-    return compute.TokenStats(*EagerTokenStats.apply(torch.is_grad_enabled(), *inputs, settings))
+    return TokenStatsFunction.apply(*inputs, settings)

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearValues, take
-from softnll.torch._base.autograd_base import refuse_constants
+from softnll.torch._base.arguments import LinearInputs, LinearSettings, take
 from softnll.torch._base.errors import LINEAR_NAMES
 from softnll.torch._base.operators import operator
 from softnll.torch._linear import expressions
@@ -19,33 +18,28 @@ from softnll.torch._tokens.gradients import Cotangents
 __all__ = ["token_stats"]
 
 
-def token_stats(inputs: LinearInputs, values: LinearValues) -> compute.TokenStats:
-    """Return the token statistics, computed by an operator, which ``torch.compile`` does not trace into."""
-    return compute.TokenStats(*_token_stats(inputs, values))
-
-
 @operator("token_stats", LinearInputs, LinearSettings, returns="(Tensor, Tensor, Tensor, Tensor)", names=LINEAR_NAMES)
-def _token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
     """Return the four tensors of ``TokenStats``, each in the shape of the targets."""
-    return tuple(compute.token_stats(inputs, settings))  # type: ignore[return-value]
+    return tuple(compute.token_stats(inputs, settings))
 
 
-@_token_stats.decompose
-def _(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@token_stats.decompose
+def _(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:
     return expressions.token_stats(inputs, settings.loss.objective)
 
 
 @operator("token_stats_backward", Cotangents, LinearInputs, LinearSettings, Flags, returns="(Tensor, Tensor, Tensor)")
 def _backward(
     cotangents: Cotangents, inputs: LinearInputs, settings: LinearSettings, flags: Flags
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Return the wanted gradients; empty tensors for the others."""
     names = [name for name, asked in zip(autograd.LAYER, flags, strict=True) if asked]
     found = iter(autograd.pullback(inputs, settings, cotangents, names))
-    return tuple(next(found).contiguous() if asked else inputs.input.new_empty(0) for asked in flags)  # type: ignore[return-value]
+    return tuple(next(found).contiguous() if asked else inputs.input.new_empty(0) for asked in flags)
 
 
-@_token_stats.fake
+@token_stats.fake
 def _(inputs: LinearInputs, _: LinearSettings) -> tuple[Tensor, ...]:
     shape = inputs.input.shape[:-1]
     empty = {name: inputs.input.new_empty(shape, dtype=inputs.loss_type) for name in compute.TokenStats._fields}
@@ -57,23 +51,15 @@ def _(_: Cotangents, inputs: LinearInputs, __: LinearSettings, flags: Flags) -> 
     return empty_gradients(inputs, flags, kept=False)
 
 
-def _keep(ctx: Any, groups: Any, output: tuple[Tensor, ...]) -> None:
-    """Save the inputs."""
-    inputs, ctx.options = groups
-    refuse_constants(take(LinearInputs, ctx.needs_input_grad))
-    ctx.mark_non_differentiable(compute.TokenStats(*output).argmax)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs)
-
-
 def _gradients(ctx: Any, *upstream: Any) -> dict[str, Any]:
     to, needed = compute.TokenStats(*upstream), take(LinearInputs, ctx.needs_input_grad)
     flags = Flags(*(getattr(needed, name) for name in autograd.LAYER))
     cotangents = Cotangents(to.log_prob, to.entropy, to.lse)
     if not any(flags) or all(each is None for each in cotangents):
         return {}
-    found = _backward(cotangents, LinearInputs(*ctx.saved_tensors), ctx.options, flags)
+    (options,) = ctx.groups
+    found = _backward(cotangents, LinearInputs(*ctx.saved_tensors), options, flags)
     return {name: each for name, each, asked in zip(autograd.LAYER, found, flags, strict=True) if asked}
 
 
-_token_stats.differentiate(_keep, _gradients)
+token_stats.differentiate(_gradients)
