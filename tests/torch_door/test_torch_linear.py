@@ -405,6 +405,21 @@ def test_a_plan_prints_and_says_what_happens():
         assert snt.plan(f, W, y).gemms == 1
 
 
+def test_a_plan_says_what_other_limits_give():
+    f, W, y = torch.zeros(4096, 64, requires_grad=True), torch.zeros(32_000, 64), torch.zeros(4096, dtype=torch.int64)
+    for options in ({}, {"max_bytes": 40 << 20}, {"reduction": "none"}, {"max_bytes": 1 << 40}):
+        plan = snt.plan(f, W, y, **options)
+        assert all(other == snt.plan(f, W, y, **options | {"max_bytes": limit}) for limit, other in plan.others)
+        assert all(other.working_bytes <= limit for limit, other in plan.others)
+        assert (plan.chunks == 1) or plan.others[-1][1].chunks == 1
+        least, _ = plan.others[-1] if plan.chunks > 1 else (plan.working_bytes, plan)
+        assert snt.plan(f, W, y, max_bytes=least - (2 << 20)).chunks > 1
+    assert "max_bytes=503 << 20: 4096 rows a chunk, 1 chunk, 3 GEMMs" in str(
+        snt.plan(f.detach().requires_grad_(), W.requires_grad_(), y)
+    )
+    assert snt.plan(f[:1], W[:9], y[:1], max_bytes=80_000).others == ()
+
+
 def test_options_become_the_plan():
     f, W, b, y = large()
     y = y.clamp(0)

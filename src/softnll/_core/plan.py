@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import NamedTuple
 
@@ -98,10 +98,13 @@ class Plan:
         Matrix products of the layer's size: the logits, and one for each gradient but the bias's.
     gradient_bytes
         The memory of the gradients.
+    others
+        Other values of ``max_bytes``, each with its plan.
 
     Examples
     --------
-    >>> print(Plan(682, 6, 32_000, 90_000_000, 0, 3, 148_000_000))
+    >>> whole = Plan(4096, 1, 32_000, 530_000_000, 0, 3, 148_000_000)
+    >>> print(Plan(682, 6, 32_000, 90_000_000, 0, 3, 148_000_000, ((530_000_000, whole),)))
     rows a chunk          682
     chunks                  6
     GEMMs                   3
@@ -109,6 +112,7 @@ class Plan:
     accumulator         0 MiB
     gradients       141.1 MiB
     peak            227.0 MiB
+    max_bytes=505 << 20: 4096 rows a chunk, 1 chunk, 3 GEMMs
     """
 
     rows: int
@@ -118,6 +122,7 @@ class Plan:
     accumulator_bytes: int
     gemms: int = 1
     gradient_bytes: int = 0
+    others: tuple[tuple[int, Plan], ...] = field(default=(), compare=False)
 
     @property
     def peak_bytes(self) -> int:
@@ -135,7 +140,11 @@ class Plan:
         }
         lines = {name: str(value) for name, value in counts.items()}
         lines |= {name: f"{value / _MIB:.1f} MiB" if value else "0 MiB" for name, value in sizes.items()}
-        return "\n".join(f"{name:<14}{value:>11}" for name, value in lines.items())
+        table = [f"{name:<14}{value:>11}" for name, value in lines.items()]
+        for max_bytes, plan in self.others:
+            cut = f"{counted(plan.rows, 'row')} a chunk, {counted(plan.chunks, 'chunk')}, {counted(plan.gemms, 'GEMM')}"
+            table.append(f"max_bytes={max_bytes / _MIB:.0f} << 20: {cut}")
+        return "\n".join(table)
 
 
 def default_max_bytes(inputs_and_gradients: int, rows: int, classes: int, itemsize: int) -> int:

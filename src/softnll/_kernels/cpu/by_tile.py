@@ -19,12 +19,9 @@ from softnll._kernels.cpu.simd import (
     align_stack,
     copy,
     hold,
-    less,
     load,
     load_doubles,
     load_scalar,
-    rounded,
-    select,
     size_of,
     splat,
     store,
@@ -156,7 +153,7 @@ def logsumexp(x: Array, where: Any, lse: Array, work: Array, first: int, last: i
         for t in range(full):
             at = start + t * lanes
             p = address_of(x) + at * x.strides[0]
-            top = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
+            turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
             soon, step = upcoming(p, x.strides[0] * lanes, n)
             c, magic, _ = references(top, None)
             store_doubles(notes + FACTOR + 8 * lanes * t, magic)
@@ -298,7 +295,6 @@ def gradients(
         for i in range(lanes):
             store_scalar(notes + M + 8 * i, ms[start + min(i, count - 1)], _f8)
         m = load_doubles(notes + M, kind)
-        m = select(less(splat(rounded(-np.inf, kind)), m), m, top)  # rows that take no part have −∞
         soon, step = upcoming(p, x.strides[0] * lanes, n)
         tournaments(xs, n, m, kind, es, notes, soon, step, out_row(grad, start), None, None)
         c, magic, cut = references(m, None)
@@ -310,10 +306,8 @@ def gradients(
         fine = settle(notes, lanes)
         for i in range(lanes):
             store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
-        usual, whole = note_targets(x, y, w, s, start, count, lanes, es, kind, notes)
+        usual, _ = note_targets(x, y, w, s, start, count, lanes, es, kind, notes)  # m of a row without part is −∞
         fine = note_gradients(lanes, zeta, None, divisor, notes) and fine and usual
-        if not whole:
-            clear_factors(lanes, notes)
         write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:
             copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])

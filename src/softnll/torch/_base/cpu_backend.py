@@ -15,7 +15,7 @@ from softnll._core.layout import Layout, layout_of
 from softnll._core.planes import memory_of, planes_of, restored, rows_as
 from softnll._core.problem import Problem, logit_rows, prepare, prepare_targets
 from softnll._core.targets import SparseRows, TargetIndexError, as_weights, check_soft, first_bad
-from softnll._kernels.select import fitting
+from softnll._kernels.select import are_distributions, fitting
 from softnll._numpy.backend import NumpyBackend
 from softnll._numpy.output import narrowed, reduce, write
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInputs, LossSettings
@@ -97,6 +97,7 @@ class CpuBackend(NumpyBackend):
             checks_targets(inputs.target, settings),
             _or_none(inputs.temperatures),
             signed=settings.check is not True,
+            certain=are_distributions,
         )
         return fitting(problem, self.kernels), layout
 

@@ -192,7 +192,8 @@ def plan(*arguments: Any, **keywords: Any) -> Plan:
     Returns
     -------
     Plan
-        The rows of a chunk, and the numbers of chunks, matrix products (GEMMs) and bytes; it prints as a table.
+        The rows of a chunk, and the numbers of chunks, matrix products (GEMMs) and bytes, with the plans for other
+        limits in ``others``; it prints as a table.
 
     Raises
     ------
@@ -211,6 +212,9 @@ def plan(*arguments: Any, **keywords: Any) -> Plan:
     accumulator         0 MiB
     gradients         8.8 MiB
     peak             40.5 MiB
+    max_bytes=8 << 20: 47 rows a chunk, 88 chunks, 3 GEMMs
+    max_bytes=128 << 20: 1024 rows a chunk, 4 chunks, 3 GEMMs
+    max_bytes=503 << 20: 4096 rows a chunk, 1 chunk, 3 GEMMs
     """
     bound = inspect.signature(linear_cross_entropy).bind(*arguments, **keywords)
     inputs, values = prepare(*bound.args, **bound.kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,6 +33,9 @@ __all__ = [
     "pulled",
     "with_gradients",
 ]
+
+
+_MIB, _UNBOUNDED = 1 << 20, 1 << 62
 
 
 class Gradients(NamedTuple):
@@ -189,14 +193,30 @@ def gradients(
 
 
 def planned(inputs: LinearInputs, settings: LinearSettings, recording: bool) -> Plan:
-    """Return the plan of the loss and, if ``recording``, of the gradients of the inputs that require one."""
+    """Return the plan of the loss and, if ``recording``, of the gradients of the inputs that require one.
+
+    It has the plans for a quarter of the limit, for four times as much, and for all logits at once.
+    """
     needed = [recording and each is not None and each.requires_grad for each in inputs.layer]
     to_target = recording and inputs.target.requires_grad
     wanted = Wanted(*needed)
     by_row = settings.loss.objective.reduction == "none" and any(wanted)  # its gradients are made by the backward
-    plan = _plan(linear_loss(inputs, settings), inputs, settings, wanted, kept=not by_row)
-    again = by_row and plan.chunks != 1  # of one chunk, the logits are kept
     asked = [each for each, asked in zip(inputs.layer, needed, strict=True) if asked and each is not None]
     size = sum(each.numel() * kept_type(each.dtype, not by_row).itemsize for each in asked)
     size += inputs.target.nbytes if to_target else 0
-    return replace(plan, gemms=plan.gemms + again + to_target, gradient_bytes=size)
+    loss = linear_loss(inputs, settings)
+
+    def within(max_bytes: int | None) -> Plan:
+        plan = _plan(loss, inputs, replace(settings, max_bytes=max_bytes), wanted, kept=not by_row)
+        again = by_row and plan.chunks != 1  # of one chunk, the logits are kept
+        return replace(plan, gemms=plan.gemms + again + to_target, gradient_bytes=size)
+
+    plan, limit = within(settings.max_bytes), settings.max_bytes or loss.default_bytes(wanted)
+    whole = -(-within(_UNBOUNDED).working_bytes // _MIB) * _MIB
+    others = []
+    for other in (limit // 4 // _MIB * _MIB, limit * 4 // _MIB * _MIB, whole):
+        with suppress(ValueError):  # where not even one row fits
+            found = within(other)
+            if found.rows != plan.rows and other <= whole:
+                others.append((other, found))
+    return replace(plan, others=tuple(others))
