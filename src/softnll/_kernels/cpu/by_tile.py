@@ -153,7 +153,7 @@ def logsumexp(x: Array, where: Any, lse: Array, work: Array, first: int, last: i
         for t in range(full):
             at = start + t * lanes
             p = address_of(x) + at * x.strides[0]
-            turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
+            top = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
             soon, step = upcoming(p, x.strides[0] * lanes, n)
             c, magic, _ = references(top, None)
             store_doubles(notes + FACTOR + 8 * lanes * t, magic)
@@ -291,7 +291,7 @@ def gradients(
     for start in range(first, last, lanes):
         count = min(lanes, last - start)
         p = address_of(x) + start * x.strides[0]
-        top = turn(p, x.strides[0], count, n, element, kind, xs)
+        turn(p, x.strides[0], count, n, element, kind, xs)
         for i in range(lanes):
             store_scalar(notes + M + 8 * i, ms[start + min(i, count - 1)], _f8)
         m = load_doubles(notes + M, kind)
@@ -306,8 +306,12 @@ def gradients(
         fine = settle(notes, lanes)
         for i in range(lanes):
             store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
-        usual, _ = note_targets(x, y, w, s, start, count, lanes, es, kind, notes)  # m of a row without part is −∞
+        usual, whole = note_targets(x, y, w, s, start, count, lanes, es, kind, notes)
         fine = note_gradients(lanes, zeta, None, divisor, notes) and fine and usual
+        if (
+            not whole
+        ):  # rows whose upstream gradient is 0; the forward's rows without part have m = −∞, and are not fine
+            clear_factors(lanes, notes)
         write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:
             copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])
