@@ -17,7 +17,7 @@ FEW = 6  # cases of a test that SAMPLED names: as many as there are backends
 # Tests whose cases together take more than about 3 s.
 SAMPLED = re.compile(
     r"test_cuda_kernels.*::test_(options_in_blocks|odd_entries|every_shape)"
-    r"|test_kernel_soft_targets.*::test_(options|every_length)|test_kernel_exact.*::test_(every_length|a_largest_entry)"
+    r"|test_kernel_soft_targets.*::test_every_length|test_kernel_exact.*::test_(every_length|a_largest_entry)"
     r"|test_kernel_softcap.*::test_value_and_slope|test_bounds|test_02_masked_out_whole|test_19_layouts"
     r"|test_15_smoothing_with_minus_inf|TestOut::test_filled_and_returned"
     r"|test_gradient_against_finite_differences|test_finds_the_minimum|test_kernel_planes.*::test_losses_and_gradients"
@@ -32,7 +32,7 @@ SAMPLED = re.compile(
 # Tests of which one case takes more than about 1 s: most open a browser.
 TWICE = re.compile(
     r"/test_page|test_explain_browser|test_report.*::test_in_a_browser|test_the_page_fits|test_chunks_of_a_linear_layer"
-    r"|test_memory_stays_within_max_bytes|test_memory_of_all_threads|test_a_computation_without_numba"
+    r"|test_kernel_soft_targets.*::test_options|test_memory_stays_within_max_bytes|test_memory_of_all_threads|test_a_computation_without_numba"
     r"|test_tables_are_readable_at_80_columns|test_votes_of_many_classes|test_tensors_without_data"
     r"|test_working_memory_stays_within_the_plan|test_rows_in_blocks_and_parts|TestWithoutFloat64::test_bounds"
     r"|test_torch_linear_compile.*::test_one_graph|test_torch_linear_derivatives|test_one_step_has_the_gradients"
@@ -78,7 +78,12 @@ SLOW = re.compile(
     r"|test_19_layouts.compiled-bfloat16|test_22_out_of_range.*b?float16|test_classes_on_any_axis.*b?float16"
     r"|test_kernel_turned.*bfloat16|test_softmax_of_another_library_is_a_distribution.*float16|test_bounds_of_losses.bfloat16"
     r"|test_torch_direct.*::test_the_same_bits.*dtype2|\[(.*-)?torch-b?float16"
-    r"|test_torch_parallel.*::test_case"  # each of both processes starts two
+    r"|test_half_types_have_all_derivatives|test_large_upstream_of_half_types|test_gradients_that_wait.*dtype2"
+    r"|test_served.negative view of bfloat16|test_gradients_are_not_kept|test_1[67]_b?float16.*torch"
+    r"|test_shapes_and_types_without_memory.*dtype2|test_torch_direct_normalise.*dtype2|test_half_types_read_the_logits"
+    r"|test_softmax_of_another_library.*float16|test_kernel_planes.*::test_(every_type|bounds).b?float16"
+    r"|test_torch_parallel"  # both processes of the run start two each
+    r"|test_a_scheduler_that_is_set|test_a_sharded_tensor_beside_plain|test_each_pair_of_values.torch"
 )
 
 # Tests that take a minute each: they run first, as at the end one process would wait for the other.
