@@ -185,11 +185,13 @@ def normalise(x: Tensor, *, log: bool) -> Tensor:
 
 def _normalised(x: Tensor, log: bool) -> Tensor:
     """Return probabilities, or their logarithms."""
-    out, (n_rows, n_classes) = torch.empty_like(x), _rows(x)
+    n_rows, n_classes = _rows(x)
     select = getattr(kernels(), "normalise_call", None)
     call = None if select is None else select(_TYPES[x.dtype], n_rows, n_classes, log=log)
-    if call is not None and not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0):
-        return out
+    if call is not None:
+        out = torch.empty_like(x)
+        if not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0):
+            return out
     array, shape = as_array(x), (n_rows, n_classes)
     written = np.empty(array.shape, array.dtype)  # NumPy's memory: large arrays are in huge pages
     (kernels().log_softmax if log else kernels().softmax)(Problem(array.reshape(shape)), written.reshape(shape))
