@@ -417,7 +417,7 @@ sys.modules["ml_dtypes"] = None
 import torch, softnll.torch as snt
 print(snt.softmax(torch.zeros(2), 0)[0].item())
 try:
-    snt.softmax(torch.zeros(2, dtype=torch.bfloat16), 0)
+    snt.logsumexp(torch.zeros(2, dtype=torch.bfloat16), 0)
 except ImportError as error:
     print("softnll[torch]" in str(error))
 """

@@ -64,7 +64,10 @@ def test_the_gradients_are_those_of_logits_computed_again(name, dtype, ignored, 
     found = derivatives(name, given, upstream)
     with saved_tensors_hooks(lambda x: x, lambda x: x):  # as in a checkpoint, which keeps nothing else
         again = derivatives(name, given, upstream)
-    assert all(torch.equal(each, other) for each, other in zip(found, again, strict=True))
+    for each, other in zip(found, again, strict=True):  # BLAS adds up the last of fewer rows in another order
+        tolerance = 8 * torch.finfo(dtype).eps if without else 0
+        largest = other.abs().max().item()
+        torch.testing.assert_close(each, other, rtol=tolerance, atol=tolerance * largest)
 
 
 @CASES

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
-
 from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.memory import FEW, TURNED
-from softnll._kernels.cpu.parameters import entries_of
+from softnll._kernels.cpu.parameters import element_types
 from softnll._kernels.cpu.products import turns
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 from softnll._kernels.cpu.threads import in_one_go
@@ -23,22 +21,6 @@ __all__ = ["loss_call", "normalise_call", "product_call"]
 Call = Callable[..., int]
 
 _MOST_SPREAD = 256  # rows of few classes with spread targets: more take less time turned into planes
-
-
-def _element(name: str) -> tuple[str, str]:
-    """Return the types of an entry of logits and of what is computed, by the name of the logits' type."""
-    entries = entries_of(_dtype(name))
-    return entries.element, entries.computed
-
-
-@cache
-def _dtype(name: str) -> np.dtype[np.generic]:
-    """Return NumPy's type of this name; bfloat16 is that of ml_dtypes."""
-    if name != "bfloat16":
-        return np.dtype(name)
-    import ml_dtypes  # noqa: PLC0415 - only bfloat16 needs it
-
-    return np.dtype(ml_dtypes.bfloat16)
 
 
 def loss_call(
@@ -68,7 +50,7 @@ def product_call(name: str, n_rows: int, n_classes: int, *, log: bool, logits: b
 
 @cache
 def _loss(name: str, function: str, soft: bool, written: bool) -> Call:
-    element, computed = _element(name)
+    element, computed = element_types(name)
     return compiled(
         f"one_call.{function}",
         INTP,
@@ -88,14 +70,14 @@ def _loss(name: str, function: str, soft: bool, written: bool) -> Call:
 
 @cache
 def _normalise(name: str, few: bool, log: bool) -> Call:
-    element, computed = _element(name)
+    element, computed = element_types(name)
     function = f"one_call.{'log_softmax' if log else 'softmax'}_{'by_tile' if few else 'by_row'}"
     return compiled(function, INTP, x=array(element, 2), out=output(element, 2), work=output(computed, 1))
 
 
 @cache
 def _product(name: str, log: bool, logits: bool) -> Call:
-    element, computed = _element(name)
+    element, computed = element_types(name)
     flag: dict[bool, Type] = {True: BOOLEAN, False: NONE}
     rows = array(element, 2)
     return compiled(

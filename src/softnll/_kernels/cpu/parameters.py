@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 
-__all__ = ["Entries", "entries_of", "logsumexp_types", "loss_types", "normalise_types"]
+__all__ = ["Entries", "element_types", "entries_of", "logsumexp_types", "loss_types", "normalise_types"]
 
 DType = np.dtype[Any]
 
@@ -37,8 +37,13 @@ class Entries(NamedTuple):
 def entries_of(dtype: DType) -> Entries:
     """Return how kernels take arrays of this type."""
     bits = {"bfloat16": np.uint16, "float16": np.int16}.get(dtype.name)
-    computed, work = ("float64", np.float64) if dtype == np.float64 else ("float32", np.float32)
-    return Entries(_ELEMENTS[dtype.name], bits, computed, np.empty(0, work))
+    element, computed = element_types(dtype.name)
+    return Entries(element, bits, computed, np.empty(0, computed))
+
+
+def element_types(name: str) -> tuple[str, str]:
+    """Return the types of an entry and of what is computed, by the name of the arrays' type."""
+    return _ELEMENTS[name], "float64" if name == "float64" else "float32"
 
 
 def _optional(kind: Type, there: bool) -> Type:

@@ -256,13 +256,13 @@ class DirectCrossEntropy(Function):
         """Return the loss."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, target, weight, None, None)
-        ctx.settings, keeps = settings, settings.objective.reduction != "none" or x.dtype in WIDE
-        value, ctx.gradient = _in_one_call(x, target, weight, settings, written=keeps)
+        ctx.settings, ctx.keeps = settings, settings.objective.reduction != "none" or x.dtype in WIDE
+        value, ctx.gradient = _in_one_call(x, target, weight, settings, written=ctx.keeps)
         if value is not None:
             ctx.kept = None
             return value
         problem, layout = _problem(x, target, weight, settings)
-        gradient = np.empty(problem.x.shape, problem.x.dtype) if keeps else None
+        gradient = np.empty(problem.x.shape, problem.x.dtype) if ctx.keeps else None
         losses, m, r = kernels().forward(problem, gradient)
         ctx.kept, ctx.gradient = Kept(problem, layout, m, r), None if gradient is None else as_tensor(gradient)
         return _value(problem, layout, losses)
@@ -272,6 +272,9 @@ class DirectCrossEntropy(Function):
         """Return the gradient with respect to the logits."""
         gradient = None
         if upstream is not None and not (in_batch(upstream) or records()):
+            if ctx.gradient is None and ctx.kept is None and ctx.keeps:  # another backward: with the bits of the first
+                x, target, weight, _, _ = ctx.saved_tensors
+                _, ctx.gradient = _in_one_call(x, target, weight, ctx.settings, written=True)
             gradient = _gradient(ctx, upstream)
         if gradient is None:
             kept = ctx.kept
