@@ -13,12 +13,10 @@ import numpy as np
 from numba.extending import register_jitable
 
 from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
+from softnll._kernels.cpu.parameters import REDUCTIONS
 from softnll._kernels.cpu.total import total
 
 __all__ = [
-    "MEAN",
-    "NONE",
-    "SUM",
     "log_softmax_by_row",
     "log_softmax_by_tile",
     "loss_by_row",
@@ -31,10 +29,9 @@ __all__ = [
 
 Array = Any  # inside Numba, whose types are its own
 
-NONE, SUM, MEAN = 0, 1, 2  # reductions
+_NONE, _MEAN = REDUCTIONS["none"], REDUCTIONS["mean"]
 _FAR = 1e60  # weights beyond it, or below its inverse, are scaled before they are added up
 _total, _products = register_jitable(total), register_jitable(product_by_row.products)
-_soft_losses = register_jitable(soft_targets.losses)
 
 
 @register_jitable
@@ -64,7 +61,19 @@ def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: i
     return n_weighted, D
 
 
-def _loss(kernel: Any) -> Callable[..., int]:
+@register_jitable
+def _itself(w: Array) -> Array:
+    return w
+
+
+@register_jitable
+def _nothing(w: Array) -> None:
+    return None
+
+
+def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
+    """Return the loss by a kernel, which takes the class weights that ``weights`` returns."""
+
     def loss(
         x: Array,
         q: Any,
@@ -87,16 +96,17 @@ def _loss(kernel: Any) -> Callable[..., int]:
         for k in range(w.shape[0]):
             ws[k] = w[k]
         n_weighted, D = _row_weights(y, ws, upstream, x.shape[1], ignored, s)
-        if n_weighted < 0 or (reduction == MEAN and not D > 0.0):
+        if n_weighted < 0 or (reduction == _MEAN and not D > 0.0):
             return 1
         if n_weighted == 0:
             s = s[:0]
-        if reduction != MEAN:
+        if reduction != _MEAN:
             D = 1.0
-        n_left = kernel(x, q, y, ws, s, smoothing, zeta, D, losses, grad, value, left)
+        each = losses, losses, losses, grad, False, value, 0, n, left
+        n_left = kernel(x, None, q, y, weights(ws), s, None, smoothing, zeta, D, *each)
         if n_left > 0:
             return n_left
-        if reduction == NONE:
+        if reduction == _NONE:
             for i in range(n):
                 value[i] = losses[i]
             return 0
@@ -104,51 +114,6 @@ def _loss(kernel: Any) -> Callable[..., int]:
         return 0 if math.isfinite(value[0]) else 1
 
     return loss
-
-
-def _hard(kernel: Any) -> Callable[..., int]:
-    @register_jitable
-    def losses(
-        x: Any,
-        q: Any,
-        y: Any,
-        w: Any,
-        s: Any,
-        smoothing: Any,
-        zeta: Any,
-        D: Any,
-        loss: Any,
-        grad: Any,
-        work: Any,
-        left: Any,
-    ) -> int:
-        """Call a kernel of hard targets."""
-        n = x.shape[0]
-        return kernel(x, None, None, y, w, s, None, 0.0, zeta, D, loss, loss, loss, grad, False, work, 0, n, left)
-
-    return losses
-
-
-@register_jitable
-def _spread(
-    x: Any,
-    q: Any,
-    y: Any,
-    w: Any,
-    s: Any,
-    smoothing: Any,
-    zeta: Any,
-    D: Any,
-    loss: Any,
-    grad: Any,
-    work: Any,
-    left: Any,
-) -> int:
-    """Call the kernel of soft or smoothed targets, which have no class weights here."""
-    n = x.shape[0]
-    return _soft_losses(
-        x, None, q, y, None, s, None, smoothing, zeta, D, loss, loss, loss, grad, False, work, 0, n, left
-    )
 
 
 def _normalise(kernel: Any, prob: bool | None) -> Callable[..., int]:
@@ -166,8 +131,8 @@ def product(saved: Array, logits: Any, log: Any, upstream: Array, out: Array, wo
     return _products(saved, logits, log, upstream, out, False, work, 0, n, np.empty(n, np.int64))
 
 
-loss_by_tile, loss_by_row = (_loss(_hard(register_jitable(each.losses))) for each in (by_tile, by_row))
-spread_loss = _loss(_spread)
+loss_by_tile, loss_by_row = (_loss(register_jitable(each.losses), _itself) for each in (by_tile, by_row))
+spread_loss = _loss(register_jitable(soft_targets.losses), _nothing)
 softmax_by_tile, softmax_by_row = (_normalise(register_jitable(each.normalise), True) for each in (by_tile, by_row))
 log_softmax_by_tile, log_softmax_by_row = (
     _normalise(register_jitable(each.normalise), None) for each in (by_tile, by_row)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 
-__all__ = ["Entries", "element_types", "entries_of", "logsumexp_types", "loss_types", "normalise_types"]
+__all__ = ["REDUCTIONS", "Entries", "element_types", "entries_of", "logsumexp_types", "loss_types", "normalise_types"]
 
 DType = np.dtype[Any]
+
+REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}  # as functions of one call take them
 
 _ELEMENTS = {"float32": "float32", "float64": "float64", "bfloat16": "uint16", "float16": "int16"}
 _INTS, _REALS = array("int64", 1), array("float64", 1)

@@ -17,6 +17,7 @@ from torch.autograd import Function
 
 from softnll._core.layout import Layout, layout_of
 from softnll._core.problem import Problem, prepare_targets
+from softnll._kernels.cpu.parameters import REDUCTIONS
 from softnll._kernels.select import are_distributions, kernels
 from softnll._numpy.output import reduce
 from softnll.torch._base.arguments import LossInputs, LossSettings
@@ -36,7 +37,6 @@ _EXPRESSIONS = ((Softmax, softmax_product), (LogSoftmax, log_softmax_product))  
 _TYPES = {each: str(each).removeprefix("torch.") for each in (*WIDE, torch.bfloat16, torch.float16)}
 _FAR = 2**63 - 1
 _NOTHING = (0, 0)  # the address and the length of an array without entries
-_REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}  # as `one_call` of the kernels has them
 
 
 def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, ignore_index: Any = -100, *others: Any) -> bool:
@@ -150,7 +150,7 @@ def _in_one_call(
         *w,
         *u,
         objective.ignore_index,
-        _REDUCTIONS[objective.reduction],
+        REDUCTIONS[objective.reduction],
         objective.label_smoothing,
         objective.z_loss,
         value.data_ptr(),
