@@ -22,7 +22,7 @@ from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInpu
 from softnll.torch._base.sparse import densify, flat_sparse
 from softnll.torch._base.views import as_array, as_tensor, laid_out_like
 
-__all__ = ["CpuBackend", "checks_targets"]
+__all__ = ["CpuBackend", "checks_targets", "keeps_gradient"]
 
 
 def _or_none(tensor: Tensor | None) -> NDArray[Any] | None:
@@ -107,7 +107,9 @@ class CpuBackend(NumpyBackend):
         check, signed = checks_targets(inputs.target, settings.loss), settings.loss.check is not True
         w, s = _or_none(inputs.weight), _or_none(inputs.sample_weight)
         if inputs.indices is None:
-            return prepare_targets(problem, layout, as_array(inputs.target), w, s, check, tau, signed=signed)
+            return prepare_targets(
+                problem, layout, as_array(inputs.target), w, s, check, tau, signed=signed, certain=are_distributions
+            )
         return _sparse_problem(problem, layout, inputs, check)
 
     def restore(self, rows: Any, layout: Layout, like: Tensor) -> Tensor:
@@ -139,8 +141,8 @@ class CpuBackend(NumpyBackend):
         return self.restore(rows, layout, like)
 
     def keeps_gradient(self, inputs: LossInputs, settings: LossSettings) -> bool:
-        """Return whether the forward computes the gradient and keeps it; rows of a half type would be rounded twice."""
-        return settings.objective.reduction != "none" or inputs.input.dtype in (torch.float32, torch.float64)
+        """Return whether the forward computes the gradient and keeps it."""
+        return keeps_gradient(inputs.input.dtype, settings)
 
     def rescaled(self, kept: Tensor, upstream: Tensor, layout: Layout, again: Any) -> Tensor | None:
         """Return a kept gradient times an upstream gradient, in place; None where the product would lose digits.
@@ -230,6 +232,11 @@ def _rows_rescaled(kept: Tensor, upstream: Tensor, dim: int, again: Any) -> Tens
     return kept.masked_fill_(by_row == 0, 0.0) if (factors == 0).any() else kept  # a row's gradient may be NaN
 
 
+def keeps_gradient(dtype: torch.dtype, settings: LossSettings) -> bool:
+    """Return whether the forward keeps the gradient of logits of a type; rows of a half type would be rounded twice."""
+    return settings.objective.reduction != "none" or dtype in (torch.float32, torch.float64)
+
+
 def checks_targets(target: Tensor, settings: LossSettings) -> bool:
     """Return whether the values of targets are checked; ``check=None`` checks hard ones only."""
     return bool(settings.check) if target.is_floating_point() else settings.check is None or settings.check
@@ -260,7 +267,7 @@ def _sparse_problem(problem: Problem, layout: Layout, inputs: LinearInputs, chec
     s, tau = _or_none(inputs.sample_weight), _or_none(inputs.temperatures)
     rows = prepare_targets(problem, layout, zeros, None, s, check=False, temperatures=tau, signed=signed)
     if check:
-        check_soft(as_array(q), layout, rows.s, None)
+        check_soft(as_array(q), layout, rows.s, None, are_distributions)
     w = None
     if inputs.weight is not None:
         w = as_weights(as_array(inputs.weight), "class_weight", (layout.n_classes,), signed=signed)

@@ -23,7 +23,7 @@ from softnll._numpy.output import reduce
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import immediate, in_batch, records
 from softnll.torch._base.backend import backend_of
-from softnll.torch._base.cpu_backend import CpuBackend, checks_targets
+from softnll.torch._base.cpu_backend import CpuBackend, checks_targets, keeps_gradient
 from softnll.torch._base.views import as_array, as_tensor
 from softnll.torch._losses import compute
 from softnll.torch._losses.autograd import loss_gradients
@@ -256,7 +256,7 @@ class DirectCrossEntropy(Function):
         """Return the loss."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, target, weight, None, None)
-        ctx.settings, ctx.keeps = settings, settings.objective.reduction != "none" or x.dtype in WIDE
+        ctx.settings, ctx.keeps = settings, keeps_gradient(x.dtype, settings)
         value, ctx.gradient = _in_one_call(x, target, weight, settings, written=ctx.keeps)
         if value is not None:
             ctx.kept = None
