@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Adam"]
-
 _DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8  # as in the paper
 
 

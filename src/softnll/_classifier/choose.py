@@ -15,19 +15,6 @@ from softnll._numpy.blas import multiply
 from softnll._numpy.functional import cross_entropy
 from softnll.data import Dataset
 
-__all__ = [
-    "Candidate",
-    "ChosenStrength",
-    "Part",
-    "Progress",
-    "arranged",
-    "choose",
-    "first_strength",
-    "parts_of",
-    "scores_of",
-    "split",
-]
-
 _ENOUGH = 5000  # rows from which one part of them, held out, is enough; fewer take turns
 _SHARE, _MOST = 0.1, 5000  # share of the rows that is held out, and the most rows
 _FOLDS = 5

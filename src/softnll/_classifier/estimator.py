@@ -31,8 +31,6 @@ from softnll._classifier.recipe import FeatureRecipe
 from softnll._classifier.scaling import moments, scaling
 from softnll._numpy.functional import log_softmax, softmax
 
-__all__ = ["SoftmaxClassifier"]
-
 Callback = Callable[[int, float, NDArray[Any], NDArray[Any]], None]
 
 

@@ -14,8 +14,6 @@ from softnll._inspection.survey import Block
 from softnll._numpy.functional import cross_entropy
 from softnll.data import Dataset
 
-__all__ = ["Evaluation", "Quality", "evaluate", "measure"]
-
 _ROWS = 4096  # rows of features that are multiplied at a time, so that no wide copy of all of them exists
 _LARGEST_NLL = 700  # above it, e to its power may overflow
 

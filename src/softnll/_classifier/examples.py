@@ -22,8 +22,6 @@ from softnll.data.score_files import open_labels
 from softnll.data.tables import AnyTable, is_table, open_table, roles_of
 from softnll.data.text import place, printable
 
-__all__ = ["Examples", "files_of", "is_table_file", "load_examples", "read_examples"]
-
 _MAX_BYTES = 8 << 30  # of all features
 _REMEDY = "; name the column of labels: --label-column"
 

@@ -21,8 +21,6 @@ from softnll._classifier.recipe import FeatureRecipe
 from softnll.data.arrays import NPY_MAGIC, read_header
 from softnll.data.atomic import write_whole
 
-__all__ = ["MAX_BYTES", "read_model", "write_model"]
-
 MAX_BYTES = 4 << 30
 VERSION = 1
 _NEEDED = {"about", "coef", "intercept", "classes"}

@@ -12,8 +12,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-__all__ = ["balanced_weights", "checked_data", "class_weights", "encode", "find_classes", "positions"]
-
 
 def checked_data(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, order: str | None, reset: bool, codes: bool = True

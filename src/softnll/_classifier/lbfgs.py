@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from softnll._core.warn import warn
 
-__all__ = ["Minimum", "minimise", "warn_unless_converged"]
-
 _LINE_SEARCH = 50  # evaluations of the function in one line search at most
 _ENDED_EARLY = (0, 1, 2)  # SciPy's statuses of a search that no callback ended
 _RELATIVE_DECREASE = 64 * np.finfo(np.float64).eps

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Settings", "check_options"]
-
 # The allowed values of each option: a type, the lowest value and whether that itself is allowed, the highest.
 _OPTIONS: dict[str, tuple[Any, float, bool, float]] = {
     "C": (Real, 0, False, math.inf),

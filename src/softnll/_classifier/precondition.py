@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from softnll._classifier.penalised_loss import Objective, Penalised, pack, unpack
 from softnll._numpy.blas import multiply
 
-__all__ = ["Preconditioner", "SampleSize", "draws", "precondition", "preconditioner", "sample_size"]
-
 _RANK = 100  # directions that have a factor of their own
 _SAMPLE = 2000  # rows of the sample that the directions are computed from, and
 _SAMPLE_BYTES = 16 << 20  # its largest memory, unless a 32nd of the features' is more

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from softnll.data import Dataset
 
-__all__ = ["column_scale", "folds", "held_out_rows", "hold_out", "standardise", "test_rows", "with_mirrored"]
-
 _HELD_OUT = 0.2  # share of each class in the test part, where the data has none
 
 

@@ -16,16 +16,6 @@ from softnll.data.dataset import DataError
 from softnll.data.tables import AnyTable
 from softnll.data.text import printable
 
-__all__ = [
-    "MOST_CATEGORIES",
-    "ColumnRecipe",
-    "FeatureRecipe",
-    "column_recipe",
-    "most_categories",
-    "numbers_of",
-    "words_of",
-]
-
 MOST_CATEGORIES = 1000  # of a column, however many rows there are
 _FEW = 20  # categories that a column of words may always have
 _MAX_TEXT = 1 << 16  # characters of a name or category in a model file

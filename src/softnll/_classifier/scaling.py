@@ -11,8 +11,6 @@ from scipy.sparse import issparse
 
 from softnll._classifier.penalised_loss import Objective, pack, unpack
 
-__all__ = ["Moments", "Scaling", "moments", "row_step", "scaling"]
-
 _SAMPLE = 1 << 21  # numbers of dense features that the moments are computed from: 16 MiB
 _FEWEST = 64  # rows, whatever their width
 _UNITS = 1e2  # by which the median deviation may differ from 1, and the largest from the median,

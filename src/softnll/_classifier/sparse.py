@@ -14,8 +14,6 @@ from softnll._core.options import LinearOptions, split
 from softnll._core.problem import Problem, prepare_targets
 from softnll._numpy.backend import NumpyBackend
 
-__all__ = ["sparse_loss"]
-
 
 class _Rows(csr_matrix):  # type: ignore[misc]
     """A CSR matrix whose length is its number of rows, as that of an array."""

@@ -16,8 +16,6 @@ from softnll.data.idx import read_idx
 from softnll.data.tables import open_table
 from softnll.data.text import place, printable
 
-__all__ = ["read_features"]
-
 
 def read_features(source: str, recipe: FeatureRecipe, width: int, choice: Choice = AUTOMATIC) -> NDArray[np.floating]:
     """Return the features of a file by a model's recipe, ``(N, H)``.

@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-__all__ = ["Activity", "activity"]
-
 _INTERVAL = 0.5  # seconds between two lines of numbers
 _SILENCE = 0.55  # seconds without a line, after which the stage is printed again
 

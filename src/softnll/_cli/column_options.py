@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Drop", "Header", "LabelColumn", "ScoreColumns", "listed"]
-
 LabelColumn = Annotated[
     str | None, typer.Option("--label-column", help="The column of labels of a table: its name, or its number from 1.")
 ]

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from softnll._core.words import counted
 from softnll._kernels.cpu.listeners import listen
 
-__all__ = ["Announcement", "announced"]
-
 _LONG = 0.5  # seconds of compilation that are worth a second line
 
 

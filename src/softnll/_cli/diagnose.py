@@ -13,8 +13,6 @@ import typer
 from softnll._cli.column_options import Drop, Header, LabelColumn, ScoreColumns
 from softnll._cli.exit_code import ExitCode
 
-__all__ = ["diagnose"]
-
 
 class FailOn(Enum):
     """The values of ``--fail-on``."""

@@ -9,8 +9,6 @@ import contextlib
 import sys
 import unicodedata
 
-__all__ = ["accept_all_text"]
-
 _HANDLER = "softnll.replace"
 _DEFAULT = {"strict", "surrogateescape", "backslashreplace"}  # Python's own choices for the standard streams
 

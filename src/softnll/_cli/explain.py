@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from softnll._inspection.explain.derivation.derivation import Derivation
     from softnll._inspection.explain.explanation import Explanation
 
-__all__ = ["explain"]
-
 # The scores without --scores: images of a cat, a horse and a dog; the dog's scores tie.
 _IMAGES, _IMAGE_CLASSES, _IMAGE_TARGETS = "5,4,2; 4,2,8; 4,4,1", ("cat", "dog", "horse"), "0, 2, 1"
 

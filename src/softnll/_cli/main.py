@@ -11,8 +11,6 @@ from softnll._cli.compiling import announced
 from softnll._cli.encoding import accept_all_text
 from softnll._cli.exit_code import ExitCode
 
-__all__ = ["main"]
-
 _EXTRA = {"typer", "rich", "matplotlib", "jinja2", "markupsafe", "sklearn", "PIL", "pyarrow", "safetensors"}
 
 

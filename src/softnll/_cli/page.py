@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["page"]
-
 
 def page(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("softnll-page.html"),

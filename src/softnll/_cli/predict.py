@@ -12,8 +12,6 @@ import typer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["predict"]
-
 _ENDINGS = (".csv", ".tsv", ".npy", ".parquet")
 _STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _ROWS = 1 << 14

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from softnll._inspection.report.given import Given
 
-__all__ = ["report"]
-
 
 def report(
     scores: Annotated[

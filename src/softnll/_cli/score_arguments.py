@@ -25,16 +25,6 @@ from softnll.data.score_text import parse_scores
 from softnll.data.text import place, printable
 from softnll.data.text_arrays import is_text
 
-__all__ = [
-    "ScoresAndLabels",
-    "as_choice",
-    "labels_read",
-    "names_of",
-    "read_scores",
-    "read_scores_and_labels",
-    "read_targets",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class ScoresAndLabels:

@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from softnll._inspection.explain.explanation import Explanation
     from softnll._inspection.explain.table import Table as Strings
 
-__all__ = [
-    "print_derivation",
-    "print_explanation",
-    "print_findings",
-    "print_lines",
-    "print_table",
-    "row_progress",
-]
-
 # Colours of the first rows of a table, readable on dark and light backgrounds.
 _ROW_STYLES = ("blue", "yellow", "green", "magenta", "cyan", "red")
 _SEVERITY_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from softnll.dask._train import FileExamples
     from softnll.data.columns import Choice
 
-__all__ = ["train"]
-
 
 def train(
     data: Annotated[

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from softnll.dask._train import FileExamples
     from softnll.data import Dataset
 
-__all__ = ["FILES", "facts_of", "print_facts", "write_results"]
-
 FILES = ("model.npz", "scores.npy", "labels.npy", "history.csv", "report.html")
 _COLUMNS = ("iteration", "loss", "accuracy", "held_out_loss", "held_out_accuracy", "C")
 

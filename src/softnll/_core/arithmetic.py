@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["LIBRARIES", "Arithmetic", "Limits", "arithmetic_of", "is_tensor", "namespace", "two_sum"]
-
 WITHOUT_FLOAT64 = frozenset({"mps", "hpu"})  # device types, as torch names them
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_numpy"]
-
 
 def as_numpy(value: Any) -> Any:
     """Return a torch tensor as a NumPy array of the same type, and every other value unchanged.

@@ -7,8 +7,6 @@ from typing import Any, Protocol
 from softnll._core.layout import Layout
 from softnll._core.problem import Problem
 
-__all__ = ["Backend"]
-
 
 class Backend(Protocol):
     """The kernels on rows of valid Problems, matrix products, and the creation of arrays.

@@ -20,8 +20,6 @@ from softnll._core.plan import NO_GRADIENTS, Plan, Sizes, Wanted, default_max_by
 from softnll._core.problem import Problem
 from softnll._core.targets import SparseRows
 
-__all__ = ["Differentiate", "LinearLoss", "Observe", "Outputs", "check_shapes"]
-
 
 class Outputs(NamedTuple):
     """Arrays that receive the gradients, each in its input's shape; None for a gradient that is not computed."""

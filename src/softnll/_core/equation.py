@@ -33,25 +33,6 @@ from softnll._core.arithmetic import Arithmetic, arithmetic_of, two_sum
 from softnll._core.extremes import extreme_gradient, extreme_losses
 from softnll._core.problem import Problem
 
-__all__ = [
-    "Normalised",
-    "centred",
-    "complements",
-    "effective_logits",
-    "gradient",
-    "hessian_product",
-    "log_probabilities",
-    "losses",
-    "measure",
-    "normalise",
-    "normalisers",
-    "picked",
-    "probabilities",
-    "slope",
-    "softmax_product",
-    "special_rows",
-]
-
 _without_warnings = np.errstate(all="ignore")  # infinities and NaN are regular results
 
 

@@ -15,8 +15,6 @@ from softnll._core.problem import Problem
 if TYPE_CHECKING:
     from softnll._core.equation import Normalised
 
-__all__ = ["extreme_gradient", "extreme_losses"]
-
 
 def _factors(problem: Problem) -> tuple[Any, ...]:
     """Return the row weights, if there are any."""

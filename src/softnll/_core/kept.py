@@ -7,8 +7,6 @@ from typing import Any
 
 from softnll._core.targets import blocks
 
-__all__ = ["KeptLogits"]
-
 
 @dataclass(slots=True)
 class KeptLogits:

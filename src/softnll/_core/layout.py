@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Axis", "Layout", "as_floating", "as_real", "layout_of", "loss_dtype", "native"]
-
 Axis = int | Sequence[int] | None
 
 _FAR = 2**63 - 1  # Python writes no integers of any length

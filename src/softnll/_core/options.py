@@ -15,28 +15,6 @@ from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
-__all__ = [
-    "DEFAULT",
-    "DEFAULTS",
-    "NAMES",
-    "SCHEMAS",
-    "CrossEntropy",
-    "FurtherOptions",
-    "LinearOptions",
-    "LossOptions",
-    "NormaliserOptions",
-    "PickOptions",
-    "Reduction",
-    "SoftmaxOptions",
-    "UnreducedLossOptions",
-    "UnreducedOptions",
-    "checked",
-    "checked_temperature",
-    "split",
-    "unreduced",
-    "with_defaults",
-]
-
 Reduction = Literal["mean", "sum", "none"]
 
 _LARGEST = float(np.finfo(np.float64).max)

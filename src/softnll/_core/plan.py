@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from softnll._core.words import counted
 
-__all__ = ["ALL_GRADIENTS", "NO_GRADIENTS", "Plan", "Sizes", "Wanted", "default_max_bytes", "least_bytes", "make_plan"]
-
 _MIB = 1 << 20
 _ROWS = 4096  # an eighth of which is enough for a chunk
 _ROW_BYTES = 64  # losses, m, r, converted target and weight of a row, and temporaries of their checks

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from softnll._core.layout import Layout
 
-__all__ = ["Planes", "empty_like", "memory_of", "planes_of", "restored", "rows_as"]
-
 _LEAST = 8  # rows side by side from which planes are used: fewer leave most of a vector empty
 
 

@@ -26,8 +26,6 @@ from softnll._core.targets import (
     hard_rows,
 )
 
-__all__ = ["Problem", "as_temperatures", "logit_rows", "loss_problem", "prepare", "prepare_loss", "prepare_targets"]
-
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 _NARROW = (np.dtype(np.float32), np.dtype(np.float16))
 

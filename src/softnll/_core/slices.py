@@ -22,20 +22,6 @@ from softnll._core.equation import Normalised
 from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
 
-__all__ = [
-    "Whole",
-    "columns_of",
-    "empty_columns",
-    "gradient",
-    "merge",
-    "rows_of",
-    "summarise",
-    "summarise_targets",
-    "target_column",
-    "target_gradient",
-    "token_gradient",
-]
-
 _ELSEWHERE = -1.0  # the gap, which is not negative, of a hard target without options that lies in another slice
 _EMPTY = {"m": -np.inf, "r": -1.0}
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from softnll._core.layout import Layout
 
-__all__ = ["AdvisedError", "TargetShapeError", "TargetTypeError", "float_error", "shape_error"]
-
 Shape = tuple[int, ...]
 
 

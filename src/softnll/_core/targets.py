@@ -15,24 +15,6 @@ from softnll._core.planes import Planes, rows_as
 from softnll._core.target_errors import float_error, shape_error
 from softnll._core.words import counted
 
-__all__ = [
-    "SparseRows",
-    "TargetIndexError",
-    "all_inside",
-    "as_int64",
-    "as_targets",
-    "as_weights",
-    "blocks",
-    "check_hard",
-    "check_soft",
-    "counted_weights",
-    "first_bad",
-    "hard_rows",
-    "mass_tolerance",
-    "picked",
-    "rows_without_part",
-]
-
 _INT64, _UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 _FEW = 64  # classes up to which NumPy adds up rows faster class by class
 _BLOCK = 1 << 15  # entries of soft targets that are checked together: 256 KiB of float64

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 
-__all__ = ["warn"]
-
 # What calls softnll, or runs its functions, for the user: modules' __call__, pipelines, decorators, compilation.
 _BETWEEN = frozenset(
     {"softnll", "numpy", "scipy", "numba", "torch", "jax", "sklearn", "joblib", "contextlib", "functools"}

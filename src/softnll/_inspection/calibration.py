@@ -14,8 +14,6 @@ from softnll._core.problem import Problem, loss_problem
 from softnll._core.targets import blocks, first_bad, rows_without_part
 from softnll._kernels.select import kernels
 
-__all__ = ["Reliability", "fit_temperature", "reliability"]
-
 _MOST_BINS = 1 << 20
 _STEPS = 680.0  # of log β: beyond, exp overflows
 

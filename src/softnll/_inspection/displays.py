@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ConfusionDisplay", "LossDisplay", "ReliabilityDisplay"]
-
 BLUE, LIGHT_BLUE, RED = SERIES[0], "#66a1c8", "#b3350b"
 IGNORED = -100  # the default ignore_index of cross_entropy
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-__all__ = ["GRID", "INK", "MUTED", "SERIES", "figure_style"]
-
 STYLE = "softnll.figures"  # matplotlib's name of the style sheet in the package
 
 # As in the style sheet; a test compares them.

@@ -10,8 +10,6 @@ import numpy as np
 
 from softnll.data.text import printable
 
-__all__ = ["compact", "middle", "percent", "plain", "rounded_loss", "short_list"]
-
 
 def percent(share: float) -> str:
     """Return a share in percent; one strictly between 0 and 1 is never shown as 0 % or 100 %.

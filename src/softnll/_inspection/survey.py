@@ -16,18 +16,6 @@ from softnll._inspection.calibration import Reliability, reliability
 from softnll._numpy import functional
 from softnll.data.rows import Rows, real
 
-__all__ = [
-    "NONE",
-    "Block",
-    "Chosen",
-    "LargestRows",
-    "Survey",
-    "confusion_counts",
-    "largest_bin",
-    "survey",
-    "worst_share",
-]
-
 NONE = -1  # in place of a label: the row has no class
 Vector = NDArray[Any]
 

@@ -21,19 +21,6 @@ from softnll._core.arithmetic import arithmetic_of, is_tensor
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 
-__all__ = [
-    "backward",
-    "forward",
-    "forward_backward",
-    "lift",
-    "log_softmax",
-    "logsumexp",
-    "losses",
-    "pick",
-    "softmax",
-    "total",
-]
-
 _CACHED = 1 << 16  # entries of a block on a CPU: an intermediate is 512 KiB
 _LAUNCHED = 1 << 20  # entries of a block on another device: fewer take less time than the launch
 

@@ -12,8 +12,6 @@ from softnll._core.problem import Problem
 from softnll._core.warn import warn
 from softnll._kernels.cpu.forks import guard, loading
 
-__all__ = ["are_distributions", "compiled_kernels", "fitting", "kernels"]
-
 
 @cache
 def kernels() -> Any:

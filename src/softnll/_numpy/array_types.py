@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["Float", "Loss", "Shape"]
-
 Shape = TypeVar("Shape", bound=tuple[int, ...])
 Float = TypeVar("Float", bound=np.floating[Any])  # of logits, and of what has their type
 Loss = TypeVar("Loss", np.float32, np.float64)  # of logits whose losses have the same type; half types' are float32

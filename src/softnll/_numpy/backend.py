@@ -17,8 +17,6 @@ from softnll._kernels.select import kernels
 from softnll._numpy import blas
 from softnll._numpy.output import reduce
 
-__all__ = ["NUMPY", "NumpyBackend"]
-
 
 def _selected(name: str) -> Callable[..., Any]:
     """Return a method that calls the selected kernel of this name; upstream gradients are in the row weights."""

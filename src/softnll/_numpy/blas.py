@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["multiply"]
-
 
 def multiply(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], *, add: bool = False) -> None:
     """Write a @ b into ``out`` or, with ``add``, add it there: one call with beta = 0 or 1, no copies.

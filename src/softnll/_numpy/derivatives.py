@@ -13,8 +13,6 @@ from softnll._core.options import LossOptions
 from softnll._core.problem import Problem, loss_problem, prepare
 from softnll._core.targets import blocks
 
-__all__ = ["cross_entropy_hvp", "softmax_jacobian", "softmax_jvp", "softmax_vjp"]
-
 
 def softmax_jacobian(logits: ArrayLike, *, axis: int = -1) -> NDArray[Any]:
     """Return the Jacobian of softmax: ``∂p_i/∂x_j = p_i·(1[i = j] − p_j)``, that is ``diag(p) − p pᵀ``.

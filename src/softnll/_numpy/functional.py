@@ -25,8 +25,6 @@ from softnll._kernels.select import are_distributions, fitting, kernels
 from softnll._numpy.array_types import Float, Loss, Shape
 from softnll._numpy.output import reduce, write
 
-__all__ = ["cross_entropy", "cross_entropy_and_grad", "log_softmax", "nll_loss", "softmax"]
-
 
 def _softmax_problem(logits: Any, axis: Axis, temperature: Any, where: Any) -> tuple[Problem, Layout]:
     """Check the arguments of softmax or log_softmax and return their Problem and layout."""

@@ -15,8 +15,6 @@ from softnll._core.problem import Problem, prepare_targets
 from softnll._kernels.select import are_distributions
 from softnll._numpy.backend import NUMPY
 
-__all__ = ["LinearGradients", "checked_loss", "linear_cross_entropy", "linear_cross_entropy_and_grad"]
-
 
 class LinearGradients(NamedTuple):
     """Gradients of the loss with respect to features, weight and bias (None without one)."""

@@ -16,8 +16,6 @@ from softnll._numpy.array_types import Float
 from softnll._numpy.output import narrowed
 from softnll._numpy.signed_sum import signed_logsumexp
 
-__all__ = ["logsumexp"]
-
 
 @overload
 def logsumexp(

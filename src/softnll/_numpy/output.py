@@ -16,8 +16,6 @@ from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.select import kernels
 
-__all__ = ["narrowed", "reduce", "write"]
-
 Result = TypeVar("Result")
 
 _SAFE = 3e38  # a little less than the largest float32

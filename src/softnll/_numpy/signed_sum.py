@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from softnll._core.targets import blocks
 
-__all__ = ["signed_logsumexp"]
-
 _LN2 = (0.693145751953125, 1.42860682030941723212e-06)  # ln 2 in two parts: an integer times the first one is exact
 _FAR = 1 << 12  # powers of two beyond which a term is 0
 

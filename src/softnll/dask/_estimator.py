@@ -16,8 +16,6 @@ from softnll.dask._partitions import align, as_array, is_dask, is_frame
 from softnll.dask._scheduler import Scheduler
 from softnll.dask._tasks import predicted, right
 
-__all__ = ["SoftmaxClassifier"]
-
 
 class SoftmaxClassifier(local.SoftmaxClassifier):
     """Linear classifier of Dask arrays and dataframes: :class:`softnll.SoftmaxClassifier` on tables beyond memory.

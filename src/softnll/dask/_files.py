@@ -22,8 +22,6 @@ from softnll.data.text import place, printable
 if TYPE_CHECKING:
     from softnll.data.tables import AnyTable
 
-__all__ = ["ColumnScan", "FileRows", "FileScan", "Source", "Spread", "features_and_labels", "moments_of", "scan"]
-
 
 @dataclass(frozen=True)
 class Source:

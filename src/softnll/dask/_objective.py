@@ -18,8 +18,6 @@ from softnll._classifier.scaling import moments, row_step, scaling
 from softnll.dask._scheduler import Scheduler
 from softnll.dask._tasks import Draw, Facts, LossSums, Point, Sample, add, evaluate, examine, prepare, sample
 
-__all__ = ["PartitionedObjective", "TableFacts", "examined", "prepared"]
-
 _TOGETHER = 8  # partitions whose sums one task adds
 
 Vector = NDArray[np.float64]

@@ -11,8 +11,6 @@ from dask import delayed
 
 from softnll.dask._tasks import Partition
 
-__all__ = ["Partitions", "align", "as_array", "is_dask", "is_frame"]
-
 _ALLOWED = "allowed: a Dask array or dataframe; softnll.SoftmaxClassifier takes arrays in memory"
 
 

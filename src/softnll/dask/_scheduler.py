@@ -14,8 +14,6 @@ import distributed
 from distributed.scheduler import KilledWorker
 from distributed.system import MEMORY_LIMIT
 
-__all__ = ["Scheduler"]
-
 _SHARE = 0.3  # of the workers' memory that the kept rows may take: less than Dask's 0.6 if one of two workers is lost
 _PATIENCE = 60.0  # seconds without any worker, or without the scheduler, after which a computation ends
 _INTERVAL = 2.0  # seconds between two looks at the workers

@@ -18,23 +18,6 @@ from threadpoolctl import ThreadpoolController
 from softnll._classifier.inputs import encode, find_classes
 from softnll._classifier.penalised_loss import RowLoss
 
-__all__ = [
-    "Draw",
-    "Facts",
-    "LossSums",
-    "Partition",
-    "Point",
-    "PreparedPartition",
-    "Sample",
-    "add",
-    "evaluate",
-    "examine",
-    "predicted",
-    "prepare",
-    "right",
-    "sample",
-]
-
 Vector = NDArray[np.float64]
 
 # The filters of warnings belong to the process: tasks in several threads that set and restore them, as scikit-learn's

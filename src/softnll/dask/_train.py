@@ -36,8 +36,6 @@ from softnll.data.text import printable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FileExamples", "read_files", "workers"]
-
 _CLUSTER = 0.1  # share of the memory from which files are read by processes, not by threads of this one
 _HELD_OUT, _MOST_HELD_OUT = 0.2, 250_000  # share of the rows that is held out for the test, and the most rows
 _TEST_BYTES, _SAMPLE_BYTES = 256 << 20, 128 << 20  # of the features held out, and of the sample that C is chosen on

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 
 from softnll._core.arithmetic import Arithmetic
 
-__all__ = ["JaxArithmetic"]
-
 _BLOCK = 128  # float32 summands that are added up before their sum is added to others
 
 

@@ -10,8 +10,6 @@ from softnll._kernels.cpu.memory import FEW
 from softnll._kernels.cpu.signature import NONE, Type, array, output
 from softnll._kernels.cpu.threads import in_one_go
 
-__all__ = ["Signature", "address", "serves", "signature"]
-
 _X, _D = 0, 7  # places among a Problem's arrays
 _TARGETS = {"y": 1, "w": 3, "s": 4}  # of one axis
 

@@ -15,8 +15,6 @@ from llvmlite import ir
 from softnll._kernels.cpu.call_frame import Call
 from softnll._kernels.cpu.forks import loading
 
-__all__ = ["entry"]
-
 _WORD = ir.IntType(64)
 _UNFINISHED = 1  # what Python overwrites: 0, or the address of an error
 _engines: list[Any] = []  # which own the machine code

@@ -29,8 +29,6 @@ from softnll._kernels.cpu.call_frame import (
     Text,
 )
 
-__all__ = ["register"]
-
 Function = Callable[[str, list[Any], list[Any]], None]  # of a key, inputs, and outputs, which it fills
 
 _Pointer, _Long = ct.c_void_p, ct.c_int64

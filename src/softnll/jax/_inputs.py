@@ -14,18 +14,6 @@ from softnll._core.options import CrossEntropy, checked, with_defaults
 from softnll._core.problem import Problem, prepare, prepare_targets
 from softnll._core.targets import counted_weights
 
-__all__ = [
-    "checked_options",
-    "divisor",
-    "floating",
-    "loss_arrays",
-    "normalised_arrays",
-    "over",
-    "reduced",
-    "target_arrays",
-    "temperatures",
-]
-
 
 def _has_values(value: Any) -> bool:
     """Return whether an array has values that this process can read."""

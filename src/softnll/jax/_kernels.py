@@ -26,8 +26,6 @@ from softnll._kernels.select import compiled_kernels, kernels
 from softnll.jax import _direct
 from softnll.jax._handler import register
 
-__all__ = ["EQUATIONS", "TANGENTS", "of_rows"]
-
 # Arguments after the objective: x, y, q, class weights, s, temperatures, mask, as in a Problem, and D or None.
 _TARGET = "softnll_rows"
 _LEAST = 1 << 14  # entries of logits: a call through Python takes as long as XLA's operations on these

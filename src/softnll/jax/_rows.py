@@ -24,17 +24,6 @@ from softnll.jax._arithmetic import JaxArithmetic
 from softnll.jax._inputs import over
 from softnll.jax._kernels import EQUATIONS, TANGENTS, of_rows
 
-__all__ = [
-    "log_probabilities",
-    "losses",
-    "losses_and_gradients",
-    "moves",
-    "normalisers",
-    "picked",
-    "probabilities",
-    "pushed",
-]
-
 LIBRARIES["jax.numpy"] = JaxArithmetic
 _with_tangents = partial(jax.custom_jvp, nondiff_argnums=(0,))
 

@@ -17,8 +17,6 @@ from softnll._core.targets import rows_without_part
 from softnll.jax import _rows
 from softnll.jax._inputs import over
 
-__all__ = ["losses", "statistics", "total"]
-
 # Arguments after the objective and the number of chunks: features, weight, bias, y, q, class weights, s, temperatures;
 # of functions of all rows also D, by which the sum of the losses is divided, or None.
 

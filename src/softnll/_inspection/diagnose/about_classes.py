@@ -12,8 +12,6 @@ from softnll._inspection.diagnose.finding import Evidence, Finding, Unseen, find
 from softnll._inspection.diagnose.observations import Observations
 from softnll._inspection.format import percent, short_list
 
-__all__ = ["constant", "dead", "unlabelled"]
-
 ENOUGH = 20  # rows, below which a column may be constant by accident
 SHOWN = 20
 FLOOR = 0.02  # of the other columns' scores

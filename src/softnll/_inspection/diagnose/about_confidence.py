@@ -14,8 +14,6 @@ from softnll._inspection.format import percent
 from softnll._inspection.survey import Block
 from softnll._numpy.functional import cross_entropy
 
-__all__ = ["miscalibrated"]
-
 # The alternatives that calibration is tested against, fixed beforehand: temperatures from 1/16 to 16. They are a factor
 # 2^(1/4) apart: the nearest of them is better than 1 from about 1.09 on, where a temperature begins to gain 1 %.
 TEMPERATURES = tuple(2.0 ** (k / 4) for k in range(-16, 17) if k)

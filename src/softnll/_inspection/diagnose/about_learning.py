@@ -13,8 +13,6 @@ from softnll._inspection.diagnose.observations import Observations
 from softnll._inspection.format import percent
 from softnll._inspection.survey import Block
 
-__all__ = ["identical_rows", "imbalance", "loss_at_chance", "loss_at_prior", "shuffled"]
-
 ENOUGH = 100  # rows, below which a mean is too uncertain
 PER_CLASS = 10  # rows a class, below which the entropy of their frequencies is too uncertain
 ERRORS = 4.0  # standard errors: beyond them by chance once in 16 000

@@ -13,8 +13,6 @@ from softnll._inspection.diagnose.observations import Observations
 from softnll._inspection.diagnose.printed_loss import Printed
 from softnll._inspection.diagnose.printed_nan import not_finite
 
-__all__ = ["printed_loss"]
-
 SHOWN = 5
 TOO_MANY = 1.0  # conventions that would fit by accident: then the digits show nothing
 RARE = 0.05  # of thousands of unusual batch sizes, one counts only where an accident is rarer than this

@@ -8,8 +8,6 @@ from softnll._inspection.diagnose.finding import Evidence, Finding, finding
 from softnll._inspection.diagnose.observations import Observations
 from softnll._inspection.format import percent
 
-__all__ = ["offset", "saturation", "scale"]
-
 RESOLUTION = 1e-3  # nats: what a score's last digit may be before it shows in a loss of three digits
 FAR = 8.0  # an offset of so many spreads loses three bits and more
 UNDERFLOW = 104.0  # exp(−104) is 0 in float32

@@ -9,8 +9,6 @@ from softnll._inspection.diagnose.observations import Observations
 from softnll._inspection.diagnose.repeats import distinct_values, in_order, in_pairs, wrapped
 from softnll._inspection.format import percent
 
-__all__ = ["duplicates", "infinite_loss", "not_finite"]
-
 MANY = 0.01  # of the rows
 
 

@@ -14,17 +14,6 @@ from softnll._inspection.format import percent
 from softnll._inspection.survey import Vector
 from softnll._numpy.functional import cross_entropy
 
-__all__ = [
-    "along_rows",
-    "between_zero_and_one",
-    "complements",
-    "hard",
-    "log_probabilities",
-    "probabilities",
-    "single_column",
-    "softmax_twice",
-]
-
 LEAST = 1e-2  # of a uniform probability: the least of an inner softmax, so that one label at 0 does not decide
 TEMPERATURES = tuple(2.0**-k for k in range(1, 9))  # of a classifier that is merely unsure
 ENOUGH = 100  # scores, below which all of them may lie in [0, 1] by chance

@@ -14,8 +14,6 @@ from softnll._inspection.diagnose.read_labels import IGNORED
 from softnll._inspection.format import percent
 from softnll._inspection.survey import NONE
 
-__all__ = ["align"]
-
 MOST_CLASSES = 1000  # of which an order is looked for: the assignment takes a second or so then
 FEW_CLASSES = 100  # of which an order is looked for in the labels of other rows as well
 ROW_SHIFTS = (-3, -2, -1, 1, 2, 3)

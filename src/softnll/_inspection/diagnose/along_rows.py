@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from softnll._inspection.diagnose.score_kind import ScoreKind
 from softnll.data.rows import Rows, real
 
-__all__ = ["along_rows"]
-
 ACCIDENT = 1e-6  # how probable it may be that columns sum to the same whole number without a softmax
 BELOW = 1e-3  # by how much rounding may put a probability below 0, or above 1
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from softnll._inspection.diagnose.conventions import Convention
 from softnll._inspection.survey import Vector
 
-__all__ = ["ALL_SIZES", "USUAL_SIZES", "batch_conventions"]
-
 USUAL_SIZES = (2, 4, 8, 10, 16, 20, 24, 25, 32, 48, 50, 64, 96, 100, 128, 200, 256, 500, 512, 1000, 1024, 2048, 4096)
 ALL_SIZES = tuple(sorted({*range(2, 1025), *(1 << k for k in range(11, 17)), 1500, 2000, 2500, 3000, 5000, 10_000}))
 

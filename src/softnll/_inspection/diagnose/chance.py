@@ -15,8 +15,6 @@ from scipy.special import bdtrc, xlogy
 
 from softnll._numpy.normaliser import logsumexp
 
-__all__ = ["ALPHA", "half_tail", "independent", "likelihood_ratio", "mean_and_error", "related", "sum_tail"]
-
 ALPHA = 1e-4
 
 

@@ -19,8 +19,6 @@ from softnll._inspection.diagnose.finding import Finding, Findings, Unseen
 from softnll._inspection.diagnose.observations import Observations, observe
 from softnll._inspection.diagnose.printed_loss import as_printed
 
-__all__ = ["CHECKS", "Check", "diagnose", "findings"]
-
 
 @dataclass(frozen=True)
 class Check:

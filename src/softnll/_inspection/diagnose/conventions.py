@@ -10,8 +10,6 @@ import numpy as np
 
 from softnll._inspection.survey import Survey
 
-__all__ = ["Convention", "conventions"]
-
 SMOOTHINGS = (0.05, 0.1, 0.2)
 CLIPS = ((1e-7, "Keras"), (1e-8, "1e-8"), (1e-15, "older scikit-learn"))
 

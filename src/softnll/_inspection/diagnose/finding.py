@@ -14,8 +14,6 @@ from softnll._core.words import counted
 from softnll._inspection.format import plain
 from softnll.data.text import printable
 
-__all__ = ["SEVERITIES", "Evidence", "Finding", "Findings", "Severity", "Unseen", "finding", "texts"]
-
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")  # the most severe first
 

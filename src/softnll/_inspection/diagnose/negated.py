@@ -13,8 +13,6 @@ from softnll._inspection.diagnose.finding import Evidence, Finding, finding
 from softnll._inspection.diagnose.score_kind import ScoreKind
 from softnll._inspection.format import percent
 
-__all__ = ["read_together"]
-
 Labels = NDArray[np.int64]
 
 

@@ -23,8 +23,6 @@ from softnll.data.frames import is_frame, named_rows
 from softnll.data.rows import Rows, real
 from softnll.data.text import printable
 
-__all__ = ["Observations", "observe"]
-
 MOST_ROWS = 50_000  # of the sample
 MOST_ENTRIES = 1 << 24  # of the sample: 64 MiB of float32
 SEED = 0

@@ -12,8 +12,6 @@ from softnll._inspection.diagnose.finding import Evidence, Finding, finding
 from softnll._inspection.format import percent
 from softnll.data.rows import ArrayRows, Rows, as_rows, real
 
-__all__ = ["as_table"]
-
 MOST_VALUES = 1000  # different whole numbers that still may be predicted classes
 KNOWN = 0.9  # of the predictions that are also labels
 IGNORED = -100

@@ -11,8 +11,6 @@ from softnll._inspection.diagnose.finding import Evidence, Finding, finding
 from softnll._inspection.diagnose.observations import Observations
 from softnll._inspection.diagnose.printed_loss import Printed
 
-__all__ = ["not_finite"]
-
 OVERFLOW = {"float16": 11.0899, "bfloat16": 88.7228, "float32": 88.7228}  # ln of the largest number
 
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from softnll._inspection.survey import Block, Quantity, Vector
 
-__all__ = ["LABELLED", "LOSSES", "ROWS", "Columns", "RoundedToZero", "conventional_zeros", "usable_rows"]
-
 CLIP = 1e-7  # Keras' epsilon
 NEAR_ZERO = 1e-6  # a float32 loss is never 0 where the exact loss is larger than this
 

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from softnll._inspection.diagnose.chance import ALPHA, sum_tail
 from softnll.data.rows import Rows
 
-__all__ = ["distinct_values", "in_order", "in_pairs", "wrapped"]
-
 ENOUGH = 20  # different rows, below which equal counts show nothing
 SMALL = 4  # rows a group: larger ones are what trees, neighbours and votes give
 HALF = 0.5

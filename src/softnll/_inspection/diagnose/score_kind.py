@@ -12,8 +12,6 @@ from scipy.optimize import brentq
 
 from softnll._numpy.normaliser import logsumexp
 
-__all__ = ["LOGITS", "ScoreKind", "double_softmax", "score_kind"]
-
 FEW = 5  # rows below which sums must be as close as float32 has them
 CLOSE, ROUNDED, EXACT = 2e-3, 0.02, 1e-5
 WHOLE = 0.06  # of the sum of percentages that were rounded to whole ones

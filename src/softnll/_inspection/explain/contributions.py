@@ -12,8 +12,6 @@ from softnll._core.problem import prepare
 from softnll._core.targets import blocks
 from softnll._inspection.explain.few_rows import functions
 
-__all__ = ["contributions", "entropy"]
-
 
 def contributions(logits: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return ``(N, C)`` nats by which each loss falls when that class is removed; 0 at the true class.

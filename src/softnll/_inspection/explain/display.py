@@ -15,8 +15,6 @@ from softnll._inspection.explain.figure import draw_panels, figure_bytes, shown
 from softnll._inspection.explain.numbers import ExplanationNumbers
 from softnll._inspection.figure_style import figure_style
 
-__all__ = ["ExplanationDisplay"]
-
 
 class ExplanationDisplay:
     """The values of an explanation's figure, at most 8 rows and 8 classes: probabilities, losses, and gradient.

@@ -29,8 +29,6 @@ if TYPE_CHECKING:  # matplotlib is imported to draw
 
     from softnll._inspection.explain.display import ExplanationDisplay
 
-__all__ = ["Explanation", "explain"]
-
 _IGNORED = -100  # the default ignore_index of the loss
 
 

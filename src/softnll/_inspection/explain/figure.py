@@ -21,8 +21,6 @@ from softnll._inspection.figure_style import SERIES as ROWS  # a colour a row
 from softnll._inspection.format import rounded_loss
 from softnll.data.text import printable
 
-__all__ = ["FORMATS", "draw_panels", "figure_bytes", "shown"]
-
 FORMATS = ("png", "svg", "pdf")
 MOST_ROWS = 8
 MOST_CLASSES = 8

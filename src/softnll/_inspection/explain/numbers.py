@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from softnll._inspection.explain.contributions import contributions
 
-__all__ = ["FEW_ROWS", "ExplanationNumbers", "Losses"]
-
 FEW_ROWS = 6  # so many are shown in their order, and so many have a sentence
 
 

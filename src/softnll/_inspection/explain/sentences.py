@@ -12,8 +12,6 @@ from softnll._inspection.explain.numbers import FEW_ROWS, ExplanationNumbers, Lo
 from softnll._inspection.format import percent, rounded_loss
 from softnll.data.text import printable
 
-__all__ = ["sentences"]
-
 
 def sentences(explained: ExplanationNumbers, *, bits: bool = False) -> list[str]:
     """Return sentences on each row's prediction and loss, on the total, and on tables with rounded probabilities."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-__all__ = ["Table", "styled"]
-
 # Colours are the page's own ink, thinned: no background is set, so that nothing is unreadable on any theme.
 # Notebook front ends style tables themselves (stripes, right-aligned heads), hence the specific selectors.
 _STYLE = """

@@ -15,8 +15,6 @@ from softnll._inspection.explain.table import Table, styled
 from softnll._inspection.format import middle, rounded_loss
 from softnll.data.text import printable
 
-__all__ = ["as_html", "as_text", "shown_classes", "tables"]
-
 MOST_ROWS = 20
 MOST_CLASSES = 8
 COLUMNS = 80  # of a terminal

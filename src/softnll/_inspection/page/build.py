@@ -10,8 +10,6 @@ from importlib import resources
 
 from softnll._version import __version__
 
-__all__ = ["build"]
-
 SCRIPTS = (  # each uses those before it only
     "mathematics",
     "formulas",

@@ -12,8 +12,6 @@ from softnll._inspection.calibration import Reliability
 from softnll._inspection.format import compact
 from softnll._inspection.survey import largest_bin
 
-__all__ = ["confusion_cells", "curve", "histogram", "reliability_bars", "ticks"]
-
 # Units of the charts' coordinates; the page scales them. Small enough that text is legible on a phone.
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 18, 38

@@ -8,8 +8,6 @@ import numpy as np
 
 from softnll._inspection.survey import Survey, Vector
 
-__all__ = ["class_averages", "class_figures", "precision_recall_f1"]
-
 
 def precision_recall_f1(found: Survey) -> tuple[Vector, Vector, Vector]:
     """Return precision, recall and F1 of each class, ``(C,)``; NaN where nothing is predicted, labelled, or either.

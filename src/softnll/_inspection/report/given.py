@@ -15,8 +15,6 @@ from softnll._inspection.report.summary import QUANTITIES, Examined, collectors
 from softnll._inspection.survey import NONE
 from softnll.data.rows import Rows
 
-__all__ = ["Given", "examine_given"]
-
 CHANGES = frozenset({"labels-off-by-one", "classes-permuted", "labels-shifted-rows", "single-column"})
 
 

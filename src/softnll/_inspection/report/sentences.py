@@ -8,8 +8,6 @@ from typing import Any
 from softnll._core.words import counted
 from softnll._inspection.format import percent, rounded_loss
 
-__all__ = ["sentences"]
-
 _WELL = 0.02  # ECE up to which confidence and accuracy agree
 
 

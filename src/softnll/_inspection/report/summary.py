@@ -16,18 +16,6 @@ from softnll._inspection.survey import Chosen, LargestRows, Quantity, Survey, su
 from softnll._numpy.functional import cross_entropy
 from softnll.data.rows import Rows
 
-__all__ = [
-    "CANDIDATES",
-    "QUANTITIES",
-    "Examined",
-    "collectors",
-    "examine",
-    "figures",
-    "finite",
-    "summary",
-    "suspicious",
-]
-
 SAMPLE = 50_000  # rows that the temperature is fitted on
 SHOWN = 24  # rows shown with the largest loss, and with the smallest; more are kept, so that none is shown twice
 QUANTITIES: tuple[Quantity, ...] = ("prediction", "confidence", "p_true", "nll", "margin", "square")

@@ -9,8 +9,6 @@ from typing import Any
 from softnll._inspection.report.summary import suspicious
 from softnll._inspection.survey import Survey
 
-__all__ = ["as_csv", "suspects"]
-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula
 
 

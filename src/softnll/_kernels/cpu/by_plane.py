@@ -54,8 +54,6 @@ from softnll._kernels.cpu.tile import (
     tournaments,
 )
 
-__all__ = ["exponentials", "finish_batch", "logsumexp", "normalise"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 

@@ -41,8 +41,6 @@ from softnll._kernels.cpu.simd import (
 )
 from softnll._kernels.cpu.sweep import LEAST, MOST, SMALLEST, in_two, narrow, ordinary, swept, swept_from, write_scaled
 
-__all__ = ["gradients", "logsumexp", "losses", "normalise"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 FAR = 1e30  # logits whose differences may overflow

@@ -64,8 +64,6 @@ from softnll._kernels.cpu.tile_targets import (
     write_gradients,
 )
 
-__all__ = ["gradients", "logsumexp", "losses", "normalise"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 

@@ -16,8 +16,6 @@ from typing import Any
 from softnll._core.warn import warn
 from softnll._kernels.cpu.processor import Processor
 
-__all__ = ["CALLERS", "SHIPPED", "is_noted", "name_of", "note", "read", "sources", "write"]
-
 _MAGIC = b"softnll kernel 1"
 _HASH = 32  # bytes of SHA-256
 _MOST = 1 << 24  # bytes of a file; kernels have 10 000 to 100 000

@@ -7,18 +7,6 @@ from __future__ import annotations
 
 import ctypes as ct
 
-__all__ = [
-    "Api",
-    "Buffer",
-    "Buffers",
-    "Call",
-    "CreateError",
-    "ErrorArguments",
-    "Extension",
-    "MetadataExtension",
-    "Text",
-]
-
 _Pointer, _Size, _Long = ct.c_void_p, ct.c_size_t, ct.c_int64
 
 

@@ -16,8 +16,6 @@ from softnll._kernels.cpu.products import turns
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 from softnll._kernels.cpu.threads import in_one_go
 
-__all__ = ["loss_call", "normalise_call", "product_call"]
-
 Call = Callable[..., int]
 
 _MOST_SPREAD = 256  # rows of few classes with spread targets: more take less time turned into planes

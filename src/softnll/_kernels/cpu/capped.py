@@ -25,8 +25,6 @@ from softnll._kernels.cpu.parameters import entries_of
 from softnll._kernels.cpu.signature import FLOAT64, VOID, array, output
 from softnll._kernels.cpu.threads import for_rows
 
-__all__ = ["caps", "run", "run_planes", "serves", "without_cap"]
-
 DType = np.dtype[Any]
 
 _MOST = 1e250  # a row's factor up to which gradients are multiplied by the soft cap's slope afterwards

@@ -25,8 +25,6 @@ from softnll._kernels.cpu.simd import (
     zero,
 )
 
-__all__ = ["of_planes", "of_rows"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 _SUMS, _LOST = 128, 128  # bytes of a vector's sums in float64, and of what their additions lose

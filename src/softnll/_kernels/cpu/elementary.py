@@ -42,19 +42,6 @@ from softnll._kernels.cpu.simd import (
     widen_sum,
 )
 
-__all__ = [
-    "accumulate",
-    "exponential",
-    "exponential_in_two",
-    "no_sum",
-    "of_floats",
-    "power",
-    "reference",
-    "references",
-    "with_complement",
-    "within_reach",
-]
-
 _f4, _f8 = np.float32, np.float64
 _LOG2E_4, _LN2_4 = _f4(1.4426950408889634), _f4(0.6931471805599453)
 _HIGH_4, _LOW_4 = _f4(-0.693359375), _f4(2.12194440e-4)  # −ln 2 = high + low; high has 9 bits

@@ -13,8 +13,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-__all__ = ["PYTHON", "AddressEntry", "Entry", "add_entry", "add_runtime"]
-
 PYTHON = (  # the C functions that an entry may call
     "PyErr_BadArgument",
     "PyErr_NoMemory",

@@ -6,8 +6,6 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-__all__ = ["TINY", "remainder", "two_sum"]
-
 Value = Any  # inside Numba, whose types are its own: a float, or a vector of floats
 
 TINY = 1e-280  # a sum of exponentials below it has lost digits to subnormals

@@ -16,25 +16,6 @@ from softnll._kernels.cpu.memory import BLOCK, FEW, LEFT_BLOCK, STREAMED, past_c
 from softnll._kernels.cpu.processor import fuses
 from softnll._kernels.cpu.threads import for_rows
 
-__all__ = [
-    "NO_TARGETS",
-    "NO_VALUES",
-    "NO_WEIGHTS",
-    "Computation",
-    "RowValues",
-    "Values",
-    "few",
-    "in_one_piece",
-    "packed_rows",
-    "run",
-    "run_few",
-    "scalar_losses",
-    "served",
-    "soft_type",
-    "spread",
-    "temperatures",
-]
-
 Vector = NDArray[np.float64]
 Values = tuple[Vector | None, Vector | None, Vector | None]  # RowValues, or a plain tuple of the same
 

@@ -9,8 +9,6 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-__all__ = ["guard", "loading"]
-
 loading = threading.RLock()  # held while Numba is imported, and while a kernel is compiled or loaded from the cache
 _held: list[Any] = []
 

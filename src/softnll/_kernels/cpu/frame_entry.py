@@ -13,8 +13,6 @@ from numba import types
 from softnll._kernels.cpu.call_frame import Buffer, Buffers, Call
 from softnll._kernels.cpu.entry import Entry, add_runtime
 
-__all__ = ["add_frame_entry"]
-
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
 _POINTER = ir.PointerType(_BYTE)
 

@@ -13,17 +13,6 @@ from numba.extending import register_jitable
 
 from softnll._kernels.cpu import by_row, by_tile
 
-__all__ = [
-    "log_softmax_by_row",
-    "log_softmax_by_tile",
-    "logsumexp_by_row",
-    "logsumexp_by_tile",
-    "losses_by_row",
-    "losses_by_tile",
-    "softmax_by_row",
-    "softmax_by_tile",
-]
-
 Array = Any  # inside Numba, whose types are its own
 
 

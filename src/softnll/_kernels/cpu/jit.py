@@ -24,8 +24,6 @@ from softnll._kernels.cpu.frame_entry import add_frame_entry
 from softnll._kernels.cpu.processor import processor
 from softnll._kernels.cpu.signature import Type
 
-__all__ = ["SYMBOL", "Code", "compile_function", "parameters_of"]
-
 SYMBOL = "softnll_kernel_{}"  # the name of an entry in object code, after a number of its own
 _NAME = "softnll"  # of the target
 _ENTRIES: dict[

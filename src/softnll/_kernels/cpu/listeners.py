@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Listener", "current", "listen"]
-
 
 class Listener(Protocol):
     """An object whose methods are called before and after a kernel is compiled."""

@@ -22,8 +22,6 @@ from softnll._kernels.cpu.listeners import current
 from softnll._kernels.cpu.processor import levels, processor
 from softnll._kernels.cpu.signature import INTP, Type
 
-__all__ = ["Kernel", "compile_to_cache", "compiled", "kernel_of", "program_kernel"]
-
 _FAST_CALL = 0x0080  # METH_FASTCALL
 _MODULES = (  # whose functions are kernels
     "softnll._kernels.cpu.by_plane",

@@ -11,8 +11,6 @@ from softnll._kernels.cpu.elementary import exponential, exponential_in_two, of_
 from softnll._kernels.cpu.exact import two_sum
 from softnll._kernels.cpu.simd import equal, fused_multiply_subtract, logarithm_parts, mul_add, select, splat
 
-__all__ = ["log1p", "log_rest", "normaliser"]
-
 _f4, _f8 = np.float32, np.float64
 # log1p: fdlibm's coefficients (Sun Microsystems, 1993, s_log1p.c), error of the polynomial below 2⁻⁵⁸.
 _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (

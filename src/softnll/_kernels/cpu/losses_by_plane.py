@@ -21,8 +21,6 @@ from softnll._kernels.cpu.sweep import LEAST, MOST
 from softnll._kernels.cpu.tile import BIG, FACTOR, PART, REST, RESULT, WEIGHT, X_Y, M, column_bytes, served
 from softnll._kernels.cpu.tile_targets import FARTHEST, clear_factors, note_gradients, note_losses, put_all_results
 
-__all__ = ["losses"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 

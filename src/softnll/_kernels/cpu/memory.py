@@ -13,18 +13,6 @@ from softnll._core.problem import Problem
 from softnll._core.targets import SparseRows
 from softnll._kernels.cpu.threads import threads_of
 
-__all__ = [
-    "BLOCK",
-    "CAPPED_BLOCK",
-    "FEW",
-    "LEFT_BLOCK",
-    "STREAMED",
-    "TURNED",
-    "TURNED_BLOCK",
-    "past_caches",
-    "scratch_bytes",
-]
-
 FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
 BLOCK = 1 << 16  # logits of a block, where rows are copied or go to the scalar kernels
 CAPPED_BLOCK = 1 << 15  # logits of a block whose capped values are in scratch

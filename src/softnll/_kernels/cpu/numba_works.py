@@ -12,8 +12,6 @@ import numpy as np
 
 from softnll._kernels.cpu.cache import is_noted, note
 
-__all__ = ["hindrance"]
-
 _FILE = ".numba_config.yaml"  # of Numba's settings, in the current folder
 
 

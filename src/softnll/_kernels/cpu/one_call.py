@@ -16,17 +16,6 @@ from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
 from softnll._kernels.cpu.parameters import REDUCTIONS
 from softnll._kernels.cpu.total import total
 
-__all__ = [
-    "log_softmax_by_row",
-    "log_softmax_by_tile",
-    "loss_by_row",
-    "loss_by_tile",
-    "product",
-    "softmax_by_row",
-    "softmax_by_tile",
-    "spread_loss",
-]
-
 Array = Any  # inside Numba, whose types are its own
 
 _NONE, _MEAN = REDUCTIONS["none"], REDUCTIONS["mean"]

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 
-__all__ = ["REDUCTIONS", "Entries", "element_types", "entries_of", "logsumexp_types", "loss_types", "normalise_types"]
-
 DType = np.dtype[Any]
 
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}  # as functions of one call take them

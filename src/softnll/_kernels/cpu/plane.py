@@ -30,19 +30,6 @@ from softnll._kernels.cpu.simd import (
 )
 from softnll._kernels.cpu.tile import MOST_TILES, M, column_bytes
 
-__all__ = [
-    "FOUR",
-    "address_at",
-    "lift",
-    "lift_batch",
-    "place_rows",
-    "prefetch_four",
-    "read",
-    "rows_from",
-    "tiles_in_cache",
-    "write",
-]
-
 Array = Any  # inside Numba, whose types are its own
 CACHED = 8192  # vectors of scratch that stay in the nearer caches
 FOUR = 4  # tiles that are read and written together

@@ -16,21 +16,6 @@ from softnll._kernels.cpu.simd import load_scalar, rounded, size_of, splat, stor
 from softnll._kernels.cpu.tile import E_Y, NOTES, PART, RESULT, WEIGHT, X_Y, M, R, column_bytes
 from softnll._kernels.cpu.tile_targets import note_parts
 
-__all__ = [
-    "COLUMNS",
-    "FAR",
-    "FAR_LOST",
-    "MASS",
-    "MASS_LOST",
-    "dtype_if",
-    "idle",
-    "note_hard",
-    "note_weights",
-    "put_results",
-    "put_targets",
-    "write_idle",
-]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 MASS, MASS_LOST, FAR, FAR_LOST = (NOTES + 512 * each for each in range(4))

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import llvmlite
 import llvmlite.binding as llvm
 
-__all__ = ["LEVELS", "Processor", "converts_half", "fuses", "levels", "processor"]
-
 _V3 = "+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe"
 LEVELS = {  # what many CPUs have in common, best first: a release may have kernels for these (tools/ship_kernels.py)
     "x86-64-v4": _V3 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl",

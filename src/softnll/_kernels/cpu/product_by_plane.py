@@ -44,8 +44,6 @@ from softnll._kernels.cpu.simd import (
 from softnll._kernels.cpu.sweep import GROUP, product
 from softnll._kernels.cpu.tile import BIG, LOST, NOTES, REST, RESULT, R, column_bytes, factors, note_factor, served
 
-__all__ = ["products"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 TOTALS = 192  # bytes a tile of what `entry` takes beside (log-)probability and upstream gradient

@@ -39,8 +39,6 @@ from softnll._kernels.cpu.simd import (
 )
 from softnll._kernels.cpu.sweep import GROUP, gathered, in_two, ordinary, product, swept
 
-__all__ = ["finite_low", "log_entry", "products"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 _ONE, _HALF = np.float32(1.0), np.float32(0.5)

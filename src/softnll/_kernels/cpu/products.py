@@ -19,8 +19,6 @@ from softnll._kernels.cpu.signature import BOOLEAN, INTP, NONE, array, output
 from softnll._kernels.cpu.threads import for_rows
 from softnll._kernels.cpu.turned import plane, turned
 
-__all__ = ["product", "turns"]
-
 _LEAST_ROWS = 512  # of few classes, which are turned into planes
 
 Matrix = Any  # (N, C) rows, each in one piece, or Planes

@@ -21,20 +21,6 @@ from softnll._kernels.cpu.simd import (
     stream,
 )
 
-__all__ = [
-    "absent",
-    "address_if",
-    "address_of",
-    "aligned",
-    "entry",
-    "lanes_of",
-    "last_entry",
-    "out_row",
-    "unaligned",
-    "write_value",
-    "write_vector",
-]
-
 Array = Any  # inside Numba, whose types are its own
 
 

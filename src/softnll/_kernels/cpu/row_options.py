@@ -11,8 +11,6 @@ from softnll._kernels.cpu.exact import remainder
 from softnll._kernels.cpu.row_memory import absent, address_of, write_value
 from softnll._kernels.cpu.simd import rounded, zero
 
-__all__ = ["inverse", "mask_of", "masked", "mean_share", "one_for_all", "temperature", "weight_of", "write_no_part"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 

@@ -28,8 +28,6 @@ from softnll._kernels.cpu.scalar_row import (
     target,
 )
 
-__all__ = ["gradients", "logsumexp", "losses", "normalise", "pick"]
-
 Array = Any  # inside Numba, whose types are its own
 MOST = 1e250  # factors beyond it, and below its reciprocal, are multiplied with their exponents apart
 

@@ -14,8 +14,6 @@ from numba.extending import register_jitable
 from softnll._kernels.cpu.exact import two_sum
 from softnll._kernels.cpu.scalar_row import LOWER, difference, effective, exponential, target
 
-__all__ = ["extreme_gradient_row", "extreme_loss", "extreme_pick", "finished_loss"]
-
 Array = Any  # inside Numba, whose types are its own
 
 

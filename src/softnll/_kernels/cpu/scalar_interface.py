@@ -19,8 +19,6 @@ from softnll._core.targets import blocks
 from softnll._kernels.cpu.load import Kernel, kernel_of
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, VOID, array, output
 
-__all__ = ["backward", "forward", "forward_backward", "log_softmax", "logsumexp", "losses", "pick", "softmax"]
-
 Vector = NDArray[np.float64]
 
 _NO_MASK = np.empty((0, 0), np.bool_)

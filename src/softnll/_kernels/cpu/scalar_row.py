@@ -12,19 +12,6 @@ from numba.extending import register_jitable
 
 from softnll._kernels.cpu.exact import remainder, two_sum
 
-__all__ = [
-    "LOWER",
-    "difference",
-    "exponential",
-    "exponentials",
-    "fill_row",
-    "gradient_row",
-    "load_row",
-    "magnified_rest",
-    "row_loss",
-    "target",
-]
-
 LIFT = 600.0  # a rest below TINY is summed times exp(600) where it is scaled up again
 LOWER = math.exp(-LIFT)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["BOOLEAN", "FLOAT64", "INT64", "INTP", "NONE", "VOID", "Type", "array", "output"]
-
 
 class Type(NamedTuple):
     """The type of a parameter or of a result. Arrays may have any strides."""

@@ -33,52 +33,6 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from softnll._kernels.cpu.processor import converts_half
 
-__all__ = [
-    "DOUBLES",
-    "FLOATS",
-    "INTS",
-    "Vec",
-    "add_doubles",
-    "align_stack",
-    "both",
-    "copy",
-    "equal",
-    "every",
-    "fence",
-    "fill_zero",
-    "fused_multiply_subtract",
-    "hold",
-    "less",
-    "load",
-    "load_allowed",
-    "load_allowed_part",
-    "load_columns",
-    "load_doubles",
-    "load_part",
-    "load_scalar",
-    "logarithm_parts",
-    "maximum",
-    "minimum",
-    "mul_add",
-    "power_of_two",
-    "prefetch",
-    "reduce_max",
-    "reduce_sum",
-    "rounded",
-    "select",
-    "size_of",
-    "splat",
-    "store",
-    "store_columns",
-    "store_doubles",
-    "store_part",
-    "store_scalar",
-    "stream",
-    "tournament",
-    "widen_sum",
-    "zero",
-]
-
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
 
 

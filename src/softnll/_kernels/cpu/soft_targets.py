@@ -54,8 +54,6 @@ from softnll._kernels.cpu.sweep import (
 )
 from softnll._kernels.cpu.target_measure import put_target, soft_or_hard, write_shares
 
-__all__ = ["gradients", "losses"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 FARTHEST = 1e150  # a normaliser whose square may overflow

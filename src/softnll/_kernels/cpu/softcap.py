@@ -36,8 +36,6 @@ from softnll._kernels.cpu.simd import (
     zero,
 )
 
-__all__ = ["cap_rows", "uncap_rows"]
-
 Array = Any  # inside Numba, whose types are its own
 Value = Any
 

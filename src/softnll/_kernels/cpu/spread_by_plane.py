@@ -57,8 +57,6 @@ from softnll._kernels.cpu.sweep import GROUP, LEAST, MOST, SMALLEST, product
 from softnll._kernels.cpu.tile import BIG, PART, REST, RESULT, WEIGHT, M, R, column_bytes, factors, note_factor, served
 from softnll._kernels.cpu.tile_targets import put_all_results, tempered
 
-__all__ = ["losses"]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 TOP = 2.0**85  # of big + rest, within which its product with MOST is in float32

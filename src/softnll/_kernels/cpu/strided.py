@@ -35,8 +35,6 @@ from softnll._kernels.cpu.parameters import entries_of
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
 from softnll._kernels.cpu.threads import for_rows
 
-__all__ = ["computation_of", "logsumexp", "losses", "normalise", "pick"]
-
 DType = np.dtype[Any]
 Vector = NDArray[np.float64]
 

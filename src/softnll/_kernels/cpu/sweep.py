@@ -33,21 +33,6 @@ from softnll._kernels.cpu.simd import (
     zero,
 )
 
-__all__ = [
-    "GROUP",
-    "LEAST",
-    "MOST",
-    "SMALLEST",
-    "gathered",
-    "in_two",
-    "narrow",
-    "ordinary",
-    "product",
-    "swept",
-    "swept_from",
-    "write_scaled",
-]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 

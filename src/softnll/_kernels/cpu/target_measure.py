@@ -27,8 +27,6 @@ from softnll._kernels.cpu.simd import (
 )
 from softnll._kernels.cpu.sweep import gathered
 
-__all__ = ["put_target", "soft_or_hard", "write_shares"]
-
 _f8 = np.float64
 _ABOVE = 64.0  # |t_j| / T beyond which t_j times an exponential may overflow: only where signs cancel in T
 

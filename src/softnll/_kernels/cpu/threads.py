@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["for_rows", "in_one_go", "thread_count", "threads_of"]
-
 _ENTRIES = 1 << 18  # of logits below which one thread computes all: waking another takes 50 µs, as long as these
 _CHUNK = 1 << 16  # rows of a range at most, so that its array of rows left to the scalar kernels stays small
 _MOST = 64  # threads that may be asked for on a machine with fewer CPUs

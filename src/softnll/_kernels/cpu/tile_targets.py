@@ -46,21 +46,6 @@ from softnll._kernels.cpu.tile import (
     turn_back,
 )
 
-__all__ = [
-    "LEFT",
-    "NO_PART",
-    "SERVED",
-    "clear_factors",
-    "note_gradients",
-    "note_losses",
-    "note_parts",
-    "note_targets",
-    "put_all_results",
-    "row_state",
-    "tempered",
-    "write_gradients",
-]
-
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64
 FARTHEST = 1e150  # a normaliser whose square may overflow

@@ -11,8 +11,6 @@ from numba.extending import register_jitable
 from softnll._kernels.cpu.exact import two_sum
 from softnll._kernels.cpu.simd import load, splat, store
 
-__all__ = ["total"]
-
 
 @register_jitable
 def added(high: float, low: float, value: float) -> tuple[float, float]:

@@ -18,8 +18,6 @@ from softnll._kernels.cpu.execute import RowValues, served, soft_type, spread
 from softnll._kernels.cpu.memory import TURNED, TURNED_BLOCK
 from softnll._kernels.cpu.threads import for_rows
 
-__all__ = ["losses", "plane", "serves", "turned"]
-
 _LINE = 16  # float32 of a cache line
 
 

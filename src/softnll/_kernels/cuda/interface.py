@@ -20,19 +20,6 @@ from torch import Tensor
 from softnll._core.problem import Problem
 from softnll._kernels.cuda import rows as cuda_rows
 
-__all__ = [
-    "backward",
-    "forward",
-    "forward_backward",
-    "lift",
-    "log_softmax",
-    "logsumexp",
-    "losses",
-    "pick",
-    "softmax",
-    "total",
-]
-
 Launch = dict[str, Any]
 Launching = TypeVar("Launching", bound=Callable[..., Any])
 

@@ -8,30 +8,6 @@ import triton.language as tl
 
 from softnll._kernels.cuda.elementary import capped, exponential, log1p, number, power, reference, two_sum
 
-__all__ = [
-    "DOWN",
-    "TINY",
-    "UP",
-    "apart",
-    "block_rest",
-    "dense_sums",
-    "effective",
-    "factors",
-    "inverse",
-    "inverse_low",
-    "lifted",
-    "load",
-    "log_rest",
-    "measure",
-    "merged_parts",
-    "powers",
-    "row_rest",
-    "scales",
-    "stored",
-    "temperatures",
-    "weights",
-]
-
 UP, DOWN = tl.constexpr(2.0**512), tl.constexpr(2.0**-512)
 TINY = tl.constexpr(2.0**448)  # for a rest below it, log1p(r) rounds to r
 UNSCALED_UP = tl.constexpr(6755399441055744.0 + 1023.0 + 512.0)  # exp times 2⁵¹²

@@ -39,8 +39,6 @@ from softnll._kernels.cuda.row_parts import (
     weights,
 )
 
-__all__ = ["gradient_kernel", "lift_kernel", "loss_kernel", "merge_kernel", "normalise_kernel", "rest_kernel"]
-
 # Triton compiles one kernel for all values of these.
 _OPTIONS = ("cap_bits", "tau_bits", "smoothing_bits", "zeta_bits", "ignore_index")
 

@@ -11,18 +11,6 @@ from torch import Tensor
 
 from softnll._core.options import NAMES, SCHEMAS, CrossEntropy, checked, unreduced
 
-__all__ = [
-    "LinearInputs",
-    "LinearSettings",
-    "LinearValues",
-    "LossInputs",
-    "LossSettings",
-    "Upstream",
-    "gradients",
-    "schema_of",
-    "take",
-]
-
 _OPTIONS = tuple(f"{schema} {name}" for schema, name in zip(SCHEMAS, NAMES, strict=True))
 
 

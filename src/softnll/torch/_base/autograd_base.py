@@ -13,20 +13,6 @@ from torch.autograd import Function, forward_ad
 from softnll.torch._base.inputs import transformed
 from softnll.torch._base.uncompiled import uncompiled
 
-__all__ = [
-    "Rule",
-    "apply",
-    "batched",
-    "immediate",
-    "in_batch",
-    "keep",
-    "one_by_one",
-    "records",
-    "refuse_constants",
-    "refuse_nested",
-    "refuse_tangents",
-]
-
 # Arguments for which no derivative is implemented, and their names in messages.
 _CONSTANTS = {"weight": "weight", "sample_weight": "sample_weight", "temperatures": "temperature"}
 

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["backend_of", "captures", "kind_of", "waits"]
-
 _HOST = torch.device("cpu")
 
 

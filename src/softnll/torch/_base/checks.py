@@ -16,8 +16,6 @@ from softnll.torch._base.arguments import LinearInputs, LossInputs, LossSettings
 from softnll.torch._base.inputs import FLOATS
 from softnll.torch._base.sparse import densify, flat_sparse
 
-__all__ = ["capturing", "denominator", "has_values", "loss_problem", "near_one", "wide_type"]
-
 
 def wide_type(x: Tensor) -> torch.dtype:
     """Return the widest floating-point type of a tensor's device: float64, or float32 where there is no float64."""

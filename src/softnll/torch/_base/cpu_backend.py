@@ -22,8 +22,6 @@ from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInpu
 from softnll.torch._base.sparse import densify, flat_sparse
 from softnll.torch._base.views import as_array, as_tensor, laid_out_like
 
-__all__ = ["CpuBackend", "checks_targets", "keeps_gradient"]
-
 
 def _or_none(tensor: Tensor | None) -> NDArray[Any] | None:
     """Return a tensor as an array, and None as None."""

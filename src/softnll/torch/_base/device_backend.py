@@ -17,8 +17,6 @@ from softnll.torch._base.checks import capturing, has_values, loss_problem, wide
 from softnll.torch._base.float16_scale import scale_of
 from softnll.torch._base.views import strided_like
 
-__all__ = ["DeviceBackend"]
-
 _KERNELS = ("softmax", "log_softmax", "logsumexp", "losses", "forward", "forward_backward", "backward", "pick")
 
 

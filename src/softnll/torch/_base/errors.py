@@ -7,8 +7,6 @@ from typing import NoReturn
 
 from softnll._core.target_errors import AdvisedError
 
-__all__ = ["LINEAR_NAMES", "NAMES", "InputIndexError", "InputTypeError", "InputValueError", "raise_as_torch"]
-
 NAMES = {
     "logits": "input",
     "log_probs": "input",

@@ -17,8 +17,6 @@ from torch import Tensor
 from softnll._core.problem import Problem
 from softnll.torch._base.checks import wide_type
 
-__all__ = ["scale_of"]
-
 _LARGEST = 65504.0
 
 

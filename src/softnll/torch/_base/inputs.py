@@ -11,21 +11,6 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from softnll.torch._base.errors import InputTypeError, InputValueError
 
-__all__ = [
-    "FLOATS",
-    "as_logits",
-    "autocasts",
-    "check_devices",
-    "check_tensor",
-    "class_indices",
-    "compiling",
-    "lacks_classes",
-    "refuse_deprecated",
-    "tracing",
-    "tracked",
-    "transformed",
-]
-
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["multiply"]
-
 # torch multiplies half types into float32 without rounding to a half type between: since 2.8, on NVIDIA's devices.
 # It adds such products to ``out`` since 2.10 (pytorch/pytorch#167931).
 _WIDENS = torch.__version__ >= "2.8" and not torch.version.hip

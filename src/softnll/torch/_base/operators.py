@@ -12,8 +12,6 @@ from softnll.torch._base.autograd_base import refuse_constants, refuse_tangents
 from softnll.torch._base.errors import raise_as_torch
 from softnll.torch._base.inputs import tracing
 
-__all__ = ["Operator", "decompose", "fake", "operator"]
-
 Function = Callable[..., Any]
 
 

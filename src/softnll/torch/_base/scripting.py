@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["scriptable"]
-
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 # The annotations of public functions, and their types in an operator's schema. An argument of another type is left out.

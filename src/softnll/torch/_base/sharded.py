@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["SERVES", "is_sharded"]
-
 # By the name of an ordinary loss, the function of it and its arguments; ``_parallel.door`` adds them.
 SERVES: dict[str, Callable[..., Any]] = {}
 

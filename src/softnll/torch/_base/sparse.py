@@ -9,8 +9,6 @@ from torch import Tensor
 
 from softnll._core.layout import Layout
 
-__all__ = ["SparseTargets", "densify", "flat_sparse"]
-
 
 class SparseTargets(NamedTuple):
     """Soft targets of K classes a row: ``q[n, indices[n, k]] += probabilities[n, k]``, and 0 elsewhere.

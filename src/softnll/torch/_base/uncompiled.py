@@ -9,8 +9,6 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["uncompiled"]
-
 Returned = TypeVar("Returned")
 Parameters = ParamSpec("Parameters")
 

@@ -10,8 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["as_array", "as_tensor", "laid_out_like", "strided_like"]
-
 _OF_DLPACK = (torch.float32, torch.float64, torch.float16)
 
 

@@ -8,8 +8,6 @@ import torch
 
 from softnll._core.warn import warn
 
-__all__ = ["ends_graph"]
-
 _warned: set[int] = set()  # numbers of classes of heads in a whole graph
 
 

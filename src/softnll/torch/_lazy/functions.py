@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["GRADIENT_USERS", "METADATA", "NODE", "TYPED", "loss_options", "writes"]
-
 METADATA = {
     *(
         getattr(Tensor, name).__get__

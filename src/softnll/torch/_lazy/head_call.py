@@ -12,8 +12,6 @@ from softnll.torch._base.backend import waits
 from softnll.torch._base.checks import capturing, has_values
 from softnll.torch._base.inputs import autocasts
 
-__all__ = ["HeadCall"]
-
 SAMPLED = 1024  # values of a tensor that are compared
 GOLDEN = (5**0.5 - 1) / 2
 

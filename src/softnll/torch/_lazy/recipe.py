@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["RULES", "Recipe"]
-
 # The loss is computed from features and weight, so that a cast between these types loses none of its digits.
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 Index = Any

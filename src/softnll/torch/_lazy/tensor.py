@@ -34,8 +34,6 @@ from softnll.torch._lazy.recipe import RULES, Recipe
 from softnll.torch._linear.api import linear_cross_entropy
 from softnll.torch.functional import cross_entropy
 
-__all__ = ["LazyLogits"]
-
 Step = tuple[Any, tuple[Any, ...], dict[str, Any]]  # a torch function, and its arguments after the logits
 
 

@@ -22,8 +22,6 @@ from softnll.torch._linear.inputs import prepare
 from softnll.torch._linear.positions import over_positions
 from softnll.torch._losses.inputs import loss_without_classes
 
-__all__ = ["computed", "linear_cross_entropy", "plan"]
-
 
 @scriptable
 def linear_cross_entropy(

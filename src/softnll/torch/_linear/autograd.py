@@ -32,8 +32,6 @@ from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear import compute, examples, formulas
 from softnll.torch._linear.pieces import OF_ROWS
 
-__all__ = ["LinearFunction", "LinearGradient", "linear_cross_entropy"]
-
 
 @dataclass(slots=True)  # not a tuple, which torch.func would flatten
 class _Wanted:

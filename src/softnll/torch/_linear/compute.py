@@ -20,21 +20,6 @@ from softnll.torch._base.arguments import LinearInputs, LinearSettings
 from softnll.torch._base.backend import backend_of
 from softnll.torch._base.uncompiled import uncompiled
 
-__all__ = [
-    "Gradients",
-    "ObservedSettings",
-    "forward_bytes",
-    "gradients",
-    "kept_type",
-    "linear_loss",
-    "losses",
-    "losses_and_logits",
-    "planned",
-    "pulled",
-    "with_gradients",
-]
-
-
 _MIB, _UNBOUNDED = 1 << 20, 1 << 62
 
 

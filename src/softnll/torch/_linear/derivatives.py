@@ -18,8 +18,6 @@ from torch import Tensor
 from softnll.torch._base.arguments import LinearInputs, LossSettings
 from softnll.torch._linear.pieces import OF_ROWS, Named, Piece, Pieces, Sums
 
-__all__ = ["ClosedForm", "RowFunction", "along", "first", "second"]
-
 Rows = tuple[Tensor, ...]  # one number a row for each result of a row function
 # Of logits, tangents, the rows' inputs and upstream gradients: the derivatives of the rows along the tangents, the
 # gradients of the logits, and their derivatives along the tangents.

@@ -18,8 +18,6 @@ from softnll._core.options import with_defaults
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._losses import direct
 
-__all__ = ["linear_cross_entropy", "serves"]
-
 _MOST = 1 << 16  # logits
 
 

@@ -17,8 +17,6 @@ from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear import compute
 from softnll.torch._losses import formulas
 
-__all__ = ["by_example", "in_front", "layer_gradients", "reduced", "upstream_of_rows"]
-
 _SHARED = ("linear_weight", "linear_bias", "weight")
 
 

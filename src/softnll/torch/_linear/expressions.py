@@ -16,8 +16,6 @@ from softnll.torch._base.sparse import densify
 from softnll.torch._losses import expressions
 from softnll.torch._losses.formulas import effective
 
-__all__ = ["cross_entropy", "token_stats"]
-
 
 def _logits(inputs: LinearInputs, ignore_index: int) -> Tensor:
     """Return the layer's logits as ``(N, C)`` rows; half types are multiplied in float32."""

@@ -26,8 +26,6 @@ from softnll.torch._linear.derivatives import RowFunction
 from softnll.torch._linear.pieces import Named, Pieces, Upstreams
 from softnll.torch._losses import formulas
 
-__all__ = ["DIFFERENTIABLE", "LOSS", "pull", "push", "second"]
-
 DIFFERENTIABLE = ("input", "linear_weight", "linear_bias", "target")
 
 

@@ -14,8 +14,6 @@ from softnll.torch._base.inputs import FLOATS, check_devices, check_tensor, clas
 from softnll.torch._base.sparse import SparseTargets
 from softnll.torch._losses.inputs import row_temperatures
 
-__all__ = ["check_layer", "prepare"]
-
 
 def _floating(name: str, tensor: Any) -> None:
     """Raise unless this is a tensor of a floating-point type."""

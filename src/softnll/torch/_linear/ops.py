@@ -17,8 +17,6 @@ from softnll.torch._base.inputs import tracing
 from softnll.torch._base.operators import operator
 from softnll.torch._linear import compute, expressions, formulas
 
-__all__ = ["Flags", "empty_gradients", "linear_cross_entropy"]
-
 
 class Flags(NamedTuple):
     """Which gradients an operator computes."""

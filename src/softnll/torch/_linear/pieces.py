@@ -19,8 +19,6 @@ from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInpu
 from softnll.torch._base.autograd_base import in_batch, records
 from softnll.torch._losses import formulas
 
-__all__ = ["OF_ROWS", "Named", "Piece", "Pieces", "Sums", "Upstreams"]
-
 OF_ROWS = ("input", "target")  # the differentiable inputs that have one entry a row
 _ENTRY_BYTES = 24 * 8  # memory for each entry of a block of logits: two dozen arrays of float64
 _CHUNK_ARRAYS = 4  # arrays of a piece's logits, their tangents and gradients, in the type of the products

@@ -15,8 +15,6 @@ from softnll.torch._base.inputs import check_tensor, class_indices
 from softnll.torch._base.sparse import SparseTargets
 from softnll.torch._losses.formulas import mean
 
-__all__ = ["over_positions"]
-
 
 def over_positions(
     loss: Callable[..., Tensor],

@@ -22,8 +22,6 @@ from softnll.torch._linear.api import linear_cross_entropy
 from softnll.torch._linear.inputs import prepare
 from softnll.torch._losses import formulas
 
-__all__ = ["LossStats", "linear_cross_entropy_and_stats"]
-
 
 class LossStats(NamedTuple):
     """A loss, which is differentiable, and statistics of the same logits, which are constants.

@@ -29,16 +29,6 @@ from softnll.torch._base.checks import wide_type
 from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._losses import compute, expressions, formulas
 
-__all__ = [
-    "CrossEntropyFunction",
-    "EagerCrossEntropy",
-    "LossGradient",
-    "cross_entropy",
-    "loss_gradients",
-    "nll_gradient",
-    "nll_loss",
-]
-
 
 class LossGradientInputs(NamedTuple):
     """The tensors that a gradient depends on: the upstream gradient, m and r of the forward, and those of the loss."""

@@ -14,23 +14,6 @@ from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.backend import backend_of
 from softnll.torch._base.uncompiled import uncompiled
 
-__all__ = [
-    "Kept",
-    "backward",
-    "forward",
-    "gradient",
-    "keeps_gradient",
-    "log_softmax",
-    "logsumexp",
-    "losses",
-    "multiplied",
-    "pick",
-    "product",
-    "rescaled",
-    "softmax",
-    "with_gradient",
-]
-
 
 class Kept(NamedTuple):
     """The results of a forward that its backward uses, besides logits and soft targets.

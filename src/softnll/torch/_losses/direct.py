@@ -30,8 +30,6 @@ from softnll.torch._losses.autograd import loss_gradients
 from softnll.torch._losses.compute import Kept
 from softnll.torch._losses.normalise import LogSoftmax, Softmax, log_softmax_product, softmax_product, wide
 
-__all__ = ["WIDE", "cross_entropy", "fits", "normalise", "normalises", "plain_call", "serves"]
-
 WIDE = (torch.float32, torch.float64)
 _EXPRESSIONS = ((Softmax, softmax_product), (LogSoftmax, log_softmax_product))  # without and with the logarithm
 _TYPES = {each: str(each).removeprefix("torch.") for each in (*WIDE, torch.bfloat16, torch.float16)}

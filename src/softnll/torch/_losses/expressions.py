@@ -16,8 +16,6 @@ from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._losses.formulas import Normalisers, loss
 from softnll.torch._losses.normalise import wide
 
-__all__ = ["cross_entropy", "largest_and_rest", "log_softmax", "logsumexp", "nll_loss", "softmax"]
-
 
 class _Entries(NamedTuple):
     """The largest entry m and the rest r of each row, with the class dimension, and the differences x − m."""

@@ -20,8 +20,6 @@ from softnll.torch._base.checks import wide_type
 from softnll.torch._base.inputs import lacks_classes
 from softnll.torch._losses.normalise import LogSoftmax, LogSumExp
 
-__all__ = ["Normalisers", "effective", "gradient", "loss", "pullback", "push", "row_weights", "target_gradient"]
-
 
 class Normalisers(NamedTuple):
     """What an expression of the loss is made of.

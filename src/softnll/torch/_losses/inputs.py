@@ -11,8 +11,6 @@ from softnll.torch._base.checks import has_values
 from softnll.torch._base.errors import InputIndexError, InputValueError
 from softnll.torch._base.inputs import as_logits, check_devices, check_tensor, class_indices, refuse_deprecated
 
-__all__ = ["class_dim", "loss_input", "loss_without_classes", "one_class_dim", "row_temperatures"]
-
 
 def class_dim(x: Tensor, dim: int) -> int:
     """Return the class dimension counted from the front; raise if it is out of range."""

@@ -12,18 +12,6 @@ from torch import Tensor
 from softnll.torch._base.autograd_base import Rule, apply, in_batch, records
 from softnll.torch._losses import compute
 
-__all__ = [
-    "LogSoftmax",
-    "LogSumExp",
-    "Softmax",
-    "log_softmax",
-    "log_softmax_product",
-    "logsumexp",
-    "softmax",
-    "softmax_product",
-    "wide",
-]
-
 _WIDE = (torch.float32, torch.float64)
 
 

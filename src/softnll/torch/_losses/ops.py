@@ -19,8 +19,6 @@ from softnll.torch._base.inputs import tracing
 from softnll.torch._base.operators import decompose, fake, operator
 from softnll.torch._losses import autograd, compute, expressions, formulas, normalise
 
-__all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
-
 Function = Callable[..., Any]
 
 

@@ -13,8 +13,6 @@ from softnll.torch._parallel import linear, logits, normalise, picked, sequence,
 from softnll.torch._parallel.call import given_layer, given_loss, given_scores, run
 from softnll.torch._tokens.compute import TokenStats
 
-__all__ = ["cross_entropy", "linear_cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax", "token_stats"]
-
 
 def cross_entropy(
     input: Tensor,  # noqa: A002 - torch's name

@@ -18,8 +18,6 @@ from softnll.torch._losses.inputs import class_dim, loss_input, row_temperatures
 from softnll.torch._parallel.prepare import Given, prepare
 from softnll.torch._parallel.sliced import Sliced
 
-__all__ = ["given_layer", "given_loss", "given_scores", "run"]
-
 Returned = TypeVar("Returned")
 
 

@@ -21,8 +21,6 @@ from softnll.torch._parallel import api as parallel
 from softnll.torch._parallel.exchange import Exchange
 from softnll.torch._parallel.placements import local, place, refuse, sharded_dim, whole
 
-__all__ = ["layer", "loss"]
-
 
 def loss(name: str, function: Any, input: Any, target: Any, weight: Any, **options: Any) -> Tensor:  # noqa: A002
     """Return the loss of logits, or log-probabilities, in a DTensor; ``function`` is the ordinary one of that name."""

@@ -14,8 +14,6 @@ from softnll.torch._losses.inputs import one_class_dim
 from softnll.torch._parallel import api as parallel
 from softnll.torch._parallel.placements import of_placements, refuse
 
-__all__ = ["logsumexp", "normalised"]
-
 
 def normalised(function: Any, name: str, input: Any, dim: int) -> Tensor:  # noqa: A002 - torch's name
     """Return softmax or log_softmax with the placements of the input; ``function`` is the ordinary one."""

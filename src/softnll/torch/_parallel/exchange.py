@@ -17,8 +17,6 @@ from torch import Tensor
 from softnll._core.target_errors import AdvisedError
 from softnll.torch._base.errors import InputTypeError, InputValueError
 
-__all__ = ["Exchange"]
-
 _HEADER = 2048  # bytes
 
 

@@ -18,8 +18,6 @@ from softnll.torch._linear.compute import forward_bytes
 from softnll.torch._parallel.sequence import Parts
 from softnll.torch._parallel.sliced import Sliced
 
-__all__ = ["backward", "forward", "loss", "needs", "placed"]
-
 
 def _linear_loss(sliced: Sliced, inputs: LinearInputs, settings: LinearSettings) -> LinearLoss:
     """Return the linear loss of the slice."""

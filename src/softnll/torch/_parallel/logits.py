@@ -11,8 +11,6 @@ from torch.autograd.function import once_differentiable
 from softnll._core.problem import Problem
 from softnll.torch._parallel.sliced import Sliced
 
-__all__ = ["loss"]
-
 
 def _problem(sliced: Sliced, x: Tensor) -> Problem:
     """Return the slice's Problem with its logits."""

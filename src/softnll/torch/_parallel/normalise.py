@@ -13,8 +13,6 @@ from softnll._core.arithmetic import arithmetic_of
 from softnll._core.equation import Normalised
 from softnll.torch._parallel.sliced import Sliced
 
-__all__ = ["normalised"]
-
 
 class _SlicedNormalised(torch.autograd.Function):
     """softmax, log_softmax or logsumexp of a slice, whose rows are merged already."""

@@ -11,8 +11,6 @@ from torch.autograd.function import once_differentiable
 from softnll.torch._base.checks import wide_type
 from softnll.torch._parallel.sliced import Sliced
 
-__all__ = ["loss"]
-
 
 class _Targets:
     """The hard targets of the slice's rows, and their weights.

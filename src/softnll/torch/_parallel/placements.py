@@ -9,8 +9,6 @@ from torch import Tensor
 
 from softnll.torch._base.sharded import is_sharded
 
-__all__ = ["local", "of_placements", "place", "refuse", "sharded_dim", "whole"]
-
 
 def local(tensor: Any, *summed: int) -> Any:
     """Return the rank's part of a DTensor, and anything else itself.

@@ -19,8 +19,6 @@ from softnll.torch._base.errors import InputValueError
 from softnll.torch._parallel.exchange import Exchange
 from softnll.torch._parallel.sliced import Sliced
 
-__all__ = ["Given", "exchange_for", "place", "prepare"]
-
 Given = Callable[[], tuple[LinearInputs, LinearSettings, Layout]]
 _CAUGHT = (TypeError, ValueError, RuntimeError, NotImplementedError)  # what the checks of arguments raise
 

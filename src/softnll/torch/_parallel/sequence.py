@@ -15,8 +15,6 @@ from softnll.torch._base.errors import InputTypeError, InputValueError
 from softnll.torch._parallel.exchange import Exchange
 from softnll.torch._parallel.prepare import exchange_for
 
-__all__ = ["Parts", "gather"]
-
 
 @dataclass(slots=True)
 class Parts:

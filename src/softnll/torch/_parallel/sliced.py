@@ -21,8 +21,6 @@ from softnll.torch._base.backend import backend_of
 from softnll.torch._base.checks import wide_type
 from softnll.torch._parallel.exchange import Exchange
 
-__all__ = ["Sliced"]
-
 _ENTRIES = {"cpu": 1 << 15}  # of a block of logits, by device type: an intermediate is 256 KiB
 _LAUNCHED = 1 << 22
 

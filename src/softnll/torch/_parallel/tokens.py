@@ -16,8 +16,6 @@ from softnll.torch._parallel.sequence import Parts
 from softnll.torch._parallel.sliced import Sliced
 from softnll.torch._tokens.compute import TokenStats
 
-__all__ = ["token_stats"]
-
 
 class _Stats(torch.autograd.Function):
     """The statistics of rows that are merged already."""

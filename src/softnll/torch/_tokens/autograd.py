@@ -30,8 +30,6 @@ from softnll.torch._tokens import compute
 from softnll.torch._tokens.gradients import Cotangents
 from softnll.torch._tokens.gradients import gradients as compute_gradients
 
-__all__ = ["LAYER", "pullback", "token_stats"]
-
 LAYER = ("input", "linear_weight", "linear_bias")
 
 

@@ -19,8 +19,6 @@ from softnll.torch._base.uncompiled import uncompiled
 from softnll.torch._linear.compute import forward_bytes, linear_loss
 from softnll.torch._losses.formulas import effective
 
-__all__ = ["TokenStats", "decayed", "index", "plan", "stats_and_logits", "token_stats"]
-
 _LOG2_E = math.log2(math.e)
 _ENTRY_BYTES = 40  # of a block of logits: five arrays of float64
 _LEAST_SCRATCH = 1 << 19

@@ -21,8 +21,6 @@ from softnll.torch._linear.compute import Gradients, linear_loss, pulled
 from softnll.torch._losses.formulas import effective
 from softnll.torch._tokens.compute import decayed, index, plan
 
-__all__ = ["Cotangents", "gradients"]
-
 
 class Cotangents(NamedTuple):
     """The upstream gradients of the statistics; None means 0."""

@@ -15,8 +15,6 @@ from softnll.torch._linear.ops import Flags, empty_gradients
 from softnll.torch._tokens import autograd, compute
 from softnll.torch._tokens.gradients import Cotangents
 
-__all__ = ["token_stats"]
-
 
 @operator("token_stats", LinearInputs, LinearSettings, returns="(Tensor, Tensor, Tensor, Tensor)", names=LINEAR_NAMES)
 def token_stats(inputs: LinearInputs, settings: LinearSettings) -> tuple[Tensor, ...]:

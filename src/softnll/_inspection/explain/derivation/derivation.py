@@ -17,8 +17,6 @@ from softnll._inspection.explain.derivation.numbers import DerivationNumbers
 from softnll._inspection.explain.derivation.steps import as_html, as_text, steps
 from softnll._inspection.format import plain
 
-__all__ = ["Derivation", "derive"]
-
 SHOWN = 6  # classes with a column of their own; where there are more, the others are one column together
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from softnll.data.text import printable
 
-__all__ = ["Formula", "Fraction", "Number", "Part", "Sub", "Word", "as_mathml", "as_text", "digits", "near_one"]
-
 
 @dataclass(frozen=True, slots=True)
 class Number:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DerivationNumbers"]
-
 _TOO_SMALL = 1e-290  # below, a product has lost digits or is 0
 
 

@@ -22,8 +22,6 @@ from softnll._inspection.explain.derivation.numbers import DerivationNumbers
 from softnll._inspection.explain.table import Table, styled
 from softnll.data.text import printable
 
-__all__ = ["Step", "as_html", "as_text", "heading", "steps"]
-
 _VISIBLE = 5e-6  # a smaller r does not change six digits of 1 + r
 TIMES = "\N{MULTIPLICATION SIGN}"
 DOT = "\N{MIDDLE DOT}"
