@@ -98,14 +98,16 @@ def call_all(dtype: Any) -> None:
 
 def ask_for_calls(name: str) -> None:
     """Ask for the functions of one call for logits of a type."""
+    from softnll._core.options import CrossEntropy  # noqa: PLC0415
     from softnll._kernels.cpu import calls  # noqa: PLC0415
 
     for n_columns in COLUMNS[1:]:
         for log in (False, True):
             calls.normalise_call(name, 2, n_columns, log=log)
             calls.product_call(name, 2, n_columns, log=log, logits=name in ("bfloat16", "float16"))
-        for written, soft, smoothed in product((False, True), repeat=3):
-            calls.loss_call(name, 2, n_columns, soft=soft, smoothed=smoothed, weighted=False, written=written)
+        for written, soft, smoothing in product((False, True), (False, True), (0.0, 0.1)):
+            objective = CrossEntropy(label_smoothing=smoothing)
+            calls.loss_call(name, 2, n_columns, objective, soft=soft, weighted=False, written=written)
 
 
 def in_programs() -> Iterator[tuple[str, dict[str, Any]]]:

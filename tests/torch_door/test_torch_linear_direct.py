@@ -62,6 +62,27 @@ def test_values_are_those_of_the_general_path(name, dtype, monkeypatch):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.3, float("inf")])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_each_backward_is_that_of_the_general_path(reduction, factor, monkeypatch):
+    """The first, a second, and one of several upstream gradients at once."""
+    x, W, y, b = given()
+    y[1] = -100
+
+    def gradients():
+        loss = snt.linear_cross_entropy(x, W, y, linear_bias=b, reduction=reduction)
+        upstream = torch.full_like(loss, factor)
+        yield from torch.autograd.grad(loss, (x, W, b), upstream, retain_graph=True)
+        yield from torch.autograd.grad(loss, (W,), upstream, retain_graph=True)
+        several = torch.stack([upstream, 2 * upstream])
+        yield from torch.autograd.grad(loss, (x, W, b), several, is_grads_batched=True)
+
+    short = list(gradients())
+    monkeypatch.setattr(direct, "serves", lambda *_: False)
+    for one, other in zip(short, gradients(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-14, equal_nan=True)
+
+
 def not_served():
     x, W, y, b = given()
     q, rest = torch.ones(6, 4).double() / 4, (None, 1.0, None)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+from softnll._core.options import CrossEntropy
+from softnll._kernels.cpu.execute import options_served
 from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.memory import FEW, TURNED
 from softnll._kernels.cpu.parameters import element_types
@@ -18,21 +20,26 @@ from softnll._kernels.cpu.threads import in_one_go
 
 Call = Callable[..., int]
 
-_MOST_SPREAD = 256  # rows of few classes with spread targets: more take less time turned into planes
+_MOST_SPREAD = 256  # rows of few classes with spread targets or a temperature: more take less time turned into planes
 
 
 def loss_call(
-    name: str, n_rows: int, n_classes: int, *, soft: bool, smoothed: bool, weighted: bool, written: bool
+    name: str, n_rows: int, n_classes: int, objective: CrossEntropy, *, soft: bool, weighted: bool, written: bool
 ) -> Call | None:
-    """Return the loss of logits of a type; one of few classes is that of many rows only if its targets are hard.
+    """Return the loss of logits of a type; None where another way takes less time.
 
-    ``loss(N, C, x, q, y, N, w, C, upstream, N, ignored, reduction, smoothing, zeta, value, length, grad)``: without
-    soft targets, q is None.
+    ``loss(N, C, x, q, y, N, w, C, upstream, N, ignored, reduction, smoothing, zeta, temperature, softcap, value,
+    length, grad)``: without soft targets, q is None; so are a temperature of 1 and, without one, the soft cap.
     """
-    spread, few = soft or smoothed, n_classes <= (TURNED if soft or smoothed else FEW)
-    if not in_one_go(n_rows, n_classes) or (spread and (weighted or (few and n_rows > _MOST_SPREAD))):
+    spread, tempered = soft or objective.label_smoothing > 0, objective.temperature != 1
+    capped, few = objective.softcap is not None, n_classes <= FEW
+    turns_many = (spread or tempered) and not capped and n_classes <= TURNED
+    if not in_one_go(n_rows, n_classes) or (spread and weighted) or (turns_many and n_rows > _MOST_SPREAD):
         return None
-    return _loss(name, "spread_loss" if spread else "loss_by_tile" if few else "loss_by_row", soft, written)
+    if (soft and capped) or not options_served(objective, n_classes):
+        return None
+    function = "spread_loss" if spread else "loss_by_tile" if few and not tempered else "loss_by_row"
+    return _loss(name, function, soft, tempered, capped, written)
 
 
 def normalise_call(name: str, n_rows: int, n_classes: int, *, log: bool) -> Call | None:
@@ -47,7 +54,7 @@ def product_call(name: str, n_rows: int, n_classes: int, *, log: bool, logits: b
 
 
 @cache
-def _loss(name: str, function: str, soft: bool, written: bool) -> Call:
+def _loss(name: str, function: str, soft: bool, tempered: bool, capped: bool, written: bool) -> Call:
     element, computed = element_types(name)
     return compiled(
         f"one_call.{function}",
@@ -61,6 +68,8 @@ def _loss(name: str, function: str, soft: bool, written: bool) -> Call:
         reduction=INTP,
         smoothing=FLOAT64,
         zeta=FLOAT64,
+        temperature=FLOAT64 if tempered else NONE,
+        softcap=FLOAT64 if capped else NONE,
         value=output(computed, 1),
         grad=output(element, 2) if written else NONE,
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu import scalar_interface
@@ -161,22 +162,20 @@ def run(computation: Computation, problem: Problem, out: NDArray[Any] | None, va
 
 def served(problem: Problem) -> bool:
     """Whether the vector kernels serve this problem, a soft cap aside; else the scalar kernels compute all of it."""
-    objective = problem.objective
-    if spread(problem) and not _spread_served(problem):
+    if not options_served(problem.objective, problem.x.shape[1]) or not (problem.tau is None or fuses()):
         return False
-    if objective.softcap is not None and objective.softcap < _LEAST_CAP:
-        return False
-    return fuses() or (problem.tau is None and objective.temperature == 1)
+    if not spread(problem):
+        return True
+    w = problem.w
+    return problem.where is None and (w is None or bool((w[w != 0] > _SMALL).all()))
 
 
-def _spread_served(problem: Problem) -> bool:
-    """Whether the vector kernels serve soft or smoothed targets: no masks, and nothing below float32's range."""
-    if problem.where is not None:
+def options_served(objective: CrossEntropy, n_columns: int) -> bool:
+    """Whether the vector kernels serve these options: no share of a target is below float32's range."""
+    smoothing, softcap = objective.label_smoothing, objective.softcap
+    if softcap is not None and softcap < _LEAST_CAP:
         return False
-    smoothing, w = problem.objective.label_smoothing, problem.w
-    if w is not None and not (w[w != 0] > _SMALL).all():
-        return False
-    return smoothing == 0 or smoothing / problem.x.shape[1] > _SMALL
+    return (fuses() or objective.temperature == 1) and (smoothing == 0 or smoothing / n_columns > _SMALL)
 
 
 def in_one_piece(matrix: NDArray[Any]) -> bool:

@@ -1,6 +1,7 @@
 """Whole functions of plain rows, which Python calls once with addresses: of small batches, calls take most time.
 
-Each returns 0 if it has computed all. Else the caller computes all in another way, which also says what is wrong.
+Each returns 0 or less if it has computed all, minus the number of rows without part. Else the caller computes all in
+another way, which also says what is wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numba.extending import register_jitable
 
 from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
 from softnll._kernels.cpu.parameters import REDUCTIONS
+from softnll._kernels.cpu.softcap import cap_rows, uncap_rows
 from softnll._kernels.cpu.total import total
 
 Array = Any  # inside Numba, whose types are its own
@@ -21,33 +23,36 @@ Array = Any  # inside Numba, whose types are its own
 _NONE, _MEAN = REDUCTIONS["none"], REDUCTIONS["mean"]
 _FAR = 1e60  # weights beyond it, or below its inverse, are scaled before they are added up
 _total, _products = register_jitable(total), register_jitable(product_by_row.products)
+_cap, _uncap = register_jitable(cap_rows), register_jitable(uncap_rows)
 
 
 @register_jitable
 def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: int, s: Array) -> tuple[int, float]:
     """Write 0 for ignored rows and 1 or the upstream gradient for others.
 
-    Return how many have a weight that may differ from 1, and the sum of class weights. The number is negative if a
-    target is out of range, a class weight is negative or of extreme size, or an upstream gradient is not finite.
+    Return how many rows take no part, and the sum of class weights. The number is negative if a target is out of
+    range, a class weight is negative, or one or an upstream gradient is of extreme size.
     """
     for k in range(w.shape[0]):
         if w[k] != 0.0 and not 1 / _FAR < w[k] < _FAR:
             return -1, 0.0
-    n_weighted, D = upstream.shape[0], 0.0
+    n_without, D = 0, 0.0
     for i in range(s.shape[0]):
         s[i] = 1.0 if upstream.shape[0] == 0 else upstream[i]
-        if not math.isfinite(s[i]):
+        mass = 1.0
+        if not abs(s[i]) < _FAR:
             return -1, 0.0
-        if y.shape[0] == 0:  # soft targets
-            D += 1.0
-        elif y[i] == ignored:
-            s[i] = 0.0
-            n_weighted += 1
-        elif not 0 <= y[i] < n_classes:
-            return -1, 0.0
-        else:
-            D += w[y[i]] if w.shape[0] > 0 else 1.0
-    return n_weighted, D
+        if y.shape[0] > 0:  # else soft targets
+            if y[i] == ignored:
+                s[i] = mass = 0.0
+            elif not 0 <= y[i] < n_classes:
+                return -1, 0.0
+            elif w.shape[0] > 0:
+                mass = w[y[i]]
+        D += mass
+        if s[i] == 0.0 or mass == 0.0:
+            n_without += 1
+    return n_without, D
 
 
 @register_jitable
@@ -60,8 +65,46 @@ def _nothing(w: Array) -> None:
     return None
 
 
+def _computed(kernel: Any) -> Any:
+    """Return a function that runs a kernel on all rows: if there is a soft cap on the capped logits, in float64."""
+
+    @register_jitable
+    def computed(
+        x: Array,
+        q: Any,
+        y: Array,
+        w: Any,
+        s: Array,
+        smoothing: float,
+        zeta: float,
+        D: float,
+        temperature: Any,
+        softcap: Any,
+        losses: Array,
+        grad: Any,
+        work: Array,
+        left: Array,
+    ) -> int:
+        n = x.shape[0]
+        taus = None if temperature is None else np.full(1, temperature)
+        if softcap is None:
+            values = losses, losses, losses, grad, False, work, 0, n, left
+            return kernel(x, None, q, y, w, s, taus, smoothing, zeta, D, *values)
+        u = np.empty(x.shape)
+        _cap(x, softcap, u)
+        by_u = None if grad is None else u
+        values = losses, losses, losses, by_u, False, losses, 0, n, left
+        n_left = kernel(u, None, q, y, w, s, taus, smoothing, zeta, D, *values)
+        if grad is not None:
+            _uncap(x, softcap, u, grad)
+        return n_left
+
+    return computed
+
+
 def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
     """Return the loss by a kernel, which takes the class weights that ``weights`` returns."""
+    computed = _computed(kernel)
 
     def loss(
         x: Array,
@@ -73,34 +116,36 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
         reduction: int,
         smoothing: float,
         zeta: float,
+        temperature: Any,
+        softcap: Any,
         value: Array,
         grad: Any,
     ) -> int:
         """Write the loss, or one a row, and with ``grad`` its gradient times that upstream.
 
-        Without entries, w and upstream gradients are 1. Soft targets q take the place of y.
+        Without entries, w and upstream gradients are 1. Soft targets q take the place of y. None for a temperature or
+        a soft cap: there is none.
         """
         n = x.shape[0]
         losses, s, left, ws = np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(w.shape[0])
         for k in range(w.shape[0]):
             ws[k] = w[k]
-        n_weighted, D = _row_weights(y, ws, upstream, x.shape[1], ignored, s)
-        if n_weighted < 0 or (reduction == _MEAN and not D > 0.0):
+        n_without, D = _row_weights(y, ws, upstream, x.shape[1], ignored, s)
+        if n_without < 0 or (reduction == _MEAN and not D > 0.0):
             return 1
-        if n_weighted == 0:
+        if n_without == 0 and upstream.shape[0] == 0:
             s = s[:0]
         if reduction != _MEAN:
             D = 1.0
-        each = losses, losses, losses, grad, False, value, 0, n, left
-        n_left = kernel(x, None, q, y, weights(ws), s, None, smoothing, zeta, D, *each)
+        n_left = computed(x, q, y, weights(ws), s, smoothing, zeta, D, temperature, softcap, losses, grad, value, left)
         if n_left > 0:
             return n_left
         if reduction == _NONE:
             for i in range(n):
                 value[i] = losses[i]
-            return 0
+            return -n_without
         value[0] = _total(losses) / D
-        return 0 if math.isfinite(value[0]) else 1
+        return -n_without if math.isfinite(value[0]) else 1
 
     return loss
 

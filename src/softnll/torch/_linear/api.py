@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from softnll._core.plan import Plan
-from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearValues
+from softnll.torch._base.arguments import LinearInputs, LinearSettings, LinearValues, LossSettings
 from softnll.torch._base.errors import LINEAR_NAMES, InputValueError, raise_as_torch
 from softnll.torch._base.inputs import compiling, lacks_classes, tracked
 from softnll.torch._base.scripting import scriptable
@@ -137,17 +137,12 @@ def linear_cross_entropy(
         return over_positions(linear_cross_entropy, input, linear_weight, target, **keywords)
     given: tuple[Any, ...] = (input, linear_weight, target, linear_bias, weight)
     if direct.serves(*given, temperature, ignore_index, sample_weight, options, max_bytes, compact):
-        scalars: dict[str, Any] = {
-            "reduction": reduction,
-            "label_smoothing": label_smoothing,
-            "z_loss": z_loss,
-            "softcap": softcap,
-            "temperature": temperature,
-        }
+        scalars = (label_smoothing, z_loss, softcap, temperature, direct.index_of(ignore_index), reduction)
         try:
-            loss = direct.linear_cross_entropy(given, ignore_index, check, scalars)
+            settings = LossSettings.of(*scalars, 1, check)
         except (TypeError, ValueError) as error:
             raise_as_torch(error, LINEAR_NAMES)
+        loss = direct.linear_cross_entropy(given, settings)
         if loss is not None:
             return loss
     inputs, values = prepare(input, linear_weight, target, **keywords)

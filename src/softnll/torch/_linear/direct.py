@@ -1,22 +1,25 @@
-"""The linear loss of plain CPU tensors with few logits: one product of torch's, then the short path of the loss.
+"""The linear loss of plain CPU tensors with few logits: one product of torch's, then the loss in one call of a kernel.
 
 The logits of a small batch fit the cache: chunks of rows, and the plan of them, would take longer than all of the loss.
-Rows that take no part are in the products too, where they count as 0: that holds only where all logits are finite.
+Rows that take no part are in the products too, where they count as 0: that holds only where their features are finite.
 """
 
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import Parameter
 from torch.nn.functional import linear
 
-from softnll._core.options import with_defaults
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._losses import direct
+from softnll.torch._base.autograd_base import in_batch, records
+from softnll.torch._losses import compute, direct
+from softnll.torch._losses.autograd import loss_gradients
 
 _MOST = 1 << 16  # logits
 
@@ -43,7 +46,7 @@ def serves(
         and x.shape[1] == linear_weight.shape[1] > 0
         and x.dtype is linear_weight.dtype
         and x.dtype in direct.WIDE  # others are multiplied in float32
-        and direct.fits(target, weight, (x.shape[0], linear_weight.shape[0]), x.dtype, _index(ignore_index))
+        and direct.fits(target, weight, (x.shape[0], linear_weight.shape[0]), x.dtype, index_of(ignore_index))
         and (ignore_index is None or target.dtype is torch.int64)  # soft targets take none
         and _is_vector(linear_bias, linear_weight)
         and not torch.is_autocast_enabled("cpu")
@@ -61,21 +64,80 @@ def _is_vector(linear_bias: Any, linear_weight: Tensor) -> bool:
     )
 
 
-def _index(ignore_index: Any) -> Any:
+def index_of(ignore_index: Any) -> Any:
     """Return the target that is ignored; None means the default."""
     return -100 if ignore_index is None else ignore_index
 
 
-def linear_cross_entropy(
-    given: tuple[Any, ...], ignore_index: int | None, check: Any, scalars: dict[str, Any]
-) -> Tensor | None:
+def linear_cross_entropy(given: tuple[Any, ...], settings: LossSettings) -> Tensor | None:
     """Return the loss of the first five arguments of ``serves``, which autograd can differentiate.
 
-    Return None where a logit is not finite.
+    Return None where not all rows are served.
     """
     x, linear_weight, target, linear_bias, weight = given
-    settings = LossSettings.of(*with_defaults(ignore_index=_index(ignore_index), **scalars), 1, check)
-    logits = linear(x, linear_weight, linear_bias)
-    if not math.isfinite(logits.detach().sum().item()):
+    head = x, linear_weight, linear_bias
+    tracked = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in head)
+    with torch.no_grad():
+        logits = linear(*head)
+    found = direct.in_one_call(logits, target, weight, settings, written=tracked)
+    if found is None:
         return None
-    return direct.cross_entropy(LossInputs(logits, target, weight), settings)
+    if not tracked:
+        return found.value
+    if found.without_part and not math.isfinite(x.detach().sum().item()):
+        return None
+    value: Tensor = DirectLinearCrossEntropy.apply(*head, target, weight, settings, logits, found)
+    return value
+
+
+class DirectLinearCrossEntropy(Function):
+    """The loss ``found``, with its gradient by the logits, of plain tensors and settings."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        """Return the loss."""
+        *tensors, ctx.settings, ctx.logits, found = arguments
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        ctx.gradient = found.gradient
+        value: Tensor = found.value
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
+        """Return the gradients by the features, the weight and the bias."""
+        if upstream is None:
+            return (None,) * 8
+        x, linear_weight, linear_bias, target, weight = ctx.saved_tensors
+        gradient = None
+        if not (in_batch(upstream) or records()):
+            gradient = _gradient(ctx, target, weight, upstream)
+        if gradient is None:
+            logits = linear(x, linear_weight, linear_bias)
+            gradient = _general_gradient(LossInputs(logits, target, weight), ctx.settings, upstream)
+        by_features, by_weight, by_bias, *_ = ctx.needs_input_grad
+        return (
+            gradient @ linear_weight if by_features else None,
+            gradient.mT @ x if by_weight else None,
+            gradient.sum(0) if by_bias else None,
+            *(None,) * 5,
+        )
+
+
+def _gradient(ctx: Any, target: Tensor, weight: Tensor | None, upstream: Tensor) -> Tensor | None:
+    """Return the gradient by the logits, from the forward if upstream gradients are 1, else from one call or None."""
+    if not upstream.dim() and upstream.item() == 1:
+        kept: Tensor = ctx.gradient
+        return kept
+    rows = upstream.expand(len(ctx.logits))
+    found = direct.in_one_call(ctx.logits, target, weight, ctx.settings, written=True, upstream=rows)
+    return None if found is None else found.gradient
+
+
+def _general_gradient(inputs: LossInputs, settings: LossSettings, upstream: Tensor) -> Tensor:
+    """Return the gradient by the logits, which autograd can differentiate if it records."""
+    _, kept = compute.forward(inputs._replace(input=inputs.input.detach()), settings)
+    saved = SimpleNamespace(saved_tensors=tuple(inputs), settings=settings, kept=kept, gradient=None)
+    gradient, _ = loss_gradients(saved, upstream, for_input=True, for_target=False)
+    assert gradient is not None  # noqa: S101 - there is an upstream gradient
+    return gradient

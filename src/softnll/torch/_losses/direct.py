@@ -8,7 +8,7 @@ but weights and temperatures of the rows is served.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from softnll.torch._losses.normalise import LogSoftmax, Softmax, log_softmax_pro
 WIDE = (torch.float32, torch.float64)
 _EXPRESSIONS = ((Softmax, softmax_product), (LogSoftmax, log_softmax_product))  # without and with the logarithm
 _TYPES = {each: str(each).removeprefix("torch.") for each in (*WIDE, torch.bfloat16, torch.float16)}
+_SCALARS = {each: torch.empty((), dtype=each, device="cpu") for each in WIDE}  # what a new tensor is made like, in half the time
 _FAR = 2**63 - 1
 _NOTHING = (0, 0)  # the address and the length of an array without entries
 
@@ -100,14 +101,22 @@ def cross_entropy(inputs: LossInputs, settings: LossSettings) -> Tensor:
     if x.requires_grad and torch.is_grad_enabled():
         value: Tensor = DirectCrossEntropy.apply(x, target, weight, settings)
         return value
-    found, _ = _in_one_call(x, target, weight, settings, written=False)
+    found = in_one_call(x, target, weight, settings, written=False)
     if found is not None:
-        return found
+        return found.value
     problem, layout = _problem(x, target, weight, settings)
     return _value(problem, layout, kernels().losses(problem))
 
 
-def _in_one_call(
+class InOneCall(NamedTuple):
+    """What one call of a kernel returns."""
+
+    value: Tensor  # the loss
+    gradient: Any  # if it is written
+    without_part: bool  # whether a row takes no part
+
+
+def in_one_call(
     x: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -115,22 +124,21 @@ def _in_one_call(
     *,
     written: bool,
     upstream: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the loss and, if it is to be written, its gradient from one call of a kernel; two None if it has none.
+) -> InOneCall | None:
+    """Return the loss and, if it is to be ``written``, its gradient from one call of a kernel; None if it has none.
 
     ``upstream`` has one number a row, of the type of the loss.
     """
     objective, check = settings.objective, settings.check
     select, (n_rows, n_classes), soft = getattr(kernels(), "loss_call", None), x.shape, target.dtype is not torch.int64
-    plain = objective.temperature == 1 and objective.softcap is None
-    if select is None or not plain or (soft and check) or objective.ignore_index > _FAR:
-        return None, None
-    forms = {"soft": soft, "smoothed": objective.label_smoothing > 0, "weighted": weight is not None}
-    call = select(_TYPES[x.dtype], n_rows, n_classes, **forms, written=written)
+    if select is None or (soft and check) or objective.ignore_index > _FAR:
+        return None
+    weighted, temperature = weight is not None, objective.temperature
+    call = select(_TYPES[x.dtype], n_rows, n_classes, objective, soft=soft, weighted=weighted, written=written)
     if call is None:
-        return None, None
+        return None
     by_row, dtype = objective.reduction == "none", x.dtype if x.dtype in WIDE else torch.float32
-    value = torch.empty((n_rows,) if by_row else (), dtype=dtype)
+    value = torch.empty(n_rows, dtype=dtype) if by_row else torch.empty_like(_SCALARS[dtype])
     gradient = torch.empty_like(x) if written else None
     target, w, u = target.contiguous(), _NOTHING, _NOTHING  # held until the call is over
     if weight is not None:
@@ -151,11 +159,13 @@ def _in_one_call(
         REDUCTIONS[objective.reduction],
         objective.label_smoothing,
         objective.z_loss,
+        None if temperature == 1 else temperature,
+        objective.softcap,
         value.data_ptr(),
         n_rows if by_row else 1,
         None if gradient is None else gradient.data_ptr(),
     )
-    return (None, None) if left else (value, gradient)
+    return None if left > 0 else InOneCall(value, gradient, left < 0)
 
 
 def _problem(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> tuple[Problem, Layout]:
@@ -255,10 +265,10 @@ class DirectCrossEntropy(Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, target, weight, None, None)
         ctx.settings, ctx.keeps = settings, keeps_gradient(x.dtype, settings)
-        value, ctx.gradient = _in_one_call(x, target, weight, settings, written=ctx.keeps)
-        if value is not None:
-            ctx.kept = None
-            return value
+        found = in_one_call(x, target, weight, settings, written=ctx.keeps)
+        if found is not None:
+            ctx.kept, ctx.gradient = None, found.gradient
+            return found.value
         problem, layout = _problem(x, target, weight, settings)
         gradient = np.empty(problem.x.shape, problem.x.dtype) if ctx.keeps else None
         losses, m, r = kernels().forward(problem, gradient)
@@ -272,7 +282,8 @@ class DirectCrossEntropy(Function):
         if upstream is not None and not (in_batch(upstream) or records()):
             if ctx.gradient is None and ctx.kept is None and ctx.keeps:  # another backward: with the bits of the first
                 x, target, weight, _, _ = ctx.saved_tensors
-                _, ctx.gradient = _in_one_call(x, target, weight, ctx.settings, written=True)
+                found = in_one_call(x, target, weight, ctx.settings, written=True)
+                ctx.gradient = None if found is None else found.gradient
             gradient = _gradient(ctx, upstream)
         if gradient is None:
             kept = ctx.kept
@@ -299,8 +310,8 @@ def _gradient(ctx: Any, upstream: Tensor) -> Tensor | None:
     if not upstream.dim():
         return None
     x, target, weight, _, _ = ctx.saved_tensors
-    _, gradient = _in_one_call(x, target, weight, ctx.settings, written=True, upstream=upstream)
-    return gradient
+    found = in_one_call(x, target, weight, ctx.settings, written=True, upstream=upstream)
+    return None if found is None else found.gradient
 
 
 class _KeptLater:
