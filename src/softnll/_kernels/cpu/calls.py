@@ -19,6 +19,7 @@ from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, a
 from softnll._kernels.cpu.threads import in_one_go
 
 Call = Callable[..., int]
+_TEAM = {"step": INTP, "parallel": INTP, "threads": INTP}
 
 _MOST_SPREAD = 256  # rows of few classes with spread targets or a temperature: more take less time turned into planes
 
@@ -29,7 +30,8 @@ def loss_call(
     """Return the loss of logits of a type; None where another way takes less time.
 
     ``loss(N, C, x, q, y, N, w, C, upstream, N, ignored, reduction, smoothing, zeta, temperature, softcap, value,
-    length, grad)``: without soft targets, q is None; so are a temperature of 1 and, without one, the soft cap.
+    length, grad, *team)``: without soft targets, q is None; so are a temperature of 1 and, without one, the soft cap.
+    The team is the last three arguments of ``in_team``.
     """
     spread, tempered = soft or objective.label_smoothing > 0, objective.temperature != 1
     capped, few = objective.softcap is not None, n_classes <= FEW
@@ -43,12 +45,12 @@ def loss_call(
 
 
 def normalise_call(name: str, n_rows: int, n_classes: int, *, log: bool) -> Call | None:
-    """Return ``softmax(N, C, x, out, 0, 0)`` or, with ``log``, log_softmax for logits of a type."""
+    """Return ``softmax(N, C, x, out, 0, 0, *team)`` or, with ``log``, log_softmax for logits of a type."""
     return _normalise(name, n_classes <= FEW, log) if in_one_go(n_rows, n_classes) else None
 
 
 def product_call(name: str, n_rows: int, n_classes: int, *, log: bool, logits: bool) -> Call | None:
-    """Return ``product(N, C, saved, logits, log, upstream, out, 0, 0)`` for results or, with ``logits``, logits."""
+    """Return ``product(N, C, saved, logits, log, upstream, out, 0, 0, *team)``, of results or ``logits``."""
     turned = turns(n_rows, n_classes, 2 if logits else 4)
     return _product(name, log, logits) if in_one_go(n_rows, n_classes) and not turned else None
 
@@ -72,6 +74,7 @@ def _loss(name: str, function: str, soft: bool, tempered: bool, capped: bool, wr
         softcap=FLOAT64 if capped else NONE,
         value=output(computed, 1),
         grad=output(element, 2) if written else NONE,
+        **_TEAM,
     )
 
 
@@ -79,7 +82,7 @@ def _loss(name: str, function: str, soft: bool, tempered: bool, capped: bool, wr
 def _normalise(name: str, few: bool, log: bool) -> Call:
     element, computed = element_types(name)
     function = f"one_call.{'log_softmax' if log else 'softmax'}_{'by_tile' if few else 'by_row'}"
-    return compiled(function, INTP, x=array(element, 2), out=output(element, 2), work=output(computed, 1))
+    return compiled(function, INTP, x=array(element, 2), out=output(element, 2), work=output(computed, 1), **_TEAM)
 
 
 @cache
@@ -96,4 +99,5 @@ def _product(name: str, log: bool, logits: bool) -> Call:
         upstream=rows,
         out=output(element, 2),
         work=output(computed, 1),
+        **_TEAM,
     )

@@ -16,6 +16,7 @@ from numba.extending import register_jitable
 from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
 from softnll._kernels.cpu.parameters import REDUCTIONS
 from softnll._kernels.cpu.softcap import cap_rows, uncap_rows
+from softnll._kernels.cpu.team import in_team
 from softnll._kernels.cpu.total import total
 
 Array = Any  # inside Numba, whose types are its own
@@ -65,46 +66,47 @@ def _nothing(w: Array) -> None:
     return None
 
 
-def _computed(kernel: Any) -> Any:
-    """Return a function that runs a kernel on all rows: if there is a soft cap on the capped logits, in float64."""
+def _rows(kernel: Any) -> Any:
+    """Return a kernel of a range of rows: if there is a soft cap on the capped logits, in float64."""
 
     @register_jitable
-    def computed(
+    def rows(
         x: Array,
         q: Any,
         y: Array,
         w: Any,
         s: Array,
+        taus: Any,
         smoothing: float,
         zeta: float,
         D: float,
-        temperature: Any,
         softcap: Any,
         losses: Array,
         grad: Any,
         work: Array,
         left: Array,
+        first: int,
+        last: int,
     ) -> int:
-        n = x.shape[0]
-        taus = None if temperature is None else np.full(1, temperature)
         if softcap is None:
-            values = losses, losses, losses, grad, False, work, 0, n, left
+            values = losses, losses, losses, grad, False, work, first, last, left
             return kernel(x, None, q, y, w, s, taus, smoothing, zeta, D, *values)
-        u = np.empty(x.shape)
-        _cap(x, softcap, u)
+        u, here = np.empty((last - first, x.shape[1])), losses[first:last]
+        _cap(x[first:last], softcap, u)
         by_u = None if grad is None else u
-        values = losses, losses, losses, by_u, False, losses, 0, n, left
+        y, s = y[first:last], s[first:last]  # or of no entries
+        values = here, here, here, by_u, False, here, 0, last - first, left
         n_left = kernel(u, None, q, y, w, s, taus, smoothing, zeta, D, *values)
         if grad is not None:
-            _uncap(x, softcap, u, grad)
+            _uncap(x[first:last], softcap, u, grad[first:last])
         return n_left
 
-    return computed
+    return rows
 
 
 def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
     """Return the loss by a kernel, which takes the class weights that ``weights`` returns."""
-    computed = _computed(kernel)
+    rows = _rows(kernel)
 
     def loss(
         x: Array,
@@ -120,11 +122,14 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
         softcap: Any,
         value: Array,
         grad: Any,
+        step: int,
+        parallel: int,
+        threads: int,
     ) -> int:
         """Write the loss, or one a row, and with ``grad`` its gradient times that upstream.
 
         Without entries, w and upstream gradients are 1. Soft targets q take the place of y. None for a temperature or
-        a soft cap: there is none.
+        a soft cap: there is none. The last three are those of ``in_team``.
         """
         n = x.shape[0]
         losses, s, left, ws = np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(w.shape[0])
@@ -137,7 +142,9 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
             s = s[:0]
         if reduction != _MEAN:
             D = 1.0
-        n_left = computed(x, q, y, weights(ws), s, smoothing, zeta, D, temperature, softcap, losses, grad, value, left)
+        taus = None if temperature is None else np.full(1, temperature)
+        given = x, q, y, weights(ws), s, taus, smoothing, zeta, D, softcap, losses, grad, value, left
+        n_left = in_team(rows, given, n, step, parallel, threads)
         if n_left > 0:
             return n_left
         if reduction == _NONE:
@@ -151,18 +158,43 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
 
 
 def _normalise(kernel: Any, prob: bool | None) -> Callable[..., int]:
-    def normalise(x: Array, out: Array, work: Array) -> int:
-        """Write softmax or, if ``prob`` is None, log_softmax."""
+    @register_jitable
+    def rows(x: Array, out: Array, work: Array, left: Array, first: int, last: int) -> int:
+        return kernel(x, None, None, prob, out, False, work, first, last, left)
+
+    def normalise(x: Array, out: Array, work: Array, step: int, parallel: int, threads: int) -> int:
+        """Write softmax or, if ``prob`` is None, log_softmax; the last three are those of ``in_team``."""
         n = x.shape[0]
-        return kernel(x, None, None, prob, out, False, work, 0, n, np.empty(n, np.int64))
+        return in_team(rows, (x, out, work, np.empty(n, np.int64)), n, step, parallel, threads)
 
     return normalise
 
 
-def product(saved: Array, logits: Any, log: Any, upstream: Array, out: Array, work: Array) -> int:
-    """Write products of softmax's or, with ``log``, of log_softmax's Jacobians; ``logits`` says what is saved."""
+@register_jitable
+def _product_rows(
+    saved: Array, logits: Any, log: Any, upstream: Array, out: Array, work: Array, left: Array, first: int, last: int
+) -> int:
+    return _products(saved, logits, log, upstream, out, False, work, first, last, left)
+
+
+def product(
+    saved: Array,
+    logits: Any,
+    log: Any,
+    upstream: Array,
+    out: Array,
+    work: Array,
+    step: int,
+    parallel: int,
+    threads: int,
+) -> int:
+    """Write products of softmax's or, with ``log``, of log_softmax's Jacobians; ``logits`` says what is saved.
+
+    The last three are those of ``in_team``.
+    """
     n = saved.shape[0]
-    return _products(saved, logits, log, upstream, out, False, work, 0, n, np.empty(n, np.int64))
+    given = saved, logits, log, upstream, out, work, np.empty(n, np.int64)
+    return in_team(_product_rows, given, n, step, parallel, threads)
 
 
 loss_by_tile, loss_by_row = (_loss(register_jitable(each.losses), _itself) for each in (by_tile, by_row))

@@ -24,6 +24,7 @@ from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import immediate, in_batch, records
 from softnll.torch._base.backend import backend_of
 from softnll.torch._base.cpu_backend import CpuBackend, checks_targets, keeps_gradient
+from softnll.torch._base.team import team_of
 from softnll.torch._base.views import as_array, as_tensor
 from softnll.torch._losses import compute
 from softnll.torch._losses.autograd import loss_gradients
@@ -33,7 +34,9 @@ from softnll.torch._losses.normalise import LogSoftmax, Softmax, log_softmax_pro
 WIDE = (torch.float32, torch.float64)
 _EXPRESSIONS = ((Softmax, softmax_product), (LogSoftmax, log_softmax_product))  # without and with the logarithm
 _TYPES = {each: str(each).removeprefix("torch.") for each in (*WIDE, torch.bfloat16, torch.float16)}
-_SCALARS = {each: torch.empty((), dtype=each, device="cpu") for each in WIDE}  # what a new tensor is made like, in half the time
+_SCALARS = {
+    each: torch.empty((), dtype=each, device="cpu") for each in WIDE
+}  # what a new tensor is made like, in half the time
 _FAR = 2**63 - 1
 _NOTHING = (0, 0)  # the address and the length of an array without entries
 
@@ -164,6 +167,7 @@ def in_one_call(
         value.data_ptr(),
         n_rows if by_row else 1,
         None if gradient is None else gradient.data_ptr(),
+        *team_of(n_rows, n_classes, dear=objective.softcap is not None),
     )
     return None if left > 0 else InOneCall(value, gradient, left < 0)
 
@@ -198,7 +202,7 @@ def _normalised(x: Tensor, log: bool) -> Tensor:
     call = None if select is None else select(_TYPES[x.dtype], n_rows, n_classes, log=log)
     if call is not None:
         out = torch.empty_like(x)
-        if not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0):
+        if not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0, *team_of(n_rows, n_classes)):
             return out
     array, shape = as_array(x), (n_rows, n_classes)
     written = np.empty(array.shape, array.dtype)  # NumPy's memory: large arrays are in huge pages
@@ -237,7 +241,7 @@ class DirectNormalise(Function):
         if call is not None:
             out = torch.empty_like(saved)
             addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
-            if not call(n_rows, n_classes, *addresses, 0, 0):
+            if not call(n_rows, n_classes, *addresses, 0, 0, *team_of(n_rows, n_classes)):
                 return out, None
         array, shape = as_array(saved), (n_rows, n_classes)
         written = np.empty(array.shape, array.dtype)

@@ -1,0 +1,55 @@
+"""Torch's own threads on the CPU, for compiled functions: they wait where they can begin at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+_LEAST = 1 << 14  # logits from which on several threads take less time than one
+_LEAST_DEAR = 1 << 12  # those with a soft cap
+_AT_A_TIME = 16  # rows: ranges begin at multiples of it
+_RANGES = 4  # for each thread: one that begins late takes fewer
+
+
+class Team(NamedTuple):
+    """Ranges of rows for threads, as functions of one call take them."""
+
+    step: int  # rows of a range
+    parallel: int  # the address of what starts threads, or 0: the caller's computes all
+    threads: int
+
+
+_forks: list[int] = []  # processes that were forked: they have none of the threads for which the runtime would wait
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _forks.append(os.getpid()))
+
+
+@cache
+def _parallel() -> int:
+    """Return the address of GNU's ``GOMP_parallel`` in the runtime that torch uses, or 0."""
+    if not sys.platform.startswith("linux") or "OpenMP" not in torch.__config__.parallel_info():
+        return 0
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libtorch_cpu.so"), os.RTLD_NOLOAD | os.RTLD_LAZY)
+        function = library.GOMP_parallel  # of a library that it was linked with
+    except (OSError, AttributeError):
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def team_of(n_rows: int, n_classes: int, *, dear: bool = False) -> Team:
+    """Return the ranges and threads for so many logits; ``dear`` ones take several times as long."""
+    if n_rows * n_classes < (_LEAST_DEAR if dear else _LEAST) or _forks:
+        return Team(n_rows, 0, 1)
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return Team(n_rows, 0, 1)
+    step = -(-n_rows // (_RANGES * threads * _AT_A_TIME)) * _AT_A_TIME
+    return Team(step, _parallel(), threads)

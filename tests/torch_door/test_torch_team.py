@@ -1,0 +1,139 @@
+"""Small losses of tensors in torch's own threads: the same bits for any number, and none in a forked process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import softnll.torch as snt
+from softnll.torch._base import team
+from softnll.torch._losses import direct
+
+OPTIONS = {
+    "plain": {},
+    "none": {"reduction": "none", "ignore_index": 3},
+    "weights": {"weight": True},
+    "smoothed": {"label_smoothing": 0.1},
+    "temperature": {"temperature": 0.5},
+    "soft cap": {"softcap": 5.0, "ignore_index": 3},
+    "soft cap, smoothed": {"softcap": 5.0, "label_smoothing": 0.1, "temperature": 2.0},
+}
+TURNED = ("smoothed", "temperature")  # rows of few classes with these are turned into planes, in other threads
+SHAPES = [(64, 1000), (401, 60), (6001, 3)]
+
+
+def inputs(n, n_classes):
+    generator = torch.Generator().manual_seed(0)
+    x = 4 * torch.randn(n, n_classes, generator=generator)
+    return x, torch.randint(0, n_classes, (n,), generator=generator), torch.rand(n_classes, generator=generator) + 0.5
+
+
+def in_threads(compute, monkeypatch):
+    """Return results with one, two and three threads, after seeing that the latter were asked for."""
+    found, asked, before = [], [], torch.get_num_threads()
+    of = direct.team_of
+
+    def counted(*shape, **rest):
+        asked.append(of(*shape, **rest))
+        return asked[-1]
+
+    monkeypatch.setattr(direct, "team_of", counted)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            asked.clear()
+            found.append(compute())
+            assert asked
+            assert all(each.threads == threads and (each.parallel != 0) == (threads > 1) for each in asked)
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+def assert_same(found):
+    first, *others = found
+    for other in others:
+        assert all(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+
+
+runs_openmp = pytest.mark.skipif(
+    not team._parallel(), reason="this torch has no runtime of OpenMP that has GOMP_parallel"
+)
+
+
+@runs_openmp
+@pytest.mark.parametrize(
+    ("name", "shape"), [(name, shape) for name in OPTIONS for shape in SHAPES if shape[1] > 3 or name not in TURNED]
+)
+def test_losses_have_the_same_bits_for_any_number_of_threads(name, shape, monkeypatch):
+    x, y, w = inputs(*shape)
+    options = OPTIONS[name] | ({"weight": w} if "weight" in OPTIONS[name] else {})
+
+    def compute():
+        leaf = x.clone().requires_grad_()
+        loss = snt.cross_entropy(leaf, y, **options)
+        loss.sum().backward()
+        with torch.no_grad():
+            return loss.detach(), leaf.grad, snt.cross_entropy(leaf, y, **options)
+
+    assert_same(in_threads(compute, monkeypatch))
+
+
+@runs_openmp
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("function", [snt.softmax, snt.log_softmax])
+def test_probabilities_have_the_same_bits_for_any_number_of_threads(function, shape, monkeypatch):
+    x, _, _ = inputs(*shape)
+
+    def compute():
+        leaf = x.clone().requires_grad_()
+        p = function(leaf, -1)
+        p.backward(x.cos())
+        return p.detach(), leaf.grad
+
+    assert_same(in_threads(compute, monkeypatch))
+
+
+def test_what_is_not_served_in_threads_is_left_to_the_general_path():
+    """A target out of range in one thread's rows is found, and a row that vectors leave is computed."""
+    x, y, _ = inputs(64, 1000)
+    y[60] = 1000
+    with pytest.raises(IndexError, match=r"target\[60\] is 1000"):
+        snt.cross_entropy(x, y)
+    y[60], x[50, 7] = 0, float("nan")
+    losses = snt.cross_entropy(x, y, reduction="none")
+    assert losses.isnan().nonzero().tolist() == [[50]]
+
+
+def test_few_logits_and_one_thread_take_no_team(monkeypatch):
+    assert team.team_of(128, 10) == (128, 0, 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert team.team_of(64, 1000) == (64, 0, 1)
+
+
+def test_another_runtime_takes_no_team(monkeypatch):
+    monkeypatch.setattr(torch.__config__, "parallel_info", lambda: "ATen parallel backend: native thread pool")
+    assert team._parallel.__wrapped__() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_computes_alone():
+    """Also after the parent has used the threads, which the child has not: the runtime would wait for them."""
+    code = """
+import os, sys
+import torch
+import softnll.torch as snt
+torch.set_num_threads(2)
+x, y = torch.randn(64, 1000), torch.arange(64)
+here = snt.cross_entropy(x, y)
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(snt.cross_entropy(x, y), here) else 3)
+print(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "0\n"
