@@ -208,7 +208,8 @@ def make_plan(sizes: Sizes, max_bytes: int, at_most: int | None = None) -> Plan:
     spare = max(0, max_bytes - parts.of(1)) // 4
     classes = min(sizes.classes, max(1, spare // max(1, parts.per_class))) if sizes.convert else sizes.classes
     block = classes * parts.per_class if sizes.convert else 0
-    rows = bisect_right(range(1, max(1, sizes.rows) + 1), max_bytes - block, key=parts.of)
+    most, room = max(1, sizes.rows), max_bytes - block
+    rows = most if parts.of(most) <= room else bisect_right(range(1, most + 1), room, key=parts.of)
     if rows < 1:
         least = least_bytes(sizes)
         raise ValueError(

@@ -22,7 +22,7 @@ from softnll._kernels.cpu.execute import Computation, RowValues, in_one_piece, p
 from softnll._kernels.cpu.load import compiled
 from softnll._kernels.cpu.memory import CAPPED_BLOCK
 from softnll._kernels.cpu.parameters import entries_of
-from softnll._kernels.cpu.signature import FLOAT64, VOID, array, output
+from softnll._kernels.cpu.signature import FLOAT64, NONE, VOID, array, output
 from softnll._kernels.cpu.threads import for_rows
 
 DType = np.dtype[Any]
@@ -31,18 +31,24 @@ _MOST = 1e250  # a row's factor up to which gradients are multiplied by the soft
 
 
 @cache
-def caps(dtype: DType) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return what caps logits, and what makes gradients by them of those by the capped ones."""
+def caps(dtype: DType, *, keeps: bool) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return what caps logits, and what makes gradients by them of those by the capped ones: with slopes, or None."""
     entries = entries_of(dtype)
     x, out = array(entries.element, 2), output(entries.element, 2)
-    cap = compiled("softcap.cap_rows", VOID, x=x, softcap=FLOAT64, u=output("float64", 2))
-    uncap = compiled("softcap.uncap_rows", VOID, x=x, softcap=FLOAT64, g=array("float64", 2), out=out)
+    slopes, kept = (output("float64", 2), array("float64", 2)) if keeps else (NONE, NONE)
+    cap = compiled("softcap.cap_rows", VOID, x=x, softcap=FLOAT64, u=output("float64", 2), slopes=slopes)
+    uncap = compiled("softcap.uncap_rows", VOID, x=x, softcap=FLOAT64, g=array("float64", 2), slopes=kept, out=out)
     if entries.bits is None:
         return cap, uncap
     return (
-        lambda x, softcap, u: cap(entries.view(x), softcap, u),
-        lambda x, softcap, g, out: uncap(entries.view(x), softcap, g, entries.view(out)),
+        lambda x, softcap, u, slopes: cap(entries.view(x), softcap, u, slopes),
+        lambda x, softcap, g, slopes, out: uncap(entries.view(x), softcap, g, slopes, entries.view(out)),
     )
+
+
+def _keeps(problem: Problem, out: Any) -> bool:
+    """Whether the slopes of the cap are kept for the gradient: for those of type float64 they have too few digits."""
+    return out is not None and problem.x.dtype != np.float64
 
 
 def serves(problem: Problem) -> bool:
@@ -77,7 +83,8 @@ def run(
     """Run a computation, that of ``uncapped``, on rows."""
     n_rows, n_columns = problem.x.shape
     softcap = problem.objective.softcap
-    cap, uncap = caps(problem.x.dtype)
+    keeps = _keeps(problem, out)
+    cap, uncap = caps(problem.x.dtype, keeps=keeps)
     packs = problem.q is not None or problem.where is not None
     whole = in_one_piece(problem.x) and (out is None or in_one_piece(out))
 
@@ -85,14 +92,14 @@ def run(
         for block in blocks((last - first, n_columns), CAPPED_BLOCK):
             here = slice(first + block.start, first + block.stop)
             x = problem.x[here] if whole else np.ascontiguousarray(problem.x[here])
-            u = np.empty(x.shape)
-            cap(x, softcap, u)
+            u, slopes = np.empty(x.shape), np.empty(x.shape) if keeps else None
+            cap(x, softcap, u, slopes)
             part = uncapped.take(here, u)
             packed = packed_rows(part) if packs else part
             computation.of_rows(packed, None if out is None else u, values.take(here))
             if out is not None:
                 written = out[here] if whole else np.empty(x.shape, out.dtype)
-                uncap(x, softcap, u, written)
+                uncap(x, softcap, u, slopes, written)
                 if not whole:
                     out[here] = written
 
@@ -103,7 +110,8 @@ def run_planes(problem: Problem, out: Planes | None, values: RowValues) -> None:
     """Write loss, m and r of each row of planes and, with ``out``, the gradient."""
     inner, n_columns = problem.x.array.shape[2], problem.x.shape[1]
     softcap, step = problem.objective.softcap, max(1, CAPPED_BLOCK // n_columns)
-    cap, uncap = caps(problem.x.dtype)
+    keeps = _keeps(problem, out)
+    cap, uncap = caps(problem.x.dtype, keeps=keeps)
     uncapped = without_cap(problem)
     computation = strided.computation_of(uncapped, written=out is not None)
 
@@ -111,15 +119,15 @@ def run_planes(problem: Problem, out: Planes | None, values: RowValues) -> None:
         while first < last:
             here = slice(first, min(last, first + step, (first // inner + 1) * inner))  # of one plane: views
             x = problem.x[here].T
-            u = np.empty(x.shape)
-            cap(x, softcap, u)
+            u, slopes = np.empty(x.shape), np.empty(x.shape) if keeps else None
+            cap(x, softcap, u, slopes)
             part = uncapped.take(here, Planes(u[None]))
             packed = None
             if problem.q is not None:
                 packed = part.with_rows(part.x, Planes(np.ascontiguousarray(part.q.T, soft_type(uncapped))[None]))
             computation.of_rows(part, None if out is None else part.x, values.take(here), packed=packed)
             if out is not None:
-                uncap(x, softcap, u, out[here].T)
+                uncap(x, softcap, u, slopes, out[here].T)
             first = here.stop
 
     for_rows(len(problem.x), n_columns, work)

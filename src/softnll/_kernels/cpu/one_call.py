@@ -15,7 +15,7 @@ from numba.extending import register_jitable
 
 from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
 from softnll._kernels.cpu.parameters import REDUCTIONS
-from softnll._kernels.cpu.softcap import cap_rows, uncap_rows
+from softnll._kernels.cpu.softcap import cap_rows, slopes_for, uncap_rows
 from softnll._kernels.cpu.team import in_team
 from softnll._kernels.cpu.total import total
 
@@ -91,14 +91,15 @@ def _rows(kernel: Any) -> Any:
         if softcap is None:
             values = losses, losses, losses, grad, False, work, first, last, left
             return kernel(x, None, q, y, w, s, taus, smoothing, zeta, D, *values)
-        u, here = np.empty((last - first, x.shape[1])), losses[first:last]
-        _cap(x[first:last], softcap, u)
+        logits, here = x[first:last], losses[first:last]
+        u, slopes = np.empty(logits.shape), slopes_for(logits, grad)
+        _cap(logits, softcap, u, slopes)
         by_u = None if grad is None else u
         y, s = y[first:last], s[first:last]  # or of no entries
         values = here, here, here, by_u, False, here, 0, last - first, left
         n_left = kernel(u, None, q, y, w, s, taus, smoothing, zeta, D, *values)
         if grad is not None:
-            _uncap(x[first:last], softcap, u, grad[first:last])
+            _uncap(logits, softcap, u, slopes, grad[first:last])
         return n_left
 
     return rows

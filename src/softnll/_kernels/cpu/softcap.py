@@ -3,7 +3,7 @@
 Both come from E = exp(−2|x/c|), of which nothing overflows: tanh = (1 − E)/(1 + E), and 1/cosh² = 4E/(1 + E)², which
 does not cancel where tanh rounds to 1. For small x/c the first would: there tanh is its series (Abramowitz and Stegun,
 4.5.64) up to the 15th power; what is left out is below 2⁻⁵³ for |x/c| < ⅛. All in float64, whatever the logits' type
-(docs/numerics.md, section 3).
+(docs/numerics.md, section 3). Slopes of logits of narrower types, whose products end below 10⁻⁴⁵, are kept as numbers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
+from numba import types
+from numba.extending import overload, register_jitable
 
 from softnll._kernels.cpu.elementary import exponential
-from softnll._kernels.cpu.row_memory import address_of, aligned, lanes_of
+from softnll._kernels.cpu.row_memory import absent, address_of, aligned, lanes_of
 from softnll._kernels.cpu.simd import (
     align_stack,
     copy,
@@ -57,10 +58,12 @@ def decay(x: Value, inverse: Value) -> Value:
 
 
 @register_jitable
-def capped(x: Value, cap: Value, inverse: Value) -> Value:
-    """Return cap·tanh(x/cap) of 8 float64."""
+def capped(x: Value, cap: Value, inverse: Value, element: Any) -> Value:
+    """Return cap·tanh(x/cap) of 8 float64, and its slope; that of logits of type float64 loses digits far away."""
     e = decay(x, inverse) * splat(_DOWN)
-    size = cap * ((splat(1.0) - e) / (splat(1.0) + e))
+    norm = splat(1.0) / (splat(1.0) + e)
+    wide = size_of(element) == 8
+    size = cap * ((splat(1.0) - e) / (splat(1.0) + e) if wide else (splat(1.0) - e) * norm)
     z = x * inverse
     square = z * z
     p = mul_add(square, _T7, splat(_T6))
@@ -70,7 +73,8 @@ def capped(x: Value, cap: Value, inverse: Value) -> Value:
     p = mul_add(p, square, splat(_T2))
     p = mul_add(p, square, splat(_T1))
     value = select(less(x, splat(0.0)), splat(0.0) - size, size)
-    return select(less(square, splat(1 / 64)), mul_add(x * square, p, x), value)
+    value = select(less(square, splat(1 / 64)), mul_add(x * square, p, x), value)
+    return value, (e * norm * norm) * splat(4.0)
 
 
 @register_jitable
@@ -88,32 +92,74 @@ def sloped(g: Value, x: Value, inverse: Value) -> Value:
     return select(equal(value, value), value, splat(np.nan))
 
 
-def cap_rows(x: Array, softcap: float, u: Array) -> None:
-    """Write the capped logits of rows as float64."""
+def slopes_for(x: Array, grad: Any) -> Any:
+    """Return memory for slopes of logits, or None without a gradient, or if its type is float64."""
+    raise NotImplementedError
+
+
+def _no_slopes(x: Any, grad: Any) -> Any:
+    return None
+
+
+def _memory(x: Any, grad: Any) -> Any:
+    return np.empty(x.shape)
+
+
+@overload(slopes_for)
+def _slopes_for(x: Any, grad: Any) -> Any:
+    return _no_slopes if absent(grad) or x.dtype == types.float64 else _memory
+
+
+@register_jitable
+def times(g: Value, slope: Value) -> Value:
+    """Return gradients times slopes of 8 float64; a gradient of 0 stays 0, and NaN is the usual one."""
+    value = select(equal(g, splat(0.0)), g, g * slope)
+    return select(equal(value, value), value, splat(np.nan))
+
+
+@register_jitable
+def cap_8(x: int, to: int, slopes: int, cap: Value, inverse: Value, element: Any) -> None:
+    """Write 8 capped logits and, unless the address is 0, slopes; x is the address of float64."""
+    value, slope = capped(load(x, np.float64), cap, inverse, element)
+    store(to, value, np.float64)
+    if slopes != 0:
+        store(slopes, slope, np.float64)
+
+
+def cap_rows(x: Array, softcap: float, u: Array, slopes: Any) -> None:
+    """Write the capped logits of rows as float64 and, unless it is None, the slopes of the cap."""
     align_stack()
-    n, element, f8 = x.shape[1], x.dtype, np.float64
+    n, element = x.shape[1], x.dtype
     size, lanes = size_of(element), lanes_of(element)
     cap, inverse = splat(softcap), splat(1.0 / softcap)
-    spare = np.empty(24, f8)
+    spare = np.empty(48, np.float64)
     t = aligned(spare)
     for i in range(x.shape[0]):
         p, to = address_of(x) + i * x.strides[0], address_of(u) + i * u.strides[0]
         k = 0
+        by = 0 if slopes is None else address_of(slopes) + i * slopes.strides[0]
         while k + lanes <= n:
-            store_doubles(to + 8 * k, load(p + size * k, element))
-            for j in range(k, k + lanes, 8):
-                store(to + 8 * j, capped(load(to + 8 * j, f8), cap, inverse), f8)
+            wide = to + 8 * k if slopes is None else t  # not where the slopes' addresses have the same last 12 bits
+            store_doubles(wide, load(p + size * k, element))
+            for j in range(0, lanes, 8):
+                at = by if slopes is None else by + 8 * (k + j)
+                cap_8(wide + 8 * j, to + 8 * (k + j), at, cap, inverse, element)
             k += lanes
         if k < n:
             store_doubles(t, load_part(p + size * k, n - k, zero(element), element))
             for j in range(0, lanes, 8):
-                store(t + 8 * j, capped(load(t + 8 * j, f8), cap, inverse), f8)
+                cap_8(t + 8 * j, t + 8 * j, 0 if slopes is None else t + 8 * (lanes + j), cap, inverse, element)
             copy(to + 8 * k, t, 8 * (n - k))
+            if slopes is not None:
+                copy(by + 8 * k, t + 8 * lanes, 8 * (n - k))
     hold(spare)
 
 
-def uncap_rows(x: Array, softcap: float, g: Array, out: Array) -> None:
-    """Write gradients by the capped logits, float64, as gradients by the logits; ``out`` may be ``x``."""
+def uncap_rows(x: Array, softcap: float, g: Array, slopes: Any, out: Array) -> None:
+    """Write gradients by the capped logits, float64, as gradients by the logits; ``out`` may be ``x``.
+
+    Slopes are those that ``cap_rows`` wrote or, for None, are computed anew.
+    """
     align_stack()
     n, element, f8 = x.shape[1], x.dtype, np.float64
     size, lanes = size_of(element), lanes_of(element)
@@ -123,17 +169,28 @@ def uncap_rows(x: Array, softcap: float, g: Array, out: Array) -> None:
     for i in range(x.shape[0]):
         p, o = address_of(x) + i * x.strides[0], address_of(out) + i * out.strides[0]
         by = address_of(g) + i * g.strides[0]
+        at = 0 if slopes is None else address_of(slopes) + i * slopes.strides[0]
         k = 0
         while k + lanes <= n:
-            store_doubles(t, load(p + size * k, element))
+            if slopes is None:
+                store_doubles(t, load(p + size * k, element))
             for j in range(0, lanes, 8):
-                store(t + 8 * j, sloped(load(by + 8 * (k + j), f8), load(t + 8 * j, f8), inverse), f8)
+                given = load(by + 8 * (k + j), f8)
+                if slopes is None:
+                    store(t + 8 * j, sloped(given, load(t + 8 * j, f8), inverse), f8)
+                else:
+                    store(t + 8 * j, times(given, load(at + 8 * (k + j), f8)), f8)
             store(o + size * k, load_doubles(t, element), element)
             k += lanes
         if k < n:
-            store_doubles(t, load_part(p + size * k, n - k, zero(element), element))
+            if slopes is None:
+                store_doubles(t, load_part(p + size * k, n - k, zero(element), element))
             for j in range(0, min(lanes, n - k), 8):
-                given = load_part(by + 8 * (k + j), min(8, n - k - j), 0.0, f8)
-                store(t + 8 * j, sloped(given, load(t + 8 * j, f8), inverse), f8)
+                count = min(8, n - k - j)
+                given = load_part(by + 8 * (k + j), count, 0.0, f8)
+                if slopes is None:
+                    store(t + 8 * j, sloped(given, load(t + 8 * j, f8), inverse), f8)
+                else:
+                    store(t + 8 * j, times(given, load_part(at + 8 * (k + j), count, 0.0, f8)), f8)
             store_part(o + size * k, n - k, load_doubles(t, element), element)
     hold(spare)
