@@ -35,9 +35,11 @@ def serves(
     *others: Any,
 ) -> bool:
     """Return whether the arguments are plain, the others None, and there are few logits."""
+    for each in others:
+        if each is not None:
+            return False
     return (
-        all(each is None for each in others)
-        and not isinstance(temperature, Tensor)
+        not isinstance(temperature, Tensor)
         and type(linear_weight) in (Tensor, Parameter)
         and linear_weight.dim() == 2
         and direct.plain_call(x)

@@ -43,9 +43,11 @@ _NOTHING = (0, 0)  # the address and the length of an array without entries
 
 def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, ignore_index: Any = -100, *others: Any) -> bool:
     """Return whether the arguments are plain, the others None, and only autograd records the call."""
+    for each in others:
+        if each is not None:
+            return False
     return (
         not isinstance(temperature, Tensor)
-        and all(each is None for each in others)
         and plain_call(x)
         and len(x.shape) == 2
         and fits(target, weight, x.shape, x.dtype, ignore_index)
@@ -145,10 +147,10 @@ def in_one_call(
     gradient = torch.empty_like(x) if written else None
     target, w, u = target.contiguous(), _NOTHING, _NOTHING  # held until the call is over
     if weight is not None:
-        weight = weight.to(dtype).contiguous()
+        weight = _in_one_piece(weight, dtype)
         w = weight.data_ptr(), n_classes
     if upstream is not None:
-        upstream = upstream.to(dtype).contiguous()
+        upstream = _in_one_piece(upstream, dtype)
         u = upstream.data_ptr(), n_rows
     left = call(
         n_rows,
@@ -170,6 +172,11 @@ def in_one_call(
         *team_of(n_rows, n_classes, dear=objective.softcap is not None),
     )
     return None if left > 0 else InOneCall(value, gradient, left < 0)
+
+
+def _in_one_piece(vector: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a vector in one piece, of a type; itself if it is."""
+    return (vector if vector.dtype is dtype else vector.to(dtype)).contiguous()
 
 
 def _problem(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> tuple[Problem, Layout]:
