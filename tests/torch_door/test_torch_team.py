@@ -23,7 +23,7 @@ OPTIONS = {
     "soft cap, smoothed": {"softcap": 5.0, "label_smoothing": 0.1, "temperature": 2.0},
 }
 TURNED = ("smoothed", "temperature")  # rows of few classes with these are turned into planes, in other threads
-SHAPES = [(64, 1000), (401, 60), (6001, 3)]
+SHAPES = [(64, 1000), (401, 60), (6001, 3), (600, 1000)]
 
 
 def inputs(n, n_classes):

@@ -21,13 +21,33 @@ from softnll._kernels.cpu.threads import in_one_go
 Call = Callable[..., int]
 _TEAM = {"step": INTP, "parallel": INTP, "threads": INTP}
 
+_MOST_ROWS = 1 << 16  # of more, what is done in one thread takes longer than the rows themselves
+_MOST_WRITTEN = 1 << 25  # bytes of an output; the C library takes new pages for each larger one
+_SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an entry
 _MOST_SPREAD = 256  # rows of few classes with spread targets or a temperature: more take less time turned into planes
 
 
+def _serves(name: str, n_rows: int, n_classes: int, written: bool, threaded: bool) -> bool:
+    """Return whether one call takes less time than ranges of rows in threads that Python starts."""
+    if in_one_go(n_rows, n_classes):
+        return True
+    if not threaded or n_rows > _MOST_ROWS:
+        return False
+    return not written or n_rows * n_classes * _SIZES[name] < _MOST_WRITTEN
+
+
 def loss_call(
-    name: str, n_rows: int, n_classes: int, objective: CrossEntropy, *, soft: bool, weighted: bool, written: bool
+    name: str,
+    n_rows: int,
+    n_classes: int,
+    objective: CrossEntropy,
+    *,
+    soft: bool,
+    weighted: bool,
+    written: bool,
+    threaded: bool = False,
 ) -> Call | None:
-    """Return the loss of logits of a type; None where another way takes less time.
+    """Return the loss of logits of a type; None where another way takes less time. ``threaded``: in a team's threads.
 
     ``loss(N, C, x, q, y, N, w, C, upstream, N, ignored, reduction, smoothing, zeta, temperature, softcap, value,
     length, grad, *team)``: without soft targets, q is None; so are a temperature of 1 and, without one, the soft cap.
@@ -36,7 +56,11 @@ def loss_call(
     spread, tempered = soft or objective.label_smoothing > 0, objective.temperature != 1
     capped, few = objective.softcap is not None, n_classes <= FEW
     turns_many = (spread or tempered) and not capped and n_classes <= TURNED
-    if not in_one_go(n_rows, n_classes) or (spread and weighted) or (turns_many and n_rows > _MOST_SPREAD):
+    if (
+        not _serves(name, n_rows, n_classes, written, threaded)
+        or (spread and weighted)
+        or (turns_many and n_rows > _MOST_SPREAD)
+    ):
         return None
     if (soft and capped) or not options_served(objective, n_classes):
         return None
@@ -44,15 +68,17 @@ def loss_call(
     return _loss(name, function, soft, tempered, capped, written)
 
 
-def normalise_call(name: str, n_rows: int, n_classes: int, *, log: bool) -> Call | None:
+def normalise_call(name: str, n_rows: int, n_classes: int, *, log: bool, threaded: bool = False) -> Call | None:
     """Return ``softmax(N, C, x, out, 0, 0, *team)`` or, with ``log``, log_softmax for logits of a type."""
-    return _normalise(name, n_classes <= FEW, log) if in_one_go(n_rows, n_classes) else None
+    return _normalise(name, n_classes <= FEW, log) if _serves(name, n_rows, n_classes, True, threaded) else None
 
 
-def product_call(name: str, n_rows: int, n_classes: int, *, log: bool, logits: bool) -> Call | None:
+def product_call(
+    name: str, n_rows: int, n_classes: int, *, log: bool, logits: bool, threaded: bool = False
+) -> Call | None:
     """Return ``product(N, C, saved, logits, log, upstream, out, 0, 0, *team)``, of results or ``logits``."""
     turned = turns(n_rows, n_classes, 2 if logits else 4)
-    return _product(name, log, logits) if in_one_go(n_rows, n_classes) and not turned else None
+    return _product(name, log, logits) if _serves(name, n_rows, n_classes, True, threaded) and not turned else None
 
 
 @cache

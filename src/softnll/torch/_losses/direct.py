@@ -138,8 +138,9 @@ def in_one_call(
     select, (n_rows, n_classes), soft = getattr(kernels(), "loss_call", None), x.shape, target.dtype is not torch.int64
     if select is None or (soft and check) or objective.ignore_index > _FAR:
         return None
-    weighted, temperature = weight is not None, objective.temperature
-    call = select(_TYPES[x.dtype], n_rows, n_classes, objective, soft=soft, weighted=weighted, written=written)
+    team = team_of(n_rows, n_classes, dear=objective.softcap is not None)
+    forms = {"soft": soft, "weighted": weight is not None, "written": written, "threaded": team.parallel != 0}
+    call, temperature = select(_TYPES[x.dtype], n_rows, n_classes, objective, **forms), objective.temperature
     if call is None:
         return None
     by_row, dtype = objective.reduction == "none", x.dtype if x.dtype in WIDE else torch.float32
@@ -169,7 +170,7 @@ def in_one_call(
         value.data_ptr(),
         n_rows if by_row else 1,
         None if gradient is None else gradient.data_ptr(),
-        *team_of(n_rows, n_classes, dear=objective.softcap is not None),
+        *team,
     )
     return None if left > 0 else InOneCall(value, gradient, left < 0)
 
@@ -206,10 +207,12 @@ def _normalised(x: Tensor, log: bool) -> Tensor:
     """Return probabilities, or their logarithms."""
     n_rows, n_classes = _rows(x)
     select = getattr(kernels(), "normalise_call", None)
-    call = None if select is None else select(_TYPES[x.dtype], n_rows, n_classes, log=log)
+    team, call = team_of(n_rows, n_classes), None
+    if select is not None:
+        call = select(_TYPES[x.dtype], n_rows, n_classes, log=log, threaded=team.parallel != 0)
     if call is not None:
         out = torch.empty_like(x)
-        if not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0, *team_of(n_rows, n_classes)):
+        if not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0, *team):
             return out
     array, shape = as_array(x), (n_rows, n_classes)
     written = np.empty(array.shape, array.dtype)  # NumPy's memory: large arrays are in huge pages
@@ -244,11 +247,13 @@ class DirectNormalise(Function):
         if grad.dtype is not saved.dtype or not grad.is_contiguous():
             grad = grad.to(saved.dtype).contiguous()
         (n_rows, n_classes), log, logits = _rows(saved), ctx.log, ctx.narrow
-        call = kernels().product_call(_TYPES[saved.dtype], n_rows, n_classes, log=log, logits=logits)
+        team = team_of(n_rows, n_classes)
+        forms = {"log": log, "logits": logits, "threaded": team.parallel != 0}
+        call = kernels().product_call(_TYPES[saved.dtype], n_rows, n_classes, **forms)
         if call is not None:
             out = torch.empty_like(saved)
             addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
-            if not call(n_rows, n_classes, *addresses, 0, 0, *team_of(n_rows, n_classes)):
+            if not call(n_rows, n_classes, *addresses, 0, 0, *team):
                 return out, None
         array, shape = as_array(saved), (n_rows, n_classes)
         written = np.empty(array.shape, array.dtype)
