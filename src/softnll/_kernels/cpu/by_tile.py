@@ -306,9 +306,8 @@ def gradients(
             store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
         usual, whole = note_targets(x, y, w, s, start, count, lanes, es, kind, notes)
         fine = note_gradients(lanes, zeta, None, divisor, notes) and fine and usual
-        if (
-            not whole
-        ):  # rows whose upstream gradient is 0; the forward's rows without part have m = −∞, and are not fine
+        # Rows whose upstream gradient is 0. The forward's rows without part have m = −∞, and are not fine.
+        if not whole:
             clear_factors(lanes, notes)
         write_gradients(y, start, count, n, es, element, kind, notes, rows)
         if fine:

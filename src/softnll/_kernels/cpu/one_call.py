@@ -15,6 +15,7 @@ from numba.extending import register_jitable
 
 from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
 from softnll._kernels.cpu.parameters import REDUCTIONS
+from softnll._kernels.cpu.row_memory import among, nearest
 from softnll._kernels.cpu.softcap import cap_rows, slopes_for, uncap_rows
 from softnll._kernels.cpu.team import in_team
 from softnll._kernels.cpu.total import total
@@ -37,23 +38,23 @@ def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: i
     for k in range(w.shape[0]):
         if w[k] != 0.0 and not 1 / _FAR < w[k] < _FAR:
             return -1, 0.0
-    n_without, D = 0, 0.0
-    for i in range(s.shape[0]):
-        s[i] = 1.0 if upstream.shape[0] == 0 else upstream[i]
-        mass = 1.0
-        if not abs(s[i]) < _FAR:
-            return -1, 0.0
+    n_without, n_wrong, D = 0, 0, 0.0
+    for i in range(s.shape[0]):  # without branches: which rows are ignored is often as good as random
+        share = mass = 1.0
+        if upstream.shape[0] > 0:
+            share = upstream[i]
         if y.shape[0] > 0:  # else soft targets
-            if y[i] == ignored:
-                s[i] = mass = 0.0
-            elif not 0 <= y[i] < n_classes:
-                return -1, 0.0
-            elif w.shape[0] > 0:
-                mass = w[y[i]]
+            given, known = y[i], among(y[i], n_classes)
+            none = given == ignored
+            n_wrong += not (known | none)
+            if w.shape[0] > 0:
+                mass = w[nearest(given, n_classes)]
+            share, mass = 0.0 if none else share, 0.0 if none else mass
+        n_wrong += not abs(share) < _FAR
+        n_without += (share == 0.0) | (mass == 0.0)
+        s[i] = share
         D += mass
-        if s[i] == 0.0 or mass == 0.0:
-            n_without += 1
-    return n_without, D
+    return -1 if n_wrong else n_without, D
 
 
 @register_jitable

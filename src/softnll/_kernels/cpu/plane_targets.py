@@ -11,9 +11,9 @@ import numpy as np
 from numba.extending import overload, register_jitable
 
 from softnll._kernels.cpu.plane import write
-from softnll._kernels.cpu.row_memory import absent, lanes_of
-from softnll._kernels.cpu.simd import load_scalar, rounded, size_of, splat, store_scalar, zero
-from softnll._kernels.cpu.tile import E_Y, NOTES, PART, RESULT, WEIGHT, X_Y, M, R, column_bytes
+from softnll._kernels.cpu.row_memory import absent, among, lanes_of, nearest
+from softnll._kernels.cpu.simd import load_scalar, size_of, splat, store_scalar, zero
+from softnll._kernels.cpu.tile import E_Y, NOTES, PART, WEIGHT, X_Y, M, R, column_bytes
 from softnll._kernels.cpu.tile_targets import note_parts
 
 Array = Any  # inside Numba, whose types are its own
@@ -84,8 +84,7 @@ def note_hard(
     lanes, size, wide = lanes_of(work), size_of(element), size_of(work)
     for i in range(count):  # without branches: which rows take part is often as good as random
         given = y[start + i]
-        known = 0 <= given < n
-        c = given if known else 0
+        known, c = among(given, n), nearest(given, n)
         x_y, weight = _f8(load_scalar(p + i * size + c * stride, element)), w[c] if w.shape[0] > 0 else 1.0
         store_scalar(notes + X_Y + 8 * i, x_y, _f8)
         store_scalar(notes + WEIGHT + 8 * i, weight if known else np.nan, _f8)
@@ -99,23 +98,10 @@ def note_hard(
 def note_weights(y: Array, s: Array, start: int, count: int, full: int, n: int, notes: int) -> bool:
     """Store each row's weight, NaN if its hard target is no class; return whether all rows take part."""
     for i in range(count):
-        known = y.shape[0] == 0 or 0 <= y[start + i] < n
+        known = y.shape[0] == 0 or among(y[start + i], n)
         store_scalar(notes + WEIGHT + 8 * i, 1.0 if known else np.nan, _f8)
     _, whole = note_parts(s, start, count, full, None, notes)
     return whole
-
-
-@register_jitable
-def put_targets(y: Array, start: int, count: int, n: int, es: int, work: Any, notes: int) -> None:
-    """Write the gradient's entry at each row's target, which is in the notes, among the exponentials.
-
-    Rows that take no part have factors of 0; those without a target are not served.
-    """
-    lanes = lanes_of(work)
-    for i in range(count):
-        c = y[start + i]
-        place = es + i // lanes * column_bytes(n) + 64 * (c if 0 <= c < n else 0) + size_of(work) * (i % lanes)
-        store_scalar(place, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
 
 
 @register_jitable

@@ -60,6 +60,18 @@ def _address_if(wanted: Any, address: Any) -> Any:
 
 
 @register_jitable
+def among(c: int, n: int) -> Any:
+    """Return whether c is one of n classes, in one comparison: two are a branch, mispredicted if rows are ignored."""
+    return np.uint64(c) < np.uint64(n)
+
+
+@register_jitable
+def nearest(c: int, n: int) -> int:
+    """Return the class nearest to c, without a branch."""
+    return min(max(c, 0), n - 1)
+
+
+@register_jitable
 def out_row(out: Any, i: int) -> int:
     """Return the address of a row of the output; 0 without an output."""
     if out is None:

@@ -27,7 +27,7 @@ from softnll._kernels.cpu.plane_targets import (
     put_results,
     write_idle,
 )
-from softnll._kernels.cpu.row_memory import address_if, address_of, aligned, lanes_of
+from softnll._kernels.cpu.row_memory import address_if, address_of, aligned, among, lanes_of
 from softnll._kernels.cpu.row_options import one_for_all
 from softnll._kernels.cpu.simd import (
     add_doubles,
@@ -233,7 +233,7 @@ def classes_of(y: Array, start: int, count: int, n: int, work: Any, place: int) 
     """Return the targets of a tile's rows as numbers of the compute type; NaN for one that is no class."""
     for i in range(lanes_of(work)):
         c = y[start + i] if i < count and y.shape[0] > 0 else 0
-        store_scalar(place + 8 * i, _f8(c) if 0 <= c < n else np.nan, _f8)
+        store_scalar(place + 8 * i, _f8(c) if among(c, n) else np.nan, _f8)
     return load_doubles(place, work)
 
 

@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 
 from softnll._kernels.cpu.exact import remainder, two_sum
 from softnll._kernels.cpu.logarithm import log1p, log_rest
-from softnll._kernels.cpu.row_memory import address_of, lanes_of
+from softnll._kernels.cpu.row_memory import address_of, among, lanes_of, nearest
 from softnll._kernels.cpu.simd import (
     both,
     copy,
@@ -84,10 +84,10 @@ def note_targets(
         return True, True
     for i in range(count):  # without branches: which rows take part is often as good as random
         given = y[start + i]
-        known = 0 <= given < n
-        weight = w[given if known else 0] if w.shape[0] > 0 else 1.0
+        known, c = among(given, n), nearest(given, n)
+        weight = w[c] if w.shape[0] > 0 else 1.0
         store_scalar(notes + WEIGHT + 8 * i, weight if known else np.nan, _f8)
-        note_target(x, start, i, given if known else 0, es, work, notes)
+        note_target(x, start, i, c, es, work, notes)
     return note_parts(s, start, count, full, es, notes)
 
 
@@ -205,16 +205,23 @@ def note_gradients(full: int, zeta: float, tau: Any, divisor: float, notes: int)
 
 
 @register_jitable
+def put_targets(y: Array, start: int, count: int, n: int, es: int, work: Any, notes: int) -> None:
+    """Write the gradient's entry at each row's target, which is in the notes, among the exponentials.
+
+    Rows that take no part have factors of 0; those without a target are not served.
+    """
+    for i in range(count):
+        place = place_of(es, i, nearest(y[start + i], n), n, work)
+        store_scalar(place, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
+
+
+@register_jitable
 def write_gradients(
     y: Array, start: int, count: int, n: int, es: int, element: Any, work: Any, notes: int, rows: int
 ) -> None:
     """Put the targets' entries among the exponentials, scale them and turn them back."""
     lanes, width = lanes_of(element), n * size_of(element)
-    for i in range(count):
-        c = y[start + i]
-        if 0 <= c < n:
-            value = rounded(load_scalar(notes + RESULT + 8 * i, _f8), work)
-            store_scalar(place_of(es, i, c, n, work), value, work)
+    put_targets(y, start, count, n, es, work, notes)
     for t in range(-(-count // lanes)):
         here = es + t * column_bytes(n)
         scale_columns(here, n, work, notes + 8 * lanes * t)
