@@ -130,7 +130,7 @@ def read_label_column(path: Path, *, expected: int | None = None, choice: Choice
     table = open_table(path, header=choice.header, expected=expected)
     if table.rows == 0:
         raise DataError(f"{table.where}: a header and no labels")
-    roles = decide(table.columns, table.rows, "labels", choice=choice, header=table.header, where=table.where)
+    roles = roles_of(table, "labels", choice)
     if roles.label is None:
         raise DataError(
             f"{table.where}: {counted(len(table.columns), 'column')}, none called label, class, target or y"
