@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import overload, register_jitable
+from numba.extending import register_jitable
 
 from softnll._kernels.cpu.plane import write
-from softnll._kernels.cpu.row_memory import absent, lanes_of
+from softnll._kernels.cpu.row_memory import if_given, lanes_of
 from softnll._kernels.cpu.simd import load_scalar, rounded, size_of, splat, store_scalar, zero
 from softnll._kernels.cpu.tile import E_Y, NOTES, PART, RESULT, WEIGHT, X_Y, M, R, column_bytes
 from softnll._kernels.cpu.tile_targets import note_parts
@@ -22,22 +22,10 @@ MASS, MASS_LOST, FAR, FAR_LOST = (NOTES + 512 * each for each in range(4))
 COLUMNS = NOTES + 512 * 4  # of the tiles, after the notes
 
 
+@if_given(lambda _array, kind: kind)
 def dtype_if(array: Any, kind: Any) -> Any:
     """Return an array's dtype; ``kind`` if it is None."""
-    raise NotImplementedError
-
-
-def _kind(array: Any, kind: Any) -> Any:
-    return kind
-
-
-def _dtype(array: Any, kind: Any) -> Any:
     return array.dtype
-
-
-@overload(dtype_if)
-def _dtype_if(array: Any, kind: Any) -> Any:
-    return _kind if absent(array) else _dtype
 
 
 @register_jitable
