@@ -92,11 +92,8 @@ print(*(name for name in sys.modules if name.startswith("softnll._kernels.cpu.")
 
 def test_kernels_of_one_kind_have_the_same_parameters():
     """They are called by position, from one place."""
-    losses = {jit.parameters_of(each.losses) for each in (by_row, by_tile, soft_targets)}
-    gradients = {jit.parameters_of(each.gradients) for each in (by_row, by_tile, soft_targets)}
-    assert losses == gradients
     for several in (
-        losses,
+        {jit.parameters_of(each.losses) for each in (by_row, by_tile, soft_targets)},
         {jit.parameters_of(each.normalise) for each in (by_row, by_tile)},
         {jit.parameters_of(each.logsumexp) for each in (by_row, by_tile)},
     ):

@@ -117,8 +117,7 @@ def logsumexp(x: Array, where: Any, lse: Array, work: Array, first: int, last: i
     n_left = 0
     for start in range(first, last, 8):
         stop = min(start + 8, last)
-        for k in range(8):
-            note(notes, k, 0.0, 0.0, 0.0, 1.0, 0.0)
+        clear(notes)
         for i in range(start, stop):
             p, allowed = address_of(x) + i * x.strides[0], mask_of(where, i)
             m, big, rest, c, magic = swept(p, allowed, n, element, None, None, None, element)
@@ -166,6 +165,13 @@ def note(notes: int, k: int, m: float, r: float, x_y: float, tau: float, weight:
 
 
 @register_jitable
+def clear(notes: int) -> None:
+    """Store the terms of rows whose loss is 0."""
+    for k in range(8):
+        note(notes, k, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@register_jitable
 def scales(weight: float, mass: float, divisor: float, tau: float, zeta: float, m: float, r: float, big: float) -> Any:
     """Return the gradient's factor, 2ζ·lse, and whether the vector kernels serve numbers of their size."""
     extra = 2.0 * zeta * (m / tau + math.log1p(r)) if zeta > 0 else 0.0
@@ -210,9 +216,9 @@ def losses(
     smoothing: float,
     zeta: float,
     divisor: float,
-    loss: Array,
-    ms: Array,
-    rs: Array,
+    loss: Any,
+    ms: Any,
+    rs: Any,
     grad: Any,
     streamed: bool,
     work: Array,
@@ -222,24 +228,20 @@ def losses(
 ) -> int:
     """Write loss (row weight applied), m, r and gradient (also / divisor) of rows with hard targets.
 
-    ``where``, ``taus`` and ``grad`` may be None; ``q`` is, and ``smoothing`` is not used. Return how
-    many rows are left (numbers in ``left``).
+    ``loss`` is None for the gradient alone, from m and r. ``where``, ``taus`` and ``grad`` may be None; ``q`` is, and
+    ``smoothing`` is not used. Return how many rows are left (numbers in ``left``).
     """
     align_stack()
-    n = x.shape[1]
-    element, scratch_type = x.dtype, work.dtype
-    scratch = np.empty(n + 64, scratch_type)
-    memory = np.empty(64, np.float64)
-    notes = aligned(memory)
-    v = address_if(grad, aligned(scratch))
+    n, element, scratch_type = x.shape[1], x.dtype, work.dtype
+    scratch, memory = np.empty(n + 64, scratch_type), np.empty(64, np.float64)
+    notes, v = aligned(memory), address_if(grad, aligned(scratch))
     n_left = 0
     for start in range(first, last, 8):
         stop = min(start + 8, last)
-        for k in range(8):
-            note(notes, k, 0.0, 0.0, 0.0, 1.0, 0.0)
+        if loss is not None:
+            clear(notes)
         for i in range(start, stop):
-            p, allowed = address_of(x) + i * x.strides[0], mask_of(where, i)
-            out = out_row(grad, i)
+            p, out, allowed = address_of(x) + i * x.strides[0], out_row(grad, i), mask_of(where, i)
             weight = weight_of(s, i)
             if weight == 0:
                 write_no_part(i, n, loss, ms, rs, grad, out, element, streamed)
@@ -251,85 +253,34 @@ def losses(
                 continue
             tau = temperature(taus, i)
             beta, beta_low = inverse(taus, tau, element)
-            m, big, rest, _, _ = swept(p, allowed, n, element, beta, beta_low, v, scratch_type)
             mass = w[c] if w.shape[0] > 0 else 1.0
-            x_y = _f8(load_scalar(p + c * size_of(element), element))
-            r = rest / big
-            if not (ordinary(m, big, rest) and abs(_f8(m) - x_y) / tau < np.inf and 0 < weight * mass < MOST):
+            fine = 0 < weight * mass < MOST
+            if loss is None:
+                m, r, size = ms[i], rs[i], 0.0  # m is the reference: big is near 2⁶⁴
+                fine = fine and abs(m) < np.inf and (r == 0 or TINY <= r < np.inf)
+            else:
+                top, big, rest, _, _ = swept(p, allowed, n, element, beta, beta_low, v, scratch_type)
+                m, r, size = _f8(top), rest / big, narrow(big, element)
+                x_y = _f8(load_scalar(p + c * size_of(element), element))
+                fine = fine and ordinary(top, big, rest) and abs(m - x_y) / tau < np.inf and not masked(where, i, c)
+                fine = fine and (zeta == 0 or abs(m) / tau < FARTHEST)
+            if fine and grad is not None:
+                factor, extra, fine = scales(weight, mass, divisor, tau, zeta, m, r, size)
+                if fine and loss is None:
+                    big = swept_from(m, p, allowed, n, element, beta, beta_low, v, scratch_type)
+                if fine:
+                    write_gradient(v, scratch_type, n, c, big, r, factor, extra, out, element, streamed)
+            if not fine:
                 n_left += 1
-                continue
-            if masked(where, i, c) or (zeta > 0 and not abs(_f8(m)) / tau < FARTHEST):
-                n_left += 1
-                continue
-            if grad is not None:
-                factor, extra, fine = scales(weight, mass, divisor, tau, zeta, _f8(m), r, narrow(big, element))
-                if not fine:
-                    n_left += 1
-                    continue
-                write_gradient(v, scratch_type, n, c, big, r, factor, extra, out, element, streamed)
-            note(notes, i - start, _f8(m), r, x_y, tau, weight * mass)
-            ms[i], rs[i] = _f8(m), r
-        finish(notes, zeta, notes + 320)
-        for i in range(start, stop):
-            loss[i] = load_scalar(notes + 320 + 8 * (i - start), np.float64)
+            elif loss is not None:
+                note(notes, i - start, m, r, x_y, tau, weight * mass)
+                ms[i], rs[i] = m, r
+        if loss is not None:
+            finish(notes, zeta, notes + 320)
+            for i in range(start, stop):
+                loss[i] = load_scalar(notes + 320 + 8 * (i - start), np.float64)
     if streamed:
         fence()
     hold(scratch)
     hold(memory)
-    return n_left
-
-
-def gradients(
-    x: Array,
-    where: Any,
-    q: Any,
-    y: Array,
-    w: Any,
-    s: Array,
-    taus: Any,
-    smoothing: float,
-    zeta: float,
-    divisor: float,
-    loss: None,
-    ms: Array,
-    rs: Array,
-    grad: Array,
-    streamed: bool,
-    work: Array,
-    first: int,
-    last: int,
-    left: Array,
-) -> int:
-    """Write the gradient of rows with hard targets from m and r; return how many are left (numbers in ``left``)."""
-    align_stack()
-    n = x.shape[1]
-    element, scratch_type = x.dtype, work.dtype
-    scratch = np.empty(n + 64, scratch_type)
-    v = aligned(scratch)
-    n_left = 0
-    for i in range(first, last):
-        p, allowed = address_of(x) + i * x.strides[0], mask_of(where, i)
-        out = address_of(grad) + i * grad.strides[0]
-        weight = weight_of(s, i)
-        if weight == 0:
-            write_no_part(i, n, loss, ms, rs, grad, out, element, streamed)
-            continue
-        left[n_left] = i
-        c = y[i]
-        m, r = ms[i], rs[i]
-        mass = w[c] if w.shape[0] > 0 and 0 <= c < n else 1.0
-        if not (0 <= c < n and abs(m) < np.inf and (r == 0 or TINY <= r < np.inf) and 0 < weight * mass < MOST):
-            n_left += 1
-            continue
-        tau = temperature(taus, i)
-        factor, extra, fine = scales(weight, mass, divisor, tau, zeta, m, r, 0.0)  # m is the reference: big is near 2⁶⁴
-        if not fine:
-            n_left += 1
-            continue
-        beta, beta_low = inverse(taus, tau, element)
-        big = swept_from(m, p, allowed, n, element, beta, beta_low, v, scratch_type)
-        write_gradient(v, scratch_type, n, c, big, r, factor, extra, out, element, streamed)
-    if streamed:
-        fence()
-    hold(scratch)
     return n_left

@@ -22,7 +22,7 @@ costs processors a hundred cycles and digits: what underflows does so once, in t
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -43,11 +43,6 @@ from softnll._kernels.cpu.simd import (
 )
 
 _f4, _f8 = np.float32, np.float64
-_LOG2E_4, _LN2_4 = _f4(1.4426950408889634), _f4(0.6931471805599453)
-_HIGH_4, _LOW_4 = _f4(-0.693359375), _f4(2.12194440e-4)  # −ln 2 = high + low; high has 9 bits
-_ROUND_4 = _f4(12582912.0)  # 1.5·2²³
-_BASE_4 = _f4(127 + 64)  # the exponent's bias, and the scale
-_LIMIT_4 = _f4(272.0)  # from here on x − m is exact wherever exp(x − m) > 2⁻¹⁹⁰
 _Q2_4, _Q3_4, _Q4_4, _Q5_4, _Q6_4 = (
     _f4(each)
     for each in (
@@ -58,15 +53,6 @@ _Q2_4, _Q3_4, _Q4_4, _Q5_4, _Q6_4 = (
         0.001381457899697125,
     )
 )
-_ONE_4, _ZERO_4 = _f4(1.0), _f4(0.0)
-_CUT_4, _DOWN_4 = _f4(-132.0), _f4(2.0**-64)  # below the cut exp is 0; the scale is taken back
-
-_LOG2E_8, _LN2_8 = 1.4426950408889634, 0.6931471805599453
-_HIGH_8, _LOW_8 = -0.693145751953125, -1.42860682030941723212e-6
-_ROUND_8 = 6755399441055744.0  # 1.5·2⁵²
-_BASE_8 = 1023.0 + 200.0
-_LIMIT_8 = 1700.0
-_CUT_8, _DOWN_8 = -847.0, 2.0**-200
 _Q2_8, _Q3_8, _Q4_8, _Q5_8, _Q6_8, _Q7_8, _Q8_8, _Q9_8, _Q10_8, _Q11_8 = (
     0.5000000000000011,
     0.16666666666666413,
@@ -83,24 +69,57 @@ _Q2_8, _Q3_8, _Q4_8, _Q5_8, _Q6_8, _Q7_8, _Q8_8, _Q9_8, _Q10_8, _Q11_8 = (
 Value = Any  # inside Numba, whose types are its own
 
 
+_CONSTANTS = {  # of float32, and of float64
+    "one": (1.0, 1.0),
+    "zero": (0.0, 0.0),
+    "log2e": (1.4426950408889634, 1.4426950408889634),
+    "ln2": (0.6931471805599453, 0.6931471805599453),
+    "high": (-0.693359375, -0.693145751953125),  # −ln 2 = high + low; high has 9 bits, or 15
+    "low": (2.12194440e-4, -1.42860682030941723212e-6),
+    "round": (12582912.0, 6755399441055744.0),  # 1.5·2²³ and 1.5·2⁵²
+    "base": (127.0 + 64.0, 1023.0 + 200.0),  # the exponent's bias, and the scale
+    "limit": (272.0, 1700.0),  # from here on x − m is exact wherever exp(x − m) > 2⁻¹⁹⁰ (2⁻¹²²²)
+    "cut": (-132.0, -847.0),  # below it a complement is 1
+    "down": (2.0**-64, 2.0**-200),  # takes the scale back
+    "ahead": (16.0, 40.0),  # (m − guess)/τ up to which the reference of a guess is accurate
+}
+_Constants = NamedTuple("_Constants", [(name, Any) for name in _CONSTANTS])  # type: ignore[misc]
+_FLOAT32: Any = _Constants(*(_f4(each) for each, _ in _CONSTANTS.values()))
+_FLOAT64: Any = _Constants(*(each for _, each in _CONSTANTS.values()))
+
+
 def of_floats(vec: Any) -> bool:
     """Whether a type is computed in float32."""
     return vec in (FLOATS, types.float32)
 
 
-@register_jitable
+def constants_of(value: Value) -> Value:
+    """Return the constants of the type in which a number or a vector is computed."""
+    raise NotImplementedError
+
+
+@overload(constants_of)
+def _constants_of(value: Value) -> Value:
+    return _of_float32 if of_floats(value) else _of_float64
+
+
+def _of_float32(value: Value) -> Value:
+    return _FLOAT32
+
+
+def _of_float64(value: Value) -> Value:
+    return _FLOAT64
+
+
 def _quotient_float32(r: Value) -> Value:
-    """Return (exp(r) − 1)/r."""
     q = mul_add(r, _Q6_4, _Q5_4)
     q = mul_add(q, r, _Q4_4)
     q = mul_add(q, r, _Q3_4)
     q = mul_add(q, r, _Q2_4)
-    return mul_add(q, r, _ONE_4)
+    return mul_add(q, r, _FLOAT32.one)
 
 
-@register_jitable
 def _quotient_float64(r: Value) -> Value:
-    """Return (exp(r) − 1)/r."""
     q = mul_add(r, _Q11_8, _Q10_8)
     q = mul_add(q, r, _Q9_8)
     q = mul_add(q, r, _Q8_8)
@@ -113,87 +132,56 @@ def _quotient_float64(r: Value) -> Value:
     return mul_add(q, r, 1.0)
 
 
-@register_jitable
-def _exp_float32(v: Value, lo: Value, magic: Value) -> Value:
-    """Return exp(v + lo) times the scale in magic, for 16 float32."""
-    t = mul_add(v, _LOG2E_4, magic)
-    n = t - magic
-    r = mul_add(n, _LOW_4, mul_add(n, _HIGH_4, v))
-    if lo is not None:
-        r = r + lo
-    q = _quotient_float32(r)
-    scale = power_of_two(t)
-    return mul_add(q, r * scale, scale)
+def quotient(r: Value) -> Value:
+    """Return (exp(r) − 1)/r."""
+    raise NotImplementedError
+
+
+@overload(quotient)
+def _quotient(r: Value) -> Value:
+    return _quotient_float32 if of_floats(r) else _quotient_float64
 
 
 @register_jitable
-def _exp_float64(v: Value, lo: Value, magic: Value) -> Value:
-    """Return exp(v + lo) times the scale in magic, for 8 float64."""
-    t = mul_add(v, _LOG2E_8, magic)
-    n = t - magic
-    r = mul_add(n, _LOW_8, mul_add(n, _HIGH_8, v))
-    if lo is not None:
-        r = r + lo
-    q = _quotient_float64(r)
-    scale = power_of_two(t)
-    return mul_add(q, r * scale, scale)
-
-
 def exponential(v: Value, lo: Value, magic: Value) -> Value:
     """Return exp(v + lo) times the scale in magic; ``lo`` is None for 0. NaN stays NaN."""
-    raise NotImplementedError
-
-
-@overload(exponential)
-def _exponential(v: Value, lo: Value, magic: Value) -> Value:
-    return _exp_float32 if of_floats(v) else _exp_float64
+    of = constants_of(v)
+    t = mul_add(v, of.log2e, magic)
+    n = t - magic
+    r = mul_add(n, of.low, mul_add(n, of.high, v))
+    if lo is not None:
+        r = r + lo
+    q = quotient(r)
+    scale = power_of_two(t)
+    return mul_add(q, r * scale, scale)
 
 
 @register_jitable
-def _complement_float32(v: Value) -> Value:
-    v = maximum(splat(_CUT_4), v)
-    t = mul_add(v, _LOG2E_4, splat(_ROUND_4 + _BASE_4))
-    n = t - (_ROUND_4 + _BASE_4)
-    r = mul_add(n, _LOW_4, mul_add(n, _HIGH_4, v))
-    q = _quotient_float32(r)
-    scale = power_of_two(t)
-    p = mul_add(q, r * scale, scale) * _DOWN_4
-    return p, select(equal(n, splat(_ZERO_4)), _ZERO_4 - q * r, _ONE_4 - p)
-
-
-@register_jitable
-def _complement_float64(v: Value) -> Value:
-    v = maximum(splat(_CUT_8), v)
-    t = mul_add(v, _LOG2E_8, splat(_ROUND_8 + _BASE_8))
-    n = t - (_ROUND_8 + _BASE_8)
-    r = mul_add(n, _LOW_8, mul_add(n, _HIGH_8, v))
-    q = _quotient_float64(r)
-    scale = power_of_two(t)
-    p = mul_add(q, r * scale, scale) * _DOWN_8
-    return p, select(equal(n, splat(0.0)), 0.0 - q * r, 1.0 - p)
-
-
 def with_complement(v: Value) -> Value:
     """Return p = exp(v) of a vector ≤ 0, and 1 − p to its own last places: it is not 0 where p rounds to 1."""
-    raise NotImplementedError
-
-
-@overload(with_complement)
-def _with_complement(v: Value) -> Value:
-    return _complement_float32 if of_floats(v) else _complement_float64
+    of = constants_of(v)
+    v = maximum(splat(of.cut), v)
+    t = mul_add(v, of.log2e, splat(of.round + of.base))
+    n = t - (of.round + of.base)
+    r = mul_add(n, of.low, mul_add(n, of.high, v))
+    q = quotient(r)
+    scale = power_of_two(t)
+    p = mul_add(q, r * scale, scale) * of.down
+    return p, select(equal(n, splat(of.zero)), of.zero - q * r, of.one - p)
 
 
 @register_jitable
 def exponential_in_two(v: Value, magic: Value) -> Value:
     """Return exp(v) times the power of two in magic of 8 float64, as an unevaluated sum: within 0.2 units."""
-    t = mul_add(v, _LOG2E_8, magic)
+    of = constants_of(v)
+    t = mul_add(v, of.log2e, magic)
     n = t - magic
-    coarse = mul_add(n, _HIGH_8, v)
-    r = mul_add(n, _LOW_8, coarse)
-    q = _quotient_float64(r)
+    coarse = mul_add(n, of.high, v)
+    r = mul_add(n, of.low, coarse)
+    q = quotient(r)
     change = q * r
     big, low = two_sum(splat(1.0), change)
-    low = low + fused_multiply_subtract(q, r, change) + mul_add(n, _LOW_8, coarse - r) * big
+    low = low + fused_multiply_subtract(q, r, change) + mul_add(n, of.low, coarse - r) * big
     scale = power_of_two(t)
     return big * scale, low * scale
 
@@ -215,91 +203,41 @@ def power(x: Value, c: Value, magic: Value, cut: Value, beta: Value, beta_low: V
 
 
 @register_jitable
-def _references_float32(m: Value, beta: Value) -> Value:
-    scaled = m if beta is None else m * beta
-    near = less(maximum(scaled, _ZERO_4 - scaled), splat(_LIMIT_4))
-    k = mul_add(select(near, scaled, splat(_ZERO_4)), _LOG2E_4, splat(_ROUND_4)) - _ROUND_4
-    c = select(near, splat(_ZERO_4), m)
-    return c, (_ROUND_4 + _BASE_4) - k, (k - _BASE_4) * _LN2_4
-
-
-@register_jitable
-def _references_float64(m: Value, beta: Value) -> Value:
-    scaled = m if beta is None else m * beta
-    near = less(maximum(scaled, 0.0 - scaled), splat(_LIMIT_8))
-    k = mul_add(select(near, scaled, splat(0.0)), _LOG2E_8, splat(_ROUND_8)) - _ROUND_8
-    c = select(near, splat(0.0), m)
-    return c, (_ROUND_8 + _BASE_8) - k, (k - _BASE_8) * _LN2_8
-
-
 def references(m: Value, beta: Value) -> Value:
     """Return (c, magic, cut) of ``power`` for each lane, as vectors, from the largest entry m of each row.
 
     ``beta`` is 1/τ of all rows, or None for 1.
     """
-    raise NotImplementedError
-
-
-@overload(references)
-def _references(m: Value, beta: Value) -> Value:
-    return _references_float32 if of_floats(m) else _references_float64
+    of = constants_of(m)
+    scaled = m if beta is None else m * beta
+    near = less(maximum(scaled, of.zero - scaled), splat(of.limit))
+    k = mul_add(select(near, scaled, splat(of.zero)), of.log2e, splat(of.round)) - of.round
+    c = select(near, splat(of.zero), m)
+    return c, (of.round + of.base) - k, (k - of.base) * of.ln2
 
 
 @register_jitable
-def _reference_float32(m: Value, beta: Value) -> Value:
-    scaled = m if beta is None else m * beta
-    c = _ZERO_4
-    if abs(scaled) >= _LIMIT_4:
-        c = _ZERO_4 if math.isinf(m) else m
-        scaled = _ZERO_4
-    k = _f4(np.rint(scaled * _LOG2E_4))
-    return c, (_ROUND_4 + _BASE_4) - k, (k - _BASE_4) * _LN2_4
-
-
-@register_jitable
-def _reference_float64(m: Value, beta: Value) -> Value:
-    scaled = m if beta is None else m * beta
-    c = 0.0
-    if abs(scaled) >= _LIMIT_8:
-        c = 0.0 if math.isinf(m) else m
-        scaled = 0.0
-    k = np.rint(scaled * _LOG2E_8)
-    return c, (_ROUND_8 + _BASE_8) - k, (k - _BASE_8) * _LN2_8
-
-
 def reference(m: Value, beta: Value) -> Value:
     """Return (c, magic, cut) of ``power`` for one row, as scalars, from its largest entry; those of 0 for m = ±∞.
 
     ``beta`` is 1/τ, or None for 1.
     """
-    raise NotImplementedError
-
-
-@overload(reference)
-def _reference(m: Value, beta: Value) -> Value:
-    return _reference_float32 if of_floats(m) else _reference_float64
-
-
-@register_jitable
-def _within_reach_float32(m: Value, guess: Value, beta: Value) -> Value:
-    factor = _ONE_4 if beta is None else beta
-    return abs(m * factor) < _LIMIT_4 and abs(guess * factor) < _LIMIT_4 and -16.0 <= (m - guess) * factor <= 16.0
+    of = constants_of(m)
+    scaled = m if beta is None else m * beta
+    c = of.zero
+    if abs(scaled) >= of.limit:
+        c = of.zero if math.isinf(m) else m
+        scaled = of.zero
+    k = np.rint(scaled * of.log2e)
+    return c, (of.round + of.base) - k, (k - of.base) * of.ln2
 
 
 @register_jitable
-def _within_reach_float64(m: Value, guess: Value, beta: Value) -> Value:
-    factor = 1.0 if beta is None else beta
-    return abs(m * factor) < _LIMIT_8 and abs(guess * factor) < _LIMIT_8 and -16.0 <= (m - guess) * factor <= 40.0
-
-
 def within_reach(m: Value, guess: Value, beta: Value) -> Value:
     """Return whether the reference of ``guess`` is accurate for a row whose largest entry is m."""
-    raise NotImplementedError
-
-
-@overload(within_reach)
-def _within_reach(m: Value, guess: Value, beta: Value) -> Value:
-    return _within_reach_float32 if of_floats(m) else _within_reach_float64
+    of = constants_of(m)
+    factor = of.one if beta is None else beta
+    return abs(m * factor) < of.limit and abs(guess * factor) < of.limit and -16.0 <= (m - guess) * factor <= of.ahead
 
 
 @register_jitable
@@ -308,12 +246,10 @@ def no_sum() -> Value:
     return splat(0.0), splat(0.0)
 
 
-@register_jitable
 def _accumulate_float32(total: Value, values: Value) -> Value:
     return total[0] + widen_sum(values), total[1]
 
 
-@register_jitable
 def _accumulate_float64(total: Value, values: Value) -> Value:
     high, lost = two_sum(total[0], values)
     return high, total[1] + lost

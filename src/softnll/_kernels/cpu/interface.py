@@ -159,7 +159,7 @@ def _hard(dtype: DType, options: Options | None, written: bool, reads: bool) -> 
     so that all may be one array: that takes no time, and there are half as many kernels to compile.
     """
     masked, tempered = options or (False, False)
-    function = f"{'by_tile' if options is None else 'by_row'}.{'gradients' if reads else 'losses'}"
+    function = "by_tile.losses" if options is None else "by_row.losses"
     reals = array("float64", 1)
     of = loss_types(dtype, masked=masked, tempered=tempered, q=None, w=reals, written=written, reads=reads)
     kernel = compiled(function, INTP, **of)
@@ -197,7 +197,7 @@ def _soft(
     bits, work = entries.bits, entries.work
     w_type = array(entries.computed, 1) if weighted else NONE
     of = loss_types(dtype, masked=False, tempered=tempered, q=q_type, w=w_type, written=written, reads=reads)
-    kernel = compiled("soft_targets.gradients" if reads else "soft_targets.losses", INTP, **of)
+    kernel = compiled("soft_targets.losses", INTP, **of)
 
     def call(part: Problem, out: Any, values: Values, streamed: bool, first: int, last: int, left: Any) -> Any:
         x, q, objective = part.x, part.q, part.objective

@@ -81,7 +81,7 @@ def logsumexp_types(dtype: DType, masked: bool) -> dict[str, Type]:
 def loss_types(
     dtype: DType, *, masked: bool, tempered: bool, q: DType | None, w: Type, written: bool, reads: bool
 ) -> dict[str, Type]:
-    """Return the types of ``losses`` or, with ``reads``, of ``gradients``, which read m and r and have no loss."""
+    """Return the types of ``losses`` or, with ``reads``, of the gradient alone, from m and r and without a loss."""
     entries = entries_of(dtype)
     return {
         "x": array(entries.element, 2),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,21 @@ from softnll._kernels.cpu.simd import (
 Array = Any  # inside Numba, whose types are its own
 
 
-def absent(kind: Any) -> bool:
-    """Whether an argument's type is that of None. Numba then compiles the kernel without the argument."""
-    return kind in (None, types.none)
+def if_given(otherwise: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator of functions for kernels: a call whose first argument is None is one of ``otherwise``.
+
+    Numba compiles the kernel without the argument then; it would give the result of an ``if`` a type that may be None.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        @wraps(function)
+        def stub(*_: Any) -> Any:
+            raise NotImplementedError
+
+        overload(stub, strict=False)(lambda first, *_: otherwise if first in (None, types.none) else function)
+        return stub
+
+    return decorate
 
 
 @register_jitable
@@ -41,22 +55,10 @@ def aligned(scratch: Array) -> int:
     return (address_of(scratch) + 63) & -64
 
 
+@if_given(lambda _wanted, _address: None)
 def address_if(wanted: Any, address: int) -> Any:
     """Return an address if ``wanted`` is not None, else None: kernels are compiled without what is None."""
-    raise NotImplementedError
-
-
-def _none(wanted: Any, address: Any) -> Any:
-    return None
-
-
-def _same(wanted: Any, address: Any) -> Any:
     return address
-
-
-@overload(address_if)
-def _address_if(wanted: Any, address: Any) -> Any:
-    return _none if absent(wanted) else _same
 
 
 @register_jitable

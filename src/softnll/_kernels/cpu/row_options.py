@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import overload, register_jitable
+from numba.extending import register_jitable
 
 from softnll._kernels.cpu.exact import remainder
-from softnll._kernels.cpu.row_memory import absent, address_of, write_value
+from softnll._kernels.cpu.row_memory import address_of, if_given, write_value
 from softnll._kernels.cpu.simd import rounded, zero
 
 Array = Any  # inside Numba, whose types are its own
@@ -23,60 +23,24 @@ def temperature(taus: Any, i: int) -> float:
     return taus[i] if taus.shape[0] > 1 else taus[0]
 
 
+@if_given(lambda _taus, _tau, _element: (None, None))
 def inverse(taus: Any, tau: float, element: Any) -> Any:
     """Return 1/τ as an unevaluated sum, or (None, None) without temperatures."""
-    raise NotImplementedError
-
-
-def _no_inverse(taus: Any, tau: Any, element: Any) -> Any:
-    return None, None
-
-
-def _inverse_in_two(taus: Any, tau: Any, element: Any) -> Any:
     beta = rounded(1.0 / tau, element)
     return beta, rounded(remainder(1.0, _f8(beta), tau) / tau, element)
 
 
-@overload(inverse)
-def _inverse(taus: Any, tau: Any, element: Any) -> Any:
-    return _no_inverse if absent(taus) else _inverse_in_two
-
-
+@if_given(lambda _taus, divisor, _work: (1.0, None, None, None, divisor))
 def one_for_all(taus: Any, divisor: float, work: Any) -> Any:
     """Return the temperature τ of all rows or 1, τ or None, 1/τ as ``inverse`` does, and τ times the divisor."""
-    raise NotImplementedError
-
-
-def _no_temperature(taus: Any, divisor: float, work: Any) -> Any:
-    return 1.0, None, None, None, divisor
-
-
-def _one_temperature(taus: Any, divisor: float, work: Any) -> Any:
     beta, beta_low = inverse(taus, taus[0], work)
     return taus[0], taus[0], beta, beta_low, taus[0] * divisor
 
 
-@overload(one_for_all)
-def _one_for_all(taus: Any, divisor: float, work: Any) -> Any:
-    return _no_temperature if absent(taus) else _one_temperature
-
-
+@if_given(lambda _where, _i: None)
 def mask_of(where: Any, i: int) -> Any:
     """Return the address of a row's mask, or None without masks."""
-    raise NotImplementedError
-
-
-def _no_mask(where: Any, i: Any) -> Any:
-    return None
-
-
-def _mask_row(where: Any, i: Any) -> Any:
     return address_of(where) + i * where.strides[0]
-
-
-@overload(mask_of)
-def _mask_of(where: Any, i: Any) -> Any:
-    return _no_mask if absent(where) else _mask_row
 
 
 @register_jitable

@@ -91,7 +91,7 @@ def losses(
     zeta: float,
     softcap: float,
     divisor: float,
-    loss: Array,
+    loss: Any,
     ms: Array,
     rs: Array,
     grad: Array,
@@ -99,46 +99,49 @@ def losses(
 ) -> None:
     """Write each row's loss (row weight applied), m and r and, where ``grad`` has rows, the gradient (also / divisor).
 
-    ``grad`` may be ``x``: a row is read whole before it is written.
+    ``loss`` is None for the gradient alone, from m and r. ``grad`` may be ``x``: a row is read whole before it is
+    written.
     """
     C = x.shape[1]
     for i in range(x.shape[0]):
         weight = weight_of(s, i)
         if taus.shape[0] > 0:
             tau = taus[i]
-        loss[i] = 0.0
-        ms[i] = -math.inf
-        rs[i] = -1.0
+        if loss is not None:
+            loss[i], ms[i], rs[i] = 0.0, -math.inf, -1.0
         if weight == 0:
             if grad.shape[0] > 0:
                 fill_row(grad, i, where, 0.0)
             continue
         if q.shape[0] == 0 and (y[i] < 0 or y[i] >= C):
-            loss[i] = math.nan
+            if loss is not None:
+                loss[i] = math.nan
             if grad.shape[0] > 0:
                 fill_row(grad, i, where, math.nan)
             continue
         m, a, allowed = load_row(x, i, where, softcap, u)
+        if loss is None:
+            m, a = ms[i], -1  # the gradient needs no index a
         share = smoothing / max(allowed, 1)
         apart, mass, counts = row_loss(i, u, m, where, y, q, w, smoothing, share, tau)
-        r = exponentials(u, m, a, tau)
-        lifted = 0.0
-        if 0 <= r < TINY:  # subnormal summands have few digits
-            lifted = magnified_rest(x, i, where, softcap, tau, u)
-            r = lifted * LOWER
+        r = rs[i] if loss is None else exponentials(u, m, a, tau)
+        lifted = magnified_rest(x, i, where, softcap, tau, u) if 0 <= r < TINY else 0.0  # subnormals have few digits
+        if loss is None or 0 <= r < TINY:
             exponentials(u, m, a, tau)
-        ms[i] = m
-        rs[i] = r
+        if loss is not None:
+            r = lifted * LOWER if 0 <= r < TINY else r
+            ms[i], rs[i] = m, r
         if allowed == 0 or not counts:
             if grad.shape[0] > 0:
                 fill_row(grad, i, where, 0.0)
             continue
         lse = m / tau + math.log1p(r)
-        loss[i] = finished_loss(weight, apart, mass, m, r, lse, zeta, lifted)
-        if not math.isfinite(loss[i]) and math.isfinite(m):
-            load_row(x, i, where, softcap, u)
-            loss[i] = extreme_loss(i, u, m, r, mass, where, y, q, w, smoothing, share, tau, zeta, weight)
-            exponentials(u, m, a, tau)
+        if loss is not None:
+            loss[i] = finished_loss(weight, apart, mass, m, r, lse, zeta, lifted)
+            if not math.isfinite(loss[i]) and math.isfinite(m):
+                load_row(x, i, where, softcap, u)
+                loss[i] = extreme_loss(i, u, m, r, mass, where, y, q, w, smoothing, share, tau, zeta, weight)
+                exponentials(u, m, a, tau)
         if grad.shape[0] > 0:
             extra = 2.0 * zeta * lse if zeta > 0 else 0.0
             if extreme(weight, divisor, tau, extra) and math.isfinite(m):
@@ -151,57 +154,6 @@ def losses(
             gradient_row(
                 i, x, u, m, r, mass, extra, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
             )  # fmt: skip
-
-
-def gradients(
-    x: Array,
-    where: Array,
-    y: Array,
-    q: Array,
-    w: Array,
-    s: Array,
-    taus: Array,
-    tau: float,
-    smoothing: float,
-    zeta: float,
-    softcap: float,
-    divisor: float,
-    ms: Array,
-    rs: Array,
-    grad: Array,
-    u: Array,
-) -> None:
-    """Write the gradient of each row from its (m, r): the backward of ``losses``. It needs no index a."""
-    C = x.shape[1]
-    for i in range(x.shape[0]):
-        weight = weight_of(s, i)
-        if taus.shape[0] > 0:
-            tau = taus[i]
-        m, r = ms[i], rs[i]
-        if weight == 0:
-            fill_row(grad, i, where, 0.0)
-            continue
-        if q.shape[0] == 0 and (y[i] < 0 or y[i] >= C):
-            fill_row(grad, i, where, math.nan)
-            continue
-        _, _, allowed = load_row(x, i, where, softcap, u)
-        share = smoothing / max(allowed, 1)
-        _, mass, counts = row_loss(i, u, m, where, y, q, w, smoothing, share, tau)
-        if allowed == 0 or not counts:
-            fill_row(grad, i, where, 0.0)
-            continue
-        lifted = magnified_rest(x, i, where, softcap, tau, u) if 0 <= r < TINY else 0.0
-        extra = 2.0 * zeta * (m / tau + math.log1p(r)) if zeta > 0 else 0.0
-        if extreme(weight, divisor, tau, extra) and math.isfinite(m):
-            extreme_gradient_row(
-                i, x, m, r, mass, weight, divisor, where, y, q, w, smoothing, share, tau, zeta, softcap, lifted, grad
-            )  # fmt: skip
-            continue
-        exponentials(u, m, -1, tau)
-        factor = mean_share(weight, divisor) / tau
-        gradient_row(
-            i, x, u, m, r, mass, extra, factor, where, y, q, w, smoothing, share, tau, softcap, lifted, grad
-        )  # fmt: skip
 
 
 def pick(x: Array, y: Array, q: Array, w: Array, s: Array, loss: Array) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from softnll._core.problem import Problem
 from softnll._core.targets import blocks
 from softnll._kernels.cpu.load import Kernel, kernel_of
-from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, VOID, array, output
+from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, NONE, VOID, array, output
 
 Vector = NDArray[np.float64]
 
@@ -40,12 +40,12 @@ _TYPES = {  # of the kernels' parameters by name, but those that depend on the t
 
 
 @cache
-def _kernel(function: str, x: str, q: str) -> Kernel:
-    """Return a kernel for logits and soft targets of these types."""
+def _kernel(function: str, x: str, q: str, reads: bool) -> Kernel:
+    """Return a kernel for logits and soft targets of these types; one that ``reads`` m and r has no loss."""
     of = _TYPES | dict.fromkeys(("out", "grad"), output(_REAL[x], 2))
     of |= {"x": array(_REAL[x], 2), "q": array(_REAL[q], 2)}
-    if function == "gradients":  # which reads m and r
-        of |= dict.fromkeys(("ms", "rs"), _READ)
+    if reads:
+        of |= {"loss": NONE, "ms": _READ, "rs": _READ}
     return kernel_of(f"scalar.{function}", VOID, of)
 
 
@@ -68,7 +68,8 @@ def _call(function: str, problem: Problem, **others: Any) -> None:
         "u": np.empty(problem.x.shape[1]),
         **others,
     }
-    kernel = _kernel(function, problem.x.dtype.str[1:], "f4" if problem.q is None else problem.q.dtype.str[1:])
+    reads = "ms" in others and others["loss"] is None
+    kernel = _kernel(function, problem.x.dtype.str[1:], "f4" if problem.q is None else problem.q.dtype.str[1:], reads)
     kernel.call(*(arguments[name] for name in kernel.parameters))
 
 
@@ -144,7 +145,7 @@ def forward_backward(problem: Problem, out: NDArray[Any]) -> Vector:
 def backward(problem: Problem, m: Vector, r: Vector, out: NDArray[Any]) -> None:
     """Write the gradient of the reduced loss from the forward's m and r; ``out`` may be the logits."""
     for rows, part, result in _staged(problem, out):
-        _call("gradients", part, ms=m[rows], rs=r[rows], grad=result)
+        _call("losses", part, loss=None, ms=m[rows], rs=r[rows], grad=result)
 
 
 def pick(problem: Problem) -> Vector:

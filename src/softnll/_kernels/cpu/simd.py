@@ -1,9 +1,10 @@
 """The vector layer: values of 64 bytes, sixteen float32 or eight float64, as Numba types with arithmetic.
 
 Numba compiles scalar loops and leaves it to LLVM to find vectors in them, which it does not do for what a softmax needs
-(``max``, ``exp``, several sums at once). Here the vectors are explicit: each function below is an ``@intrinsic``, a
-few lines that say which LLVM instruction it stands for. The instructions are LLVM's portable ones, none belongs to one
-processor: on a CPU with AVX-512 a vector is one register, with AVX2 two, with SSE2 four, and LLVM cuts it.
+(``max``, ``exp``, several sums at once). Here the vectors are explicit: each ``@operation`` below is a function for
+kernels, in a few lines that say which LLVM instructions it stands for. The instructions are LLVM's portable ones, none
+belongs to one processor: on a CPU with AVX-512 a vector is one register, with AVX2 two, with SSE2 four, and LLVM cuts
+it.
 
 Memory is addressed by plain integers (bytes), as in ``load(address, element)``. ``element`` is a dtype that says what
 lies there; half types, for which Numba has no arithmetic, are given as the integer type of their bits:
@@ -23,6 +24,8 @@ Kernels never check an address: ``softnll._core.problem.prepare`` has checked th
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from llvmlite import ir
@@ -127,11 +130,6 @@ def _larger(b: Any, x: Any, y: Any) -> Any:
     return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
-def _element(kind: Any) -> Any:
-    """Return the scalar type that a dtype argument names."""
-    return kind.dtype
-
-
 def _memory(element: Any, lanes: int) -> tuple[ir.VectorType, int]:
     """Return what lies in memory, and the bytes of one of it."""
     return {
@@ -208,13 +206,55 @@ def _first_lanes(b: Any, count: Any, lanes: int) -> Any:
     return b.icmp_signed("<", numbers, _spread(b, b.trunc(count, _I32), lanes))
 
 
-def _masked_load(b: Any, address: Any, mask: Any, fill: Any, kind: ir.VectorType, size: int) -> Any:
-    """Load the lanes of a mask; the others get the fill and their memory is not touched."""
-    arguments = [_pointer(b, address, kind), ir.Constant(_I32, size), mask, fill]
-    return _call(b, f"llvm.masked.load.{_suffix(kind)}.p0", kind, arguments)
+def _masked_load(b: Any, address: Any, mask: Any, kind: ir.VectorType, size: int) -> Any:
+    """Load the lanes of a mask; the others are 0 and their memory is not touched."""
+    halves = kind.element == _HALF  # there is no masked load of float16 on every CPU: its bits are loaded
+    bits = ir.VectorType(_I16, kind.count) if halves else kind
+    arguments = [_pointer(b, address, bits), ir.Constant(_I32, size), mask, _constant(bits, 0)]
+    return b.bitcast(_call(b, f"llvm.masked.load.{_suffix(bits)}.p0", bits, arguments), kind)
 
 
-@intrinsic
+def _load(b: Any, address: Any, element: Any, lanes: int) -> Any:
+    """Load elements as float32 or float64."""
+    memory, size = _memory(element, lanes)
+    return _decode(b, b.load(_pointer(b, address, memory), align=size), element)
+
+
+def _load_lanes(b: Any, address: Any, mask: Any, filler: Any, element: Any) -> Any:
+    """Do the same for the lanes of a mask; the others are those of ``filler``."""
+    loaded = _masked_load(b, address, mask, *_memory(element, mask.type.count))
+    return b.select(mask, _decode(b, loaded, element), filler)
+
+
+def _store(b: Any, address: Any, value: Any, element: Any) -> Any:
+    """Store float32 or float64 as elements; return the instruction."""
+    memory, size = _memory(element, value.type.count)
+    return b.store(_encode(b, value, element), _pointer(b, address, memory), align=size)
+
+
+def operation(define: Callable[..., Any]) -> Any:
+    """Return a function for kernels. ``define`` returns its signature, from types, and ``emit``.
+
+    ``emit(b, *values)`` writes the instructions with the builder ``b`` and returns the value of the result: a list for
+    a tuple. What it returns does not count if the function has no result.
+    """
+
+    @wraps(define)
+    def defined(typing, *kinds):
+        signature, emit = define(typing, *kinds)
+
+        def generate(context, b, signature, values):
+            emitted = emit(b, *values)
+            if signature.return_type == types.void:
+                return context.get_dummy_value()
+            return context.make_tuple(b, signature.return_type, emitted) if isinstance(emitted, list) else emitted
+
+        return signature, generate
+
+    return intrinsic(defined)
+
+
+@operation
 def align_stack(typing):
     """Let the function that calls this keep vectors on its stack at multiples of 64 bytes.
 
@@ -222,205 +262,147 @@ def align_stack(typing):
     long, or not, depending on who calls them.
     """
 
-    def generate(context, b, signature, values):
+    def emit(b):
         b.function.attributes.add("nounwind")  # llvmlite writes an alignment only beside another attribute
         b.function.attributes.alignstack = 64
-        return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(), emit
 
 
 # --- Memory.
 
 
-@intrinsic
+@operation
 def load(typing, address, element):
     """Return the vector at an address."""
-    kind = _element(element)
-    vec = _OF_ELEMENT[kind]
-
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, vec.lanes)
-        return _decode(b, b.load(_pointer(b, values[0], memory), align=size), kind)
-
-    return vec(address, element), generate
+    vec = _OF_ELEMENT[element.dtype]
+    return vec(address, element), lambda b, address, _: _load(b, address, element.dtype, vec.lanes)
 
 
-@intrinsic
+@operation
 def load_part(typing, address, count, fill, element):
     """Return the first ``count`` lanes at an address; the others are ``fill`` and their memory is not touched."""
-    kind = _element(element)
-    vec = _OF_ELEMENT[kind]
+    vec = _OF_ELEMENT[element.dtype]
 
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, vec.lanes)
-        mask = _first_lanes(b, values[1], vec.lanes)
-        filler = _spread(b, values[2], vec.lanes)
-        if kind == types.int16:  # there is no masked load of float16 on every CPU: its bits are loaded
-            bits = ir.VectorType(_I16, vec.lanes)
-            loaded = _masked_load(b, values[0], mask, _constant(bits, 0), bits, size)
-            loaded = b.bitcast(loaded, memory)
-        else:
-            loaded = _masked_load(b, values[0], mask, _constant(memory, 0), memory, size)
-        return b.select(mask, _decode(b, loaded, kind), filler)
+    def emit(b, address, count, fill, _):
+        mask, filler = _first_lanes(b, count, vec.lanes), _spread(b, fill, vec.lanes)
+        return _load_lanes(b, address, mask, filler, element.dtype)
 
-    return vec(types.intp, types.intp, vec.scalar, element), generate
+    return vec(types.intp, types.intp, vec.scalar, element), emit
 
 
-@intrinsic
+def _where_allowed(b: Any, v: Any, booleans: Any) -> Any:
+    """Return v where booleans are True, else −∞."""
+    allowed = b.icmp_unsigned("!=", booleans, _constant(booleans.type, 0))
+    return b.select(allowed, v, _constant(v.type, float("-inf")))
+
+
+@operation
 def load_allowed(typing, v, address):
     """Return v where the booleans at an address are True, else −∞."""
-
-    def generate(context, b, signature, values):
-        booleans = ir.VectorType(_I8, v.lanes)
-        loaded = b.load(_pointer(b, values[1], booleans), align=1)
-        allowed = b.icmp_unsigned("!=", loaded, _constant(booleans, 0))
-        return b.select(allowed, values[0], _constant(values[0].type, float("-inf")))
-
-    return v(v, types.intp), generate
+    booleans = ir.VectorType(_I8, v.lanes)
+    return v(v, types.intp), lambda b, v, address: _where_allowed(b, v, b.load(_pointer(b, address, booleans), align=1))
 
 
-@intrinsic
+@operation
 def load_allowed_part(typing, v, address, count):
     """Do the same with ``count`` booleans; the other lanes get −∞."""
+    lanes = v.lanes
 
-    def generate(context, b, signature, values):
-        booleans = ir.VectorType(_I8, v.lanes)
-        mask = _first_lanes(b, values[2], v.lanes)
-        loaded = _masked_load(b, values[1], mask, _constant(booleans, 0), booleans, 1)
-        allowed = b.icmp_unsigned("!=", loaded, _constant(booleans, 0))
-        return b.select(allowed, values[0], _constant(values[0].type, float("-inf")))
+    def emit(b, v, address, count):
+        mask = _first_lanes(b, count, lanes)
+        return _where_allowed(b, v, _masked_load(b, address, mask, ir.VectorType(_I8, lanes), 1))
 
-    return v(v, types.intp, types.intp), generate
+    return v(v, types.intp, types.intp), emit
 
 
-@intrinsic
+@operation
 def store(typing, address, v, element):
     """Write a vector, rounded to the element's type."""
-    kind = _element(element)
-
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, v.lanes)
-        b.store(_encode(b, values[1], kind), _pointer(b, values[0], memory), align=size)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, v, element), generate
+    return types.void(types.intp, v, element), lambda b, address, v, _: _store(b, address, v, element.dtype)
 
 
-@intrinsic
+@operation
 def stream(typing, address, v, element):
     """Write a vector past the caches; the address is a multiple of the bytes written. ``fence`` afterwards."""
-    kind = _element(element)
 
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, v.lanes)
-        written = b.store(_encode(b, values[1], kind), _pointer(b, values[0], memory), align=size * v.lanes)
+    def emit(b, address, v, _):
+        written = _store(b, address, v, element.dtype)
+        written.align *= v.type.count
         written.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(_I32, 1)]))
-        return context.get_dummy_value()
 
-    return types.void(types.intp, v, element), generate
+    return types.void(types.intp, v, element), emit
 
 
-@intrinsic
+@operation
 def store_part(typing, address, count, v, element):
     """Write the first ``count`` lanes."""
-    kind = _element(element)
+    kind, lanes = element.dtype, v.lanes
 
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, v.lanes)
-        encoded = _encode(b, values[2], kind)
+    def emit(b, address, count, v, _):
+        memory, size = _memory(kind, lanes)
+        encoded = _encode(b, v, kind)
         if kind == types.int16:
-            memory = ir.VectorType(_I16, v.lanes)
+            memory = ir.VectorType(_I16, lanes)
             encoded = b.bitcast(encoded, memory)
-        mask = _first_lanes(b, values[1], v.lanes)
-        arguments = [encoded, _pointer(b, values[0], memory), ir.Constant(_I32, size), mask]
+        mask = _first_lanes(b, count, lanes)
+        arguments = [encoded, _pointer(b, address, memory), ir.Constant(_I32, size), mask]
         _call(b, f"llvm.masked.store.{_suffix(memory)}.p0", ir.VoidType(), arguments)
-        return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, v, element), generate
+    return types.void(types.intp, types.intp, v, element), emit
 
 
-@intrinsic
+@operation
 def load_scalar(typing, address, element):
     """Return one element as float32 or float64."""
-    kind = _element(element)
-    scalar = _OF_ELEMENT[kind].scalar
 
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, 1)
-        loaded = _decode(b, b.load(_pointer(b, values[0], memory), align=size), kind)
-        return b.extract_element(loaded, ir.Constant(_I32, 0))
+    def emit(b, address, _):
+        return b.extract_element(_load(b, address, element.dtype, 1), ir.Constant(_I32, 0))
 
-    return scalar(types.intp, element), generate
+    return _OF_ELEMENT[element.dtype].scalar(types.intp, element), emit
 
 
-@intrinsic
+@operation
 def store_scalar(typing, address, value, element):
     """Write one element, rounded to its type."""
-    kind = _element(element)
 
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, 1)
-        b.store(_encode(b, _spread(b, values[1], 1), kind), _pointer(b, values[0], memory), align=size)
-        return context.get_dummy_value()
+    def emit(b, address, value, _):
+        _store(b, address, _spread(b, value, 1), element.dtype)
 
-    return types.void(types.intp, _OF_ELEMENT[kind].scalar, element), generate
+    return types.void(types.intp, _OF_ELEMENT[element.dtype].scalar, element), emit
 
 
-@intrinsic
+@operation
 def copy(typing, target, source, size):
     """Copy ``size`` bytes from ``source`` to ``target``."""
 
-    def generate(context, b, signature, values):
-        one = ir.Constant(_I64, 1)
-        cgutils.raw_memcpy(b, _pointer(b, values[0], _I8), _pointer(b, values[1], _I8), values[2], one)
-        return context.get_dummy_value()
+    def emit(b, target, source, size):
+        cgutils.raw_memcpy(b, _pointer(b, target, _I8), _pointer(b, source, _I8), size, ir.Constant(_I64, 1))
 
-    return types.void(types.intp, types.intp, types.intp), generate
+    return types.void(types.intp, types.intp, types.intp), emit
 
 
-@intrinsic
+@operation
 def hold(typing, array):
     """Keep ``array`` alive until here; its raw address does not."""
-
-    def generate(context, b, signature, values):
-        return context.get_dummy_value()
-
-    return types.void(array), generate
+    return types.void(array), lambda *_: None
 
 
-@intrinsic
-def fill_zero(typing, target, size):
-    """Set ``size`` bytes at ``target`` to 0."""
-
-    def generate(context, b, signature, values):
-        cgutils.memset(b, _pointer(b, values[0], _I8), values[1], 0)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), generate
-
-
-@intrinsic
+@operation
 def prefetch(typing, address):
     """Prefetch the cache line at an address; an address outside the array is harmless."""
 
-    def generate(context, b, signature, values):
+    def emit(b, address):
         flags = [ir.Constant(_I32, each) for each in (0, 3, 1)]  # to read, into every cache, data
-        _call(b, "llvm.prefetch.p0", ir.VoidType(), [_pointer(b, values[0], _I8), *flags])
-        return context.get_dummy_value()
+        _call(b, "llvm.prefetch.p0", ir.VoidType(), [_pointer(b, address, _I8), *flags])
 
-    return types.void(types.intp), generate
+    return types.void(types.intp), emit
 
 
-@intrinsic
+@operation
 def fence(typing):
     """Make all streamed (non-temporal) writes before this visible to other threads."""
-
-    def generate(context, b, signature, values):
-        b.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
+    return types.void(), lambda b: b.fence("seq_cst")
 
 
 # --- Columns: as many rows as a vector has lanes, eight neighbouring entries of each, turned by 90 degrees.
@@ -440,72 +422,72 @@ def _transposed(b, rows):
     return rows
 
 
-@intrinsic
+@operation
 def load_columns(typing, address, stride, rows, count, fill, element):
     """Return eight vectors: entry k of each row is in vector k. Rows are ``stride`` bytes apart.
 
     There are ``rows`` of them: lanes beyond hold the last row again. Entries from ``count`` on are ``fill``; 8 and more
     means all. No other memory is touched.
     """
-    kind = _element(element)
+    kind = element.dtype
     vec = _OF_ELEMENT[kind]
-    result = types.UniTuple(vec, 8)
 
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, 8)
+    def emit(b, address, stride, rows, count, fill, _):
         numbers = [ir.Constant(_I64, i) for i in range(vec.lanes)]
-        all_rows = b.icmp_signed(">=", values[2], ir.Constant(_I64, vec.lanes))
-        whole = b.and_(all_rows, b.icmp_signed(">=", values[3], ir.Constant(_I64, 8)))
+        all_rows = b.icmp_signed(">=", rows, ir.Constant(_I64, vec.lanes))
+        whole = b.and_(all_rows, b.icmp_signed(">=", count, ir.Constant(_I64, 8)))
         held = ir.VectorType(_LLVM[vec.scalar], 8)
         slots = [cgutils.alloca_once(b, held) for _ in range(vec.lanes)]
         with b.if_else(whole) as (then, otherwise):
             with then:
                 for slot, number in zip(slots, numbers, strict=True):
-                    row = b.add(values[0], b.mul(values[1], number))
-                    b.store(_decode(b, b.load(_pointer(b, row, memory), align=size), kind), slot)
+                    row = b.add(address, b.mul(stride, number))
+                    b.store(_load(b, row, kind, 8), slot)
             with otherwise:
-                bits = ir.VectorType(_I16, 8) if kind == types.int16 else memory
-                filler, mask = _spread(b, values[4], 8), _first_lanes(b, values[3], 8)
-                last = b.sub(values[2], ir.Constant(_I64, 1))
+                filler, mask = _spread(b, fill, 8), _first_lanes(b, count, 8)
+                last = b.sub(rows, ir.Constant(_I64, 1))
                 for slot, number in zip(slots, numbers, strict=True):
                     present = b.select(b.icmp_signed("<", number, last), number, last)
-                    row = b.add(values[0], b.mul(values[1], present))
-                    loaded = b.bitcast(_masked_load(b, row, mask, _constant(bits, 0), bits, size), memory)
-                    b.store(b.select(mask, _decode(b, loaded, kind), filler), slot)
-        rows = [b.load(slot) for slot in slots]
-        parts = [_transposed(b, rows[i : i + 8]) for i in range(0, vec.lanes, 8)]
+                    row = b.add(address, b.mul(stride, present))
+                    b.store(_load_lanes(b, row, mask, filler, kind), slot)
+        entries = [b.load(slot) for slot in slots]
+        parts = [_transposed(b, entries[i : i + 8]) for i in range(0, vec.lanes, 8)]
         if len(parts) == 1:
-            columns = parts[0]
-        else:
-            columns = [_shuffle(b, x, y, list(range(16))) for x, y in zip(*parts, strict=True)]
-        return context.make_tuple(b, result, columns)
+            return parts[0]
+        return [_shuffle(b, x, y, list(range(16))) for x, y in zip(*parts, strict=True)]
 
-    return result(types.intp, types.intp, types.intp, types.intp, vec.scalar, element), generate
+    return types.UniTuple(vec, 8)(types.intp, types.intp, types.intp, types.intp, vec.scalar, element), emit
 
 
-@intrinsic
+@operation
 def store_columns(typing, address, stride, columns, element):
     """Write eight vectors back as eight neighbouring entries of each row, the rows in order."""
-    kind = _element(element)
-    vec = columns.dtype
+    lanes = columns.dtype.lanes
 
-    def generate(context, b, signature, values):
-        memory, size = _memory(kind, 8)
-        vectors = cgutils.unpack_tuple(b, values[2], 8)
-        if vec.lanes == 8:
+    def emit(b, address, stride, columns, _):
+        vectors = cgutils.unpack_tuple(b, columns, 8)
+        if lanes == 8:
             rows = _transposed(b, vectors)
         else:
             halves = [_halves(b, each) for each in vectors]
             rows = [row for part in (0, 1) for row in _transposed(b, [half[part] for half in halves])]
         for i, row in enumerate(rows):
-            place = b.add(values[0], b.mul(values[1], ir.Constant(_I64, i)))
-            b.store(_encode(b, row, kind), _pointer(b, place, memory), align=size)
-        return context.get_dummy_value()
+            _store(b, b.add(address, b.mul(stride, ir.Constant(_I64, i))), row, element.dtype)
 
-    return types.void(types.intp, types.intp, columns, element), generate
+    return types.void(types.intp, types.intp, columns, element), emit
 
 
 # --- Arithmetic. The operators + − * / take two vectors, or a vector and a scalar.
+
+
+def _mixed(vec, kinds):
+    """Return the types of arguments, the scalars of a vector's scalar type."""
+    return tuple(each if isinstance(each, Vec) else vec.scalar for each in kinds)
+
+
+def _wide(b, vec, values):
+    """Return values as vectors: a scalar in every lane."""
+    return [each if isinstance(each.type, ir.VectorType) else _spread(b, each, vec.lanes) for each in values]
 
 
 def _define_operator(symbol, emit):
@@ -514,15 +496,11 @@ def _define_operator(symbol, emit):
     @infer_global(symbol)
     class _Template(AbstractTemplate):
         def generic(self, arguments, keywords):  # noqa: ARG002 - Numba's interface
-            if any(isinstance(each, Vec) for each in arguments):
-                vec = next(each for each in arguments if isinstance(each, Vec))
-                return vec(*(vec if isinstance(each, Vec) else vec.scalar for each in arguments))
-            return None
+            vec = next((each for each in arguments if isinstance(each, Vec)), None)
+            return None if vec is None else vec(*_mixed(vec, arguments))
 
     def lower(context, b, signature, values):
-        lanes = signature.return_type.lanes
-        pairs = zip(signature.args, values, strict=True)
-        return emit(b, *(value if isinstance(kind, Vec) else _spread(b, value, lanes) for kind, value in pairs))
+        return emit(b, *_wide(b, signature.return_type, values))
 
     for left, right in ((Vec, Vec), (Vec, types.Float), (types.Float, Vec)):
         lower_builtin(symbol, left, right)(lower)
@@ -534,289 +512,233 @@ _define_operator(operator.mul, lambda b, x, y: b.fmul(x, y))
 _define_operator(operator.truediv, lambda b, x, y: b.fdiv(x, y))
 
 
-@intrinsic
+@operation
 def zero(typing, element):
     """Return 0 in an element's compute type, float32 or float64."""
-    scalar = _OF_ELEMENT[_element(element)].scalar
-
-    def generate(context, b, signature, values):
-        return ir.Constant(_LLVM[scalar], 0.0)
-
-    return scalar(element), generate
+    scalar = _OF_ELEMENT[element.dtype].scalar
+    return scalar(element), lambda *_: ir.Constant(_LLVM[scalar], 0.0)
 
 
-@intrinsic
+@operation
 def size_of(typing, element):
     """Return the bytes of an element in memory."""
-
-    def generate(context, b, signature, values):
-        return ir.Constant(_I64, _memory(_element(element), 1)[1])
-
-    return types.intp(element), generate
+    return types.intp(element), lambda *_: ir.Constant(_I64, _memory(element.dtype, 1)[1])
 
 
-@intrinsic
+@operation
 def rounded(typing, value, element):
     """Return a float64 rounded to an element's compute type."""
-    scalar = _OF_ELEMENT[_element(element)].scalar
+    scalar = _OF_ELEMENT[element.dtype].scalar
 
-    def generate(context, b, signature, values):
-        return values[0] if scalar == types.float64 else b.fptrunc(values[0], _LLVM[scalar])
+    def emit(b, value, _):
+        return value if scalar == types.float64 else b.fptrunc(value, _LLVM[scalar])
 
-    return scalar(types.float64, element), generate
+    return scalar(types.float64, element), emit
 
 
-@intrinsic
+@operation
 def splat(typing, scalar):
     """Return a scalar in every lane."""
     vec = _OF_SCALAR[scalar]
-
-    def generate(context, b, signature, values):
-        return _spread(b, values[0], vec.lanes)
-
-    return vec(scalar), generate
+    return vec(scalar), lambda b, value: _spread(b, value, vec.lanes)
 
 
-@intrinsic
+@operation
 def mul_add(typing, x, y, z):
     """Return x·y + z: rounded once where the CPU does that in one instruction, else twice."""
     vec = next(each for each in (x, y, z) if isinstance(each, Vec))
-    kinds = tuple(each if isinstance(each, Vec) else vec.scalar for each in (x, y, z))
 
-    def generate(context, b, signature, values):
-        pairs = zip(signature.args, values, strict=True)
-        wide = [value if isinstance(kind, Vec) else _spread(b, value, vec.lanes) for kind, value in pairs]
-        return _call(b, f"llvm.fmuladd.{_suffix(_llvm(vec))}", _llvm(vec), wide)
+    def emit(b, *values):
+        return _call(b, f"llvm.fmuladd.{_suffix(_llvm(vec))}", _llvm(vec), _wide(b, vec, values))
 
-    return vec(*kinds), generate
+    return vec(*_mixed(vec, (x, y, z))), emit
 
 
-@intrinsic
+@operation
 def fused_multiply_subtract(typing, x, y, z):
     """Return x·y − z rounded once: with z = x·y rounded, what that rounding lost. Slow where the CPU cannot."""
     vec = x
-    kinds = tuple(each if isinstance(each, Vec) else vec.scalar for each in (x, y, z))
 
-    def generate(context, b, signature, values):
-        pairs = zip(signature.args, values, strict=True)
-        u, v, w = (value if isinstance(kind, Vec) else _spread(b, value, vec.lanes) for kind, value in pairs)
+    def emit(b, *values):
+        u, v, w = _wide(b, vec, values)
         return _call(b, f"llvm.fma.{_suffix(_llvm(vec))}", _llvm(vec), [u, v, b.fneg(w)])
 
-    return vec(*kinds), generate
+    return vec(*_mixed(vec, (x, y, z))), emit
 
 
-@intrinsic
+@operation
 def minimum(typing, x, y):
     """Return the smaller of two; y where one is NaN."""
-
-    def generate(context, b, signature, values):
-        return _smaller(b, *values)
-
-    return x(x, y), generate
+    return x(x, y), _smaller
 
 
-@intrinsic
+@operation
 def maximum(typing, x, y):
     """Return the larger of two; y where one is NaN."""
-
-    def generate(context, b, signature, values):
-        return _larger(b, *values)
-
-    return x(x, y), generate
+    return x(x, y), _larger
 
 
-@intrinsic
+@operation
 def less(typing, x, y):
     """Return the mask of x < y; False where one is NaN."""
-
-    def generate(context, b, signature, values):
-        return b.fcmp_ordered("<", *values)
-
-    return Vec(types.boolean, x.lanes)(x, y), generate
+    return Vec(types.boolean, x.lanes)(x, y), lambda b, x, y: b.fcmp_ordered("<", x, y)
 
 
-@intrinsic
+@operation
 def equal(typing, x, y):
     """Return the mask of x = y."""
+    floating = x.scalar in _OF_SCALAR
 
-    def generate(context, b, signature, values):
-        if x.scalar in _OF_SCALAR:
-            return b.fcmp_ordered("==", *values)
-        return b.icmp_signed("==", *values)
+    def emit(b, x, y):
+        return b.fcmp_ordered("==", x, y) if floating else b.icmp_signed("==", x, y)
 
-    return Vec(types.boolean, x.lanes)(x, y), generate
+    return Vec(types.boolean, x.lanes)(x, y), emit
 
 
-@intrinsic
+@operation
 def select(typing, mask, x, y):
     """Return x where the mask is True, else y."""
-
-    def generate(context, b, signature, values):
-        return b.select(*values)
-
-    return x(mask, x, y), generate
+    return x(mask, x, y), lambda b, mask, x, y: b.select(mask, x, y)
 
 
-@intrinsic
+@operation
 def both(typing, x, y):
     """Return the mask of the lanes that are True in two masks."""
-
-    def generate(context, b, signature, values):
-        return b.and_(*values)
-
-    return x(x, y), generate
+    return x(x, y), lambda b, x, y: b.and_(x, y)
 
 
-@intrinsic
+@operation
 def every(typing, mask):
     """Whether all lanes of a mask are True."""
-
-    def generate(context, b, signature, values):
-        integer = ir.IntType(mask.lanes)
-        return b.icmp_unsigned("==", b.bitcast(values[0], integer), ir.Constant(integer, (1 << mask.lanes) - 1))
-
-    return types.boolean(mask), generate
+    integer = ir.IntType(mask.lanes)
+    full = ir.Constant(integer, (1 << mask.lanes) - 1)
+    return types.boolean(mask), lambda b, mask: b.icmp_unsigned("==", b.bitcast(mask, integer), full)
 
 
-@intrinsic
+def _doubles(vec: Vec) -> ir.VectorType:
+    """Return the LLVM type of a vector's lanes in float64."""
+    return ir.VectorType(ir.DoubleType(), vec.lanes)
+
+
+@operation
 def store_doubles(typing, address, v):
     """Write a vector's lanes as float64."""
+    doubles, wide = _doubles(v), v.scalar == types.float64
 
-    def generate(context, b, signature, values):
-        doubles = ir.VectorType(ir.DoubleType(), v.lanes)
-        wide = values[1] if v.scalar == types.float64 else b.fpext(values[1], doubles)
-        b.store(wide, _pointer(b, values[0], doubles), align=8)
-        return context.get_dummy_value()
+    def emit(b, address, v):
+        b.store(v if wide else b.fpext(v, doubles), _pointer(b, address, doubles), align=8)
 
-    return types.void(types.intp, v), generate
+    return types.void(types.intp, v), emit
 
 
-@intrinsic
+@operation
 def load_doubles(typing, address, element):
     """Load one float64 a lane and return them as a vector of the element's compute type."""
-    vec = _OF_ELEMENT[_element(element)]
+    vec = _OF_ELEMENT[element.dtype]
 
-    def generate(context, b, signature, values):
-        doubles = ir.VectorType(ir.DoubleType(), vec.lanes)
-        loaded = b.load(_pointer(b, values[0], doubles), align=8)
+    def emit(b, address, _):
+        loaded = b.load(_pointer(b, address, _doubles(vec)), align=8)
         return loaded if vec.scalar == types.float64 else b.fptrunc(loaded, _llvm(vec))
 
-    return vec(types.intp, element), generate
+    return vec(types.intp, element), emit
 
 
-@intrinsic
+@operation
 def add_doubles(typing, address, lost, v):
     """Add a vector's lanes to float64 in memory, and what the additions of float64 lose to others."""
+    doubles, narrow = _doubles(v), v.scalar == types.float32
 
-    def generate(context, b, signature, values):
-        doubles = ir.VectorType(ir.DoubleType(), v.lanes)
-        place = _pointer(b, values[0], doubles)
+    def emit(b, address, lost, v):
+        place = _pointer(b, address, doubles)
         old = b.load(place, align=8)
-        if v.scalar == types.float32:
-            b.store(b.fadd(old, b.fpext(values[2], doubles)), place, align=8)
-            return context.get_dummy_value()
-        total = b.fadd(old, values[2])
+        if narrow:
+            b.store(b.fadd(old, b.fpext(v, doubles)), place, align=8)
+            return
+        total = b.fadd(old, v)
         part = b.fsub(total, old)
-        beyond = _pointer(b, values[1], doubles)
-        error = b.fadd(b.fsub(old, b.fsub(total, part)), b.fsub(values[2], part))
+        beyond = _pointer(b, lost, doubles)
+        error = b.fadd(b.fsub(old, b.fsub(total, part)), b.fsub(v, part))
         b.store(b.fadd(b.load(beyond, align=8), error), beyond, align=8)
         b.store(total, place, align=8)
-        return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, v), generate
+    return types.void(types.intp, types.intp, v), emit
 
 
 # --- Bits of floating-point numbers.
 
 
-@intrinsic
+@operation
 def power_of_two(typing, t):
     """Return the number whose biased exponent is in the lowest bits of t's mantissa, where adding 1.5·2²³ puts it."""
     integers = _llvm(_BITS_OF[t])
-
-    def generate(context, b, signature, values):
-        shift = _constant(integers, _MANTISSA[t])
-        return b.bitcast(b.shl(b.bitcast(values[0], integers), shift), values[0].type)
-
-    return t(t), generate
+    shift = _constant(integers, _MANTISSA[t])
+    return t(t), lambda b, value: b.bitcast(b.shl(b.bitcast(value, integers), shift), value.type)
 
 
-@intrinsic
+@operation
 def logarithm_parts(typing, x):
     """Return (f, e) with x = (1 + f)·2ᵉ and 1 + f in [√½, √2), for normal x > 0. float64 only."""
-    result = types.UniTuple(x, 2)
 
-    def generate(context, b, signature, values):
-        integers, doubles = _llvm(LONGS), values[0].type
+    def emit(b, x):
+        integers, doubles = _llvm(LONGS), x.type
         root = 0x3FE6A09E667F3BCD  # the bits of √½
-        shifted = b.add(b.bitcast(values[0], integers), _constant(integers, 0x3FF0000000000000 - root))
+        shifted = b.add(b.bitcast(x, integers), _constant(integers, 0x3FF0000000000000 - root))
         exponent = b.lshr(shifted, _constant(integers, 52))
         mantissa = b.add(b.and_(shifted, _constant(integers, (1 << 52) - 1)), _constant(integers, root))
         # A small integer becomes a float by its bits: 2⁵² + e, from which 2⁵² + 1023 is taken.
         floating = b.bitcast(b.or_(exponent, _constant(integers, 0x4330000000000000)), doubles)
         e = b.fsub(floating, _constant(doubles, 4503599627370496.0 + 1023.0))
-        f = b.fsub(b.bitcast(mantissa, doubles), _constant(doubles, 1.0))
-        return context.make_tuple(b, result, [f, e])
+        return [b.fsub(b.bitcast(mantissa, doubles), _constant(doubles, 1.0)), e]
 
-    return result(x), generate
+    return types.UniTuple(x, 2)(x), emit
 
 
 # --- Across lanes. The order is fixed, so that results are the same bits in every run.
 
 
-@intrinsic
+def _folded(b, vector, combine):
+    """Return one lane, of a vector whose halves are combined until one is left."""
+    while vector.type.count > 1:
+        vector = combine(b, *_halves(b, vector))
+    return b.extract_element(vector, ir.Constant(_I32, 0))
+
+
+@operation
 def reduce_max(typing, v):
     """Return the largest lane; NaN lanes are passed over."""
-
-    def generate(context, b, signature, values):
-        vector = values[0]
-        while vector.type.count > 1:
-            vector = _larger(b, *_halves(b, vector))
-        return b.extract_element(vector, ir.Constant(_I32, 0))
-
-    return v.scalar(v), generate
+    return v.scalar(v), lambda b, v: _folded(b, v, _larger)
 
 
-@intrinsic
+@operation
 def reduce_sum(typing, v):
     """Return the sum of the lanes, pairwise."""
-
-    def generate(context, b, signature, values):
-        vector = values[0]
-        while vector.type.count > 1:
-            vector = b.fadd(*_halves(b, vector))
-        return b.extract_element(vector, ir.Constant(_I32, 0))
-
-    return v.scalar(v), generate
+    return v.scalar(v), lambda b, v: _folded(b, v, lambda b, x, y: b.fadd(x, y))
 
 
-@intrinsic
+@operation
 def tournament(typing, v):
     """Return the largest lane, and the sum of all the others in float64. A NaN reaches one of the two."""
-    result = types.Tuple([v.scalar, types.float64])
+    narrow = v.scalar == types.float32
 
-    def generate(context, b, signature, values):
-        vector, rest = values[0], None
+    def emit(b, vector):
+        rest = None
         while vector.type.count > 1:
             x, y = _halves(b, vector)
-            n = x.type.count
             losers, vector = _smaller(b, x, y), _larger(b, y, x)
-            if v.scalar == types.float32:
-                losers = b.fpext(losers, ir.VectorType(ir.DoubleType(), n))
+            if narrow:
+                losers = b.fpext(losers, ir.VectorType(ir.DoubleType(), x.type.count))
             rest = losers if rest is None else b.fadd(b.fadd(*_halves(b, rest)), losers)
-        zero = ir.Constant(_I32, 0)
-        return context.make_tuple(b, result, [b.extract_element(vector, zero), b.extract_element(rest, zero)])
+        return [b.extract_element(each, ir.Constant(_I32, 0)) for each in (vector, rest)]
 
-    return result(v), generate
+    return types.Tuple([v.scalar, types.float64])(v), emit
 
 
-@intrinsic
+@operation
 def widen_sum(typing, v):
     """Return eight float64: the sums of lane i and lane i + 8 of sixteen float32."""
 
-    def generate(context, b, signature, values):
-        doubles = _llvm(DOUBLES)
-        x, y = _halves(b, values[0])
-        return b.fadd(b.fpext(x, doubles), b.fpext(y, doubles))
+    def emit(b, v):
+        x, y = _halves(b, v)
+        return b.fadd(b.fpext(x, _llvm(DOUBLES)), b.fpext(y, _llvm(DOUBLES)))
 
-    return DOUBLES(v), generate
+    return DOUBLES(v), emit

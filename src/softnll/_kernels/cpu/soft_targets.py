@@ -200,9 +200,9 @@ def losses(
     smoothing: float,
     zeta: float,
     divisor: float,
-    loss: Array,
-    ms: Any,
-    rs: Any,
+    loss: Any,
+    ms: Array,
+    rs: Array,
     grad: Any,
     streamed: bool,
     work: Array,
@@ -210,10 +210,10 @@ def losses(
     last: int,
     left: Array,
 ) -> int:
-    """Write loss (row weight applied), m, r and gradient (also / divisor) of rows; return how many were n_left.
+    """Write loss (row weight applied), m, r and gradient (also / divisor) of rows; return how many are left.
 
-    ``q`` is None for hard targets ``y``; ``w`` (with room for a vector beyond), ``taus`` and
-    ``grad`` may be None. The numbers of rows that are left are in ``left``.
+    ``loss`` is None for the gradient alone, from m and r. ``q`` is None for hard targets ``y``; ``w`` (with room for a
+    vector beyond), ``taus`` and ``grad`` may be None. The numbers of rows that are left are in ``left``.
     """
     align_stack()
     n = x.shape[1]
@@ -234,77 +234,25 @@ def losses(
         tau = temperature(taus, i)
         beta, beta_low = inverse(taus, tau, element)
         mass = soft_or_hard(q, y, weights, i, n, keep, share, shares, t, kind)
-        m, big, rest, _, _ = swept(p, None, n, element, beta, beta_low, v, kind)
-        far = apart(p, n, element, m, t, kind) / tau
-        r = rest / big
-        fine = ordinary(m, big, rest) and far < np.inf and mass > LEAST and 0 < weight * mass < MOST
-        fine = fine and (zeta == 0 or abs(_f8(m)) / tau < FARTHEST)
-        if fine and grad is not None:
-            fine = graded(weight, mass, divisor, tau, zeta, _f8(m), big, r, v, t, kind, n, out, element, streamed)
-        if fine:
-            log_r = math.log1p(r)
-            lse = _f8(m) / tau + log_r
-            ms[i], rs[i] = _f8(m), r
-            loss[i] = weight * (far + mass * (log_r + (zeta * lse) * lse if zeta > 0 else log_r))
+        fine = mass > LEAST and 0 < weight * mass < MOST
+        if loss is None:
+            m, r = ms[i], rs[i]
+            fine = fine and abs(m) < np.inf and (r == 0 or TINY <= r < np.inf)
+            big = swept_from(m, p, None, n, element, beta, beta_low, v, kind) if fine else 0.0
         else:
-            n_left += 1
-        if q is None and 0 <= y[i] < n:
-            put_target(weights, y[i], share, t, kind)
-    if streamed:
-        fence()
-    hold(scratch)
-    hold(measures)
-    return n_left
-
-
-def gradients(
-    x: Array,
-    where: Any,
-    q: Any,
-    y: Array,
-    w: Any,
-    s: Array,
-    taus: Any,
-    smoothing: float,
-    zeta: float,
-    divisor: float,
-    loss: None,
-    ms: Array,
-    rs: Array,
-    grad: Array,
-    streamed: bool,
-    work: Array,
-    first: int,
-    last: int,
-    left: Array,
-) -> int:
-    """Write the gradient of rows from their m and r; return how many are left, their numbers in ``left``."""
-    align_stack()
-    n = x.shape[1]
-    element, kind = x.dtype, work.dtype
-    scratch, measures = np.empty(n + 64, kind), np.empty(n + 64, kind)
-    v, t = aligned(scratch), aligned(measures)
-    weights = address_if(w, out_row(w, 0))
-    keep, share = 1.0 - smoothing, smoothing / n
-    shares = write_shares(weights, n, share, t, kind) if q is None else 0.0
-    n_left = 0
-    for i in range(first, last):
-        p, out = address_of(x) + i * x.strides[0], address_of(grad) + i * grad.strides[0]
-        weight = weight_of(s, i)
-        if weight == 0:
-            write_no_part(i, n, loss, ms, rs, grad, out, element, streamed)
-            continue
-        left[n_left] = i
-        tau = temperature(taus, i)
-        beta, beta_low = inverse(taus, tau, element)
-        m, r = ms[i], rs[i]
-        mass = soft_or_hard(q, y, weights, i, n, keep, share, shares, t, kind)
-        fine = abs(m) < np.inf and (r == 0 or TINY <= r < np.inf) and mass > LEAST and 0 < weight * mass < MOST
-        if fine:
-            big = swept_from(m, p, None, n, element, beta, beta_low, v, kind)
+            top, big, rest, _, _ = swept(p, None, n, element, beta, beta_low, v, kind)
+            m, r = _f8(top), rest / big
+            far = apart(p, n, element, top, t, kind) / tau
+            fine = fine and ordinary(top, big, rest) and far < np.inf and (zeta == 0 or abs(m) / tau < FARTHEST)
+        if fine and grad is not None:
             fine = graded(weight, mass, divisor, tau, zeta, m, big, r, v, t, kind, n, out, element, streamed)
         if not fine:
             n_left += 1
+        elif loss is not None:
+            log_r = math.log1p(r)
+            lse = m / tau + log_r
+            ms[i], rs[i] = m, r
+            loss[i] = weight * (far + mass * (log_r + (zeta * lse) * lse if zeta > 0 else log_r))
         if q is None and 0 <= y[i] < n:
             put_target(weights, y[i], share, t, kind)
     if streamed:

@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import overload, register_jitable
 
 from softnll._kernels.cpu.elementary import exponential
-from softnll._kernels.cpu.row_memory import absent, address_of, aligned, lanes_of
+from softnll._kernels.cpu.row_memory import address_of, aligned, lanes_of
 from softnll._kernels.cpu.simd import (
     align_stack,
     copy,
@@ -107,7 +107,7 @@ def _memory(x: Any, grad: Any) -> Any:
 
 @overload(slopes_for)
 def _slopes_for(x: Any, grad: Any) -> Any:
-    return _no_slopes if absent(grad) or x.dtype == types.float64 else _memory
+    return _no_slopes if grad in (None, types.none) or x.dtype == types.float64 else _memory
 
 
 @register_jitable
