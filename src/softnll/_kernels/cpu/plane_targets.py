@@ -13,7 +13,7 @@ from numba.extending import register_jitable
 from softnll._kernels.cpu.plane import write
 from softnll._kernels.cpu.row_memory import if_given, lanes_of
 from softnll._kernels.cpu.simd import load_scalar, rounded, size_of, splat, store_scalar, zero
-from softnll._kernels.cpu.tile import E_Y, NOTES, RESULT, WEIGHT, X_Y, column_bytes
+from softnll._kernels.cpu.tile import E_Y, NOTES, PART, RESULT, WEIGHT, X_Y, M, R, column_bytes
 from softnll._kernels.cpu.tile_targets import note_parts
 
 Array = Any  # inside Numba, whose types are its own
@@ -104,3 +104,14 @@ def put_targets(y: Array, start: int, count: int, n: int, es: int, work: Any, no
         c = y[start + i]
         place = es + i // lanes * column_bytes(n) + 64 * (c if 0 <= c < n else 0) + size_of(work) * (i % lanes)
         store_scalar(place, rounded(load_scalar(notes + RESULT + 8 * i, _f8), work), work)
+
+
+@register_jitable
+def put_results(start: int, i: int, result: int, notes: int, loss: Array, ms: Array, rs: Array) -> None:
+    """Write loss, m and r of the i-th row of a batch; ``result`` is the address of the batch's losses."""
+    if load_scalar(notes + PART + 8 * i, _f8) == 0.0:
+        loss[start + i], ms[start + i], rs[start + i] = 0.0, -np.inf, -1.0
+        return
+    loss[start + i] = load_scalar(result + 8 * i, _f8)
+    ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
+    rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
