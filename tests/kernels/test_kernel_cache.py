@@ -93,7 +93,7 @@ print(*(name for name in sys.modules if name.startswith("softnll._kernels.cpu.")
 def test_kernels_of_one_kind_have_the_same_parameters():
     """They are called by position, from one place."""
     for several in (
-        {jit.parameters_of(each.losses) for each in (by_row, by_tile, soft_targets)},
+        {jit.parameters_of(each) for each in (by_row.losses, by_tile.losses, by_tile.gradients, soft_targets.losses)},
         {jit.parameters_of(each.normalise) for each in (by_row, by_tile)},
         {jit.parameters_of(each.logsumexp) for each in (by_row, by_tile)},
     ):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from softnll._kernels.cpu.elementary import power, references
 from softnll._kernels.cpu.logarithm import log_rest, normaliser
@@ -61,7 +60,6 @@ from softnll._kernels.cpu.tile_targets import (
     note_losses,
     note_targets,
     put_all_results,
-    put_results,
     row_state,
     write_gradients,
 )
@@ -177,24 +175,6 @@ def logsumexp(x: Array, where: Any, lse: Array, work: Array, first: int, last: i
     return n_left
 
 
-@register_jitable
-def note_rows(values: Array, start: int, count: int, full: int, place: int) -> None:
-    """Store a value of each row; lanes without a row have that of the last row."""
-    for i in range(full):
-        store_scalar(place + 8 * i, values[start + min(i, count - 1)], _f8)
-
-
-@register_jitable
-def note_rests(rs: Array, at: int, count: int, m: Any, work: Any, note: int) -> None:
-    """Store the largest exponential of each row of a tile, that of m, and the rest that goes with a given r."""
-    c, magic, cut = references(m, None)
-    store_doubles(note + BIG, power(m, c, magic, cut, None, None))
-    note_rows(rs, at, count, lanes_of(work), note + REST)
-    for h in range(0, 8 * lanes_of(work), 64):
-        store(note + REST + h, load(note + REST + h, _f8) * load(note + BIG + h, _f8), _f8)
-        store(note + LOST + h, splat(0.0), _f8)
-
-
 def losses(
     x: Array,
     where: Any,
@@ -206,7 +186,7 @@ def losses(
     smoothing: float,
     zeta: float,
     divisor: float,
-    loss: Any,
+    loss: Array,
     ms: Array,
     rs: Array,
     grad: Any,
@@ -218,55 +198,127 @@ def losses(
 ) -> int:
     """Write loss (row weight applied), m, r and gradient (also / divisor) of rows with hard targets.
 
-    ``loss`` is None for the gradient alone, from m and r. ``grad`` may be None; ``where``, ``q`` and ``taus`` are, and
-    ``smoothing`` is not used. Return how many rows are left (numbers in ``left``).
+    ``grad`` may be None; ``where``, ``q`` and ``taus`` are, and ``smoothing`` is not used. Return
+    how many rows are left (numbers in ``left``).
     """
     align_stack()
-    n, element, kind, lanes = x.shape[1], x.dtype, work.dtype, lanes_of(x.dtype)
-    width, tiles = n * size_of(element), 1 if loss is None else tiles_of(n, grad is not None)
+    n = x.shape[1]
+    element, kind = x.dtype, work.dtype
+    lanes, width = lanes_of(element), n * size_of(element)
+    tiles = tiles_of(n, grad is not None)
     scratch = np.empty(scratch_bytes(n, 0 if grad is None else tiles), np.uint8)
     notes = aligned(scratch)
-    es, rows = address_if(grad, notes + NOTES + column_bytes(n)), notes + NOTES + (1 + tiles) * column_bytes(n)
+    es = address_if(grad, notes + NOTES + column_bytes(n))
+    rows = notes + NOTES + (1 + tiles) * column_bytes(n)
     n_left = 0
     for start in range(first, last, lanes * tiles):
         count = min(lanes * tiles, last - start)
         full = -(-count // lanes) * lanes
         for t in range(full // lanes):
-            at, note = start + t * lanes, notes + 8 * lanes * t
-            p, there = address_of(x) + at * x.strides[0], min(lanes, last - at)
-            m = turn(p, x.strides[0], there, n, element, kind, notes + NOTES)
-            if loss is None:
-                note_rows(ms, at, there, lanes, note + M)
-                m = load_doubles(note + M, kind)
+            at = start + t * lanes
+            p = address_of(x) + at * x.strides[0]
+            m = turn(p, x.strides[0], min(lanes, last - at), n, element, kind, notes + NOTES)
+            here = notes + NOTES + (1 + t) * column_bytes(n)
             soon, step = upcoming(p, x.strides[0] * lanes, n)
-            here, out = address_if(grad, notes + NOTES + (1 + t) * column_bytes(n)), address_if(grad, out_row(grad, at))
-            tournaments(notes + NOTES, n, m, kind, here, note, soon, step, out, None, None)
-            if loss is None:
-                note_rests(rs, at, there, m, kind, note)
+            note, target = notes + 8 * lanes * t, address_if(grad, out_row(grad, at))
+            tournaments(notes + NOTES, n, m, kind, address_if(grad, here), note, soon, step, target, None, None)
         fine = settle(notes, full)
-        if loss is None:
-            note_rows(rs, start, count, full, notes + R)
         usual, whole = note_targets(x, y, w, s, start, count, full, es, kind, notes)
+        fine = fine and usual
         if grad is not None:
             fine = note_gradients(full, zeta, None, divisor, notes) and fine
-            if not whole:  # without a loss, rows whose upstream gradient is 0: others without part have m = −∞
+            if not whole:
                 clear_factors(full, notes)
             write_gradients(y, start, count, n, es, element, kind, notes, rows)
-        if loss is not None:
-            fine = note_losses(full, zeta, None, kind, notes) and fine
-        if fine and usual:
-            if loss is not None:
-                put_all_results(start, count, whole, notes + RESULT, notes, loss, ms, rs)
+        fine = note_losses(full, zeta, None, kind, notes) and fine
+        if fine:
+            put_all_results(start, count, whole, notes + RESULT, notes, loss, ms, rs)
             if grad is not None:
                 copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])
             continue
         for i in range(count):
-            state, o = row_state(notes, i, zeta, divisor, grad is not None), out_row(grad, start + i)
+            state = row_state(notes, i, zeta, divisor, grad is not None)
+            o = out_row(grad, start + i)
             if state == SERVED:
-                if loss is not None:
-                    put_results(start, i, notes + RESULT, notes, loss, ms, rs)
+                ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
+                rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
+                loss[start + i] = load_scalar(notes + RESULT + 8 * i, _f8)
                 if grad is not None:
                     copy(o, rows + i * width, width)
+            elif state == NO_PART:
+                write_no_part(start + i, n, loss, ms, rs, grad, o, element, False)
+            else:
+                left[n_left] = start + i
+                n_left += 1
+    hold(scratch)
+    return n_left
+
+
+def gradients(
+    x: Array,
+    where: Any,
+    q: Any,
+    y: Array,
+    w: Any,
+    s: Array,
+    taus: Any,
+    smoothing: float,
+    zeta: float,
+    divisor: float,
+    loss: None,
+    ms: Array,
+    rs: Array,
+    grad: Array,
+    streamed: bool,
+    work: Array,
+    first: int,
+    last: int,
+    left: Array,
+) -> int:
+    """Write the gradient of rows with hard targets from m and r; return how many are left (numbers in ``left``)."""
+    align_stack()
+    n = x.shape[1]
+    element, kind = x.dtype, work.dtype
+    lanes, width = lanes_of(element), n * size_of(element)
+    scratch = np.empty(scratch_bytes(n, 1), np.uint8)
+    notes = aligned(scratch)
+    xs = notes + NOTES
+    es = xs + column_bytes(n)
+    rows = es + column_bytes(n)
+    n_left = 0
+    for start in range(first, last, lanes):
+        count = min(lanes, last - start)
+        p = address_of(x) + start * x.strides[0]
+        turn(p, x.strides[0], count, n, element, kind, xs)
+        for i in range(lanes):
+            store_scalar(notes + M + 8 * i, ms[start + min(i, count - 1)], _f8)
+        m = load_doubles(notes + M, kind)
+        soon, step = upcoming(p, x.strides[0] * lanes, n)
+        tournaments(xs, n, m, kind, es, notes, soon, step, out_row(grad, start), None, None)
+        c, magic, cut = references(m, None)
+        store_doubles(notes + BIG, power(m, c, magic, cut, None, None))
+        for i in range(lanes):
+            rest = rs[start + min(i, count - 1)] * load_scalar(notes + BIG + 8 * i, _f8)
+            store_scalar(notes + REST + 8 * i, rest, _f8)
+            store_scalar(notes + LOST + 8 * i, 0.0, _f8)
+        fine = settle(notes, lanes)
+        for i in range(lanes):
+            store_scalar(notes + R + 8 * i, rs[start + min(i, count - 1)], _f8)
+        usual, whole = note_targets(x, y, w, s, start, count, lanes, es, kind, notes)
+        fine = note_gradients(lanes, zeta, None, divisor, notes) and fine and usual
+        if (
+            not whole
+        ):  # rows whose upstream gradient is 0; the forward's rows without part have m = −∞, and are not fine
+            clear_factors(lanes, notes)
+        write_gradients(y, start, count, n, es, element, kind, notes, rows)
+        if fine:
+            copy_rows(rows, count, width, out_row(grad, start), grad.strides[0])
+            continue
+        for i in range(count):
+            state = row_state(notes, i, zeta, divisor, True)
+            o = out_row(grad, start + i)
+            if state == SERVED:
+                copy(o, rows + i * width, width)
             elif state == NO_PART:
                 write_no_part(start + i, n, loss, ms, rs, grad, o, element, False)
             else:

@@ -13,7 +13,7 @@ from numba.extending import register_jitable
 
 from softnll._kernels.cpu.by_plane import exponentials, finish_batch
 from softnll._kernels.cpu.plane import address_at, place_rows, rows_from, tiles_in_cache
-from softnll._kernels.cpu.plane_targets import COLUMNS, idle, note_hard, write_idle
+from softnll._kernels.cpu.plane_targets import COLUMNS, idle, note_hard, put_results, write_idle
 from softnll._kernels.cpu.row_memory import address_if, address_of, aligned, lanes_of
 from softnll._kernels.cpu.row_options import one_for_all
 from softnll._kernels.cpu.simd import align_stack, copy, hold, load_scalar, size_of, store_scalar, zero
@@ -25,7 +25,6 @@ from softnll._kernels.cpu.tile_targets import (
     note_gradients,
     note_losses,
     put_all_results,
-    put_results,
     put_targets,
 )
 

@@ -13,7 +13,7 @@ from numba.extending import register_jitable
 from softnll._kernels.cpu.plane import write
 from softnll._kernels.cpu.row_memory import among, if_given, lanes_of, nearest
 from softnll._kernels.cpu.simd import load_scalar, size_of, splat, store_scalar, zero
-from softnll._kernels.cpu.tile import E_Y, NOTES, WEIGHT, X_Y, column_bytes
+from softnll._kernels.cpu.tile import E_Y, NOTES, PART, WEIGHT, X_Y, M, R, column_bytes
 from softnll._kernels.cpu.tile_targets import note_parts
 
 Array = Any  # inside Numba, whose types are its own
@@ -90,3 +90,14 @@ def note_weights(y: Array, s: Array, start: int, count: int, full: int, n: int, 
         store_scalar(notes + WEIGHT + 8 * i, 1.0 if known else np.nan, _f8)
     _, whole = note_parts(s, start, count, full, None, notes)
     return whole
+
+
+@register_jitable
+def put_results(start: int, i: int, result: int, notes: int, loss: Array, ms: Array, rs: Array) -> None:
+    """Write loss, m and r of the i-th row of a batch; ``result`` is the address of the batch's losses."""
+    if load_scalar(notes + PART + 8 * i, _f8) == 0.0:
+        loss[start + i], ms[start + i], rs[start + i] = 0.0, -np.inf, -1.0
+        return
+    loss[start + i] = load_scalar(result + 8 * i, _f8)
+    ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
+    rs[start + i] = load_scalar(notes + R + 8 * i, _f8)

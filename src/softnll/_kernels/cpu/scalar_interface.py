@@ -85,11 +85,8 @@ def _staged(problem: Problem, out: NDArray[Any] | None) -> Iterator[tuple[slice,
         part = problem.take(rows, x[rows].astype(np.float32) if narrow else x[rows])
         if part.q is not None and part.q.dtype not in _WIDE:
             part = replace(part, q=part.q.astype(np.float32))
-        if out is not None and not narrow:
-            yield rows, part, out[rows]
-            continue
-        if out is None:
-            yield rows, part, None
+        if out is None or not narrow:
+            yield rows, part, None if out is None else out[rows]
             continue
         if scratch is None:
             scratch = np.empty(part.x.shape, np.float32)

@@ -24,6 +24,7 @@ from softnll._kernels.cpu.plane_targets import (
     dtype_if,
     idle,
     note_weights,
+    put_results,
     write_idle,
 )
 from softnll._kernels.cpu.row_memory import address_if, address_of, aligned, among, lanes_of
@@ -54,7 +55,7 @@ from softnll._kernels.cpu.simd import (
 from softnll._kernels.cpu.soft_targets import EXTRA, FARTHEST, entry_of, term
 from softnll._kernels.cpu.sweep import GROUP, LEAST, MOST, SMALLEST, product
 from softnll._kernels.cpu.tile import BIG, PART, REST, RESULT, WEIGHT, M, R, column_bytes, factors, note_factor, served
-from softnll._kernels.cpu.tile_targets import put_all_results, put_results, tempered
+from softnll._kernels.cpu.tile_targets import put_all_results, tempered
 
 Array = Any  # inside Numba, whose types are its own
 _f8 = np.float64

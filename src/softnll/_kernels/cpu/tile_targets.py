@@ -170,17 +170,6 @@ def put_all_results(
 
 
 @register_jitable
-def put_results(start: int, i: int, result: int, notes: int, loss: Array, ms: Array, rs: Array) -> None:
-    """Write m, r and loss of the i-th row of a batch, the loss last; ``result`` is where the batch's losses are."""
-    if load_scalar(notes + PART + 8 * i, _f8) == 0.0:
-        ms[start + i], rs[start + i], loss[start + i] = -np.inf, -1.0, 0.0
-        return
-    ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
-    rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
-    loss[start + i] = load_scalar(result + 8 * i, _f8)
-
-
-@register_jitable
 def tempered(value: Any, tau: Any) -> Any:
     """Return a value divided by the temperature, or itself without one."""
     return value if tau is None else value / splat(tau)
