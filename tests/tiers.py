@@ -45,7 +45,7 @@ SLOW = re.compile(
     r"|test_fifty_steps_are_those_of_the_unfused_model|test_generation_gives_the_same_tokens.(?!OPT)"
     r"|test_torch_fuse_models.*::test_(tied|bfloat16|peak|accumulated|gradient_check|trainer|compiled_model)"
     r"|test_steps_of_a_compiled_model|test_fifty_steps_of_a_classifier|test_processes_that_compile_at_once|test_cuda_front.*::test_second_derivatives"
-    r"|test_torch_devices.*::test_second_derivatives.linear|test_every_option_compiles_for_a_device"
+    r"|test_torch_devices.*::test_second_derivatives.linear|test_every_option_compiles_for_each_device"
     r"|test_kernels_are_cached_on_disk|test_without_a_cache_folder|test_the_process_stays_within_the_plan"
     r"|test_importing_and_training_do_not_load|test_bfloat16_without_its_package|test_temperatures_beyond_float32"
     r"|test_backends_agree|test_one_pass_and_its_memory|test_many_classes.triton.*1000000|test_inductor"
@@ -116,20 +116,24 @@ def taken_by_default(name, cases):
     return covering(cases, 2) if len(parameters) > 2 else cases
 
 
-def covering(cases, strength):
+def parameters_of(case):
+    """Return the parameters of a test's case by name."""
+    return case.callspec.params
+
+
+def covering(cases, strength, parameters=parameters_of):
     """Return cases in which each combination of values of so many parameters occurs, the most different first."""
 
     def combined(case):
-        return set(combinations(sorted((name, repr(value)) for name, value in case.callspec.params.items()), strength))
+        return set(combinations(sorted((name, repr(value)) for name, value in parameters(case).items()), strength))
 
     if len(cases) == 1:
         return cases
-    left = [(case, combined(case)) for case in cases]
-    missing = set().union(*(each for _, each in left))
+    each_case = [(case, combined(case)) for case in cases]
+    missing = set().union(*(each for _, each in each_case))
     found = []
     while missing:
-        best = max(left, key=lambda each: len(each[1] & missing))
-        left.remove(best)
+        best = max(each_case, key=lambda each: len(each[1] & missing))
         missing -= best[1]
         found.append(best[0])
     return found
