@@ -53,7 +53,7 @@ SLOW = re.compile(
     r"|test_autocast_changes_nothing|test_torch_autograd.*::test_second_derivatives.soft-all"
     r"|test_scratch_is_held_to_the_end|test_half_types_are_rounded_once.bfloat16|test_half_types_have_all.*(16|dtype1)"
     r"|test_ordinary_rows_are_not_left_to_the_scalar_kernels.b?float(16|64)|test_masks_and_temperatures.float64"
-    r"|test_kernel_soft_targets.*::test_types_that_differ|test_spread_targets_at_temperatures_beyond_float32"
+    r"|test_kernel_soft_targets.*::test_(types_that_differ|options_of_half_types)|test_spread_targets_at_temperatures_beyond_float32"
     r"|test_in_a_process_of_its_own|test_torch_compile.*::test_(dynamic_shapes|types.*16)|test_compiled_models_are_right"
     r"|test_the_function_is_there_whatever_was_imported|test_the_figure_is_the_same_bytes_each_time"
     r"|test_02_masked_out_whole.*compiled-b?float(16|64)|test_15_smoothing_with_minus_inf.*compiled-b?float(16|64)"
