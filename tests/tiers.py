@@ -69,7 +69,7 @@ SLOW = re.compile(
     r"|test_needs_neither_numba_nor_scipy|test_torch_tokens.*::test_derivatives"
     r"|test_a_warm_process_does_not_import_numba|test_products_and_gradients_in_any_memory.b?float16"
     r"|test_jax_functions.*::test_transformations|test_dask_example|test_cli_report.*::test_many_classes"
-    r"|test_the_memory_does_not_grow_with_the_chunks.names1|test_a_worker_killed_in_the_middle"
+    r"|test_a_worker_killed_in_the_middle"
     r"|test_a_partition_that_ends_each_worker|test_a_client_that_is_closed"
     r"|test_the_coefficients_are_those_of_the_local_estimator.*synchronous|test_two_processes_give_the_bits|test_a_cluster_without"
     r"|test_hooks_on_a_compiled_head|test_an_import_of_numba_that_depends|test_kernels_that_cannot_be_cached|test_no_tangent_is_lost"
