@@ -18,8 +18,9 @@ def found_by(world, folder):
     return [torch.load(each, weights_only=False) if each.exists() else None for each in files]
 
 
-def spawn(programs, world, folder, seconds=90):
+def spawn(programs, world, folder, seconds=300):
     """Return what each rank's programs returned, in rank order; None for a rank that saved nothing."""
+    (folder / "store").unlink(missing_ok=True)  # of an attempt that failed
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(

@@ -129,11 +129,11 @@ def covering(cases, strength, parameters=parameters_of):
 
     if len(cases) == 1:
         return cases
-    each_case = [(case, combined(case)) for case in cases]
-    missing = set().union(*(each for _, each in each_case))
+    given = [(case, combined(case)) for case in cases]
+    missing = set().union(*(each for _, each in given))
     found = []
     while missing:
-        best = max(each_case, key=lambda each: len(each[1] & missing))
+        best = max(given, key=lambda each: len(each[1] & missing))
         missing -= best[1]
         found.append(best[0])
     return found

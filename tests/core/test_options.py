@@ -1,4 +1,4 @@
-"""The options against the definition, on every backend: pairs of values, and (slow) every combination."""
+"""The options against the definition: pairs of values on every backend, and (slow) every combination on three."""
 
 from __future__ import annotations
 
