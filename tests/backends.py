@@ -19,7 +19,10 @@ LACKS = {  # what the mark `needs` names, and the backends that do not have it, 
     "soft targets of nll_loss": {"torch", "triton"},
     "the whole range of float64": {"torch", "triton", "jax", "jax-jit"},
     "subnormal numbers": {"jax", "jax-jit"},  # XLA flushes them to 0
-    "no compilation a case": {"jax-jit"},  # some ten seconds for options together: the pairs of them are run
+    # The equation takes each row as a whole; JAX's programs call the kernels of "compiled".
+    "blocks of classes": {"equation", "strict", "reference", "jax", "jax-jit"},
+    # All run the pairs. These are the equation on other arrays, and Triton's kernels: test_cuda_kernels.py has threes.
+    "every combination": {"strict", "reference", "triton", "jax", "jax-jit"},
 }
 # JAX compiles each case anew, for up to a second: each type runs either operation by operation or as one program.
 TYPES = {"jax": {"float64", "bfloat16"}, "jax-jit": {"float32", "float16"}}

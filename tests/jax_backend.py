@@ -67,16 +67,17 @@ class JaxKernels:
     @np.errstate(over="ignore")
     def forward_backward(self, problem, out):
         scale = 1 / problem.divisor if problem.divisor > 0 else 0.0
-
-        def both(objective, scale, x, *others):
-            losses, back = jax.vjp(lambda z: _rows.losses(objective, z, *others), x.astype(float))
-            return losses, back(jnp.full_like(losses, scale))[0]
-
-        losses, out[...] = self._call(both, problem, scale)
+        losses, out[...] = self._call(losses_and_gradient, problem, scale)
         return losses
 
     def pick(self, problem):
         return self._call(_rows.picked, problem)
+
+
+def losses_and_gradient(objective, scale, x, *others):
+    """Return the rows' losses and the gradient of their scaled sum: one function, compiled once for each shape."""
+    losses, back = jax.vjp(lambda z: _rows.losses(objective, z, *others), x.astype(float))
+    return losses, back(jnp.full_like(losses, scale))[0]
 
 
 def arrays(problem):

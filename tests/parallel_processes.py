@@ -12,8 +12,15 @@ import torch
 WORKER = Path(__file__).with_name("parallel_worker.py")
 
 
-def spawn(programs, world, folder, seconds=90):
+def found_by(world, folder):
+    """Return what each rank has saved, in rank order; None for a rank that saved nothing."""
+    files = [folder / f"{rank}.pt" for rank in range(world)]
+    return [torch.load(each, weights_only=False) if each.exists() else None for each in files]
+
+
+def spawn(programs, world, folder, seconds=300):
     """Return what each rank's programs returned, in rank order; None for a rank that saved nothing."""
+    (folder / "store").unlink(missing_ok=True)  # of an attempt that failed
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
@@ -29,8 +36,7 @@ def spawn(programs, world, folder, seconds=90):
     finally:
         for each in ranks:
             each.kill()
-    files = [folder / f"{rank}.pt" for rank in range(world)]
-    found = [torch.load(each, weights_only=False) if each.exists() else None for each in files]
+    found = found_by(world, folder)
     if "killed" not in programs:
         assert all(each is not None for each in found), "\n".join(texts)
     return found

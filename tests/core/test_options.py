@@ -1,4 +1,4 @@
-"""The options against the definition, on every backend: pairs of values, and (slow) every combination."""
+"""The options against the definition: pairs of values on every backend, and (slow) every combination on three."""
 
 from __future__ import annotations
 
@@ -80,19 +80,17 @@ def test_the_pairs_are_all_there():
 
 
 @pytest.mark.slow
-@pytest.mark.needs("no compilation a case")
+@pytest.mark.needs("every combination")
 @pytest.mark.parametrize(
     "masked", [pytest.param(False, id="all"), pytest.param(True, id="where", marks=pytest.mark.needs("masks"))]
 )
 @pytest.mark.parametrize("targets", list(TARGETS))
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(str(value) for value in shape.values()))
-def test_every_combination(shape, targets, masked, backend):
-    slow = getattr(backend, "interpreted", False)
+@pytest.mark.usefixtures("backend")
+def test_every_combination(shape, targets, masked):
     for index, options in enumerate(cases.COMBINATIONS):
         if all(options[name] == value for name, value in shape.items()):
-            if slow and options["reduction"] != "mean":  # the others are sums of the same rows
-                continue
-            check_combination(index, targets, masked, layer=not slow)
+            check_combination(index, targets, masked, layer=True)
 
 
 def check_combination(index, targets, masked, *, layer):

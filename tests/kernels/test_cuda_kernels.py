@@ -18,8 +18,10 @@ from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem
 from softnll._kernels.cpu import interface as cpu
 from softnll._kernels.cuda import interface as cuda
+from tiers import covering
 from triton_backend import on_device
 
+IN_BLOCKS = [each | {"parts": parts} for each in COMBINATIONS if each["reduction"] == "mean" for parts in (False, True)]
 SHAPES = [(1, 1), (3, 2), (7, 10), (5, 16), (2, 17), (300, 3), (3, 100), (2, 1000), (1, 2049)]
 
 
@@ -128,15 +130,13 @@ def test_a_first_block_of_nothing_but_minus_infinity():
 
 
 @pytest.mark.usefixtures("pieces")
-@pytest.mark.parametrize("parts", [False, True])
-@pytest.mark.parametrize(
-    "options", [each for each in COMBINATIONS if each["reduction"] != "sum"][::3], ids=lambda each: str(each)[:60]
-)
-def test_options_in_blocks(options, parts):
-    given = {name: value for name, value in options.items() if name not in ("class_weight", "sample_weight")}
+@pytest.mark.parametrize("options", covering(IN_BLOCKS, 3, dict), ids=lambda each: str(list(each.values()))[:60])
+def test_options_in_blocks(options):
+    """Each combination of values of three options, for rows in one part and in several."""
+    given = {name: value for name, value in options.items() if name not in ("class_weight", "sample_weight", "parts")}
     tau = given.pop("temperature")
     rng = np.random.default_rng(4)
-    C = 40 if parts else 20
+    C = 40 if options["parts"] else 20
     w = None if options["class_weight"] is None else rng.random(C)
     per_row = isinstance(tau, np.ndarray)
     objective = CrossEntropy(**given, temperature=1.0 if per_row else tau)

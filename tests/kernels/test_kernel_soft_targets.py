@@ -7,6 +7,7 @@ import pytest
 from kernel_helpers import EPS, LENGTHS, agree, distributions, losses_and_gradients
 
 import softnll as sn
+from cases import DTYPES
 from softnll._core.options import CrossEntropy
 from softnll._core.planes import Planes
 from softnll._core.problem import Problem
@@ -45,7 +46,18 @@ def test_ordinary_rows_are_not_left_to_the_scalar_kernels(monkeypatch, dtype):
 
 @pytest.mark.parametrize("options", RARE.values(), ids=RARE)
 @pytest.mark.parametrize("n", [5, 170, 600])
-def test_options(n, options, dtype):
+def test_options(n, options, real):
+    check_options(n, options, real, weighted=[(), ("w",), ("s",), ("w", "s")])
+
+
+@pytest.mark.parametrize("n", [5, 170, 600])
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_options_of_half_types(n, name):
+    """A half type differs from float32 in what is loaded and stored, whatever the options."""
+    check_options(n, RARE["temperature"], np.dtype(DTYPES[name]), weighted=[("w", "s")])
+
+
+def check_options(n, options, dtype, weighted):
     rng = np.random.default_rng(n)
     x, y = (rng.normal(size=(11, n)) * 4).astype(dtype), rng.integers(0, n, 11)
     w, s = rng.uniform(0, 30, n), rng.uniform(0, 3, 11)
@@ -53,7 +65,8 @@ def test_options(n, options, dtype):
     w[0] = 1.5
     q = distributions(rng, 11, n, dtype)
     objective = CrossEntropy(**options)
-    for weights in ({}, {"w": w}, {"s": s}, {"w": w, "s": s}):
+    for names in weighted:
+        weights = {name: {"w": w, "s": s}[name] for name in names}
         agree(Problem(x, objective, q=q, **weights))
         if objective.label_smoothing > 0:
             agree(Problem(x, objective, y=y, **weights))

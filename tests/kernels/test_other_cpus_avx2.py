@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from other_cpus import CHOSEN, has, run_chosen, x86_only
+from other_cpus import has, run_chosen, x86_only
 
 pytestmark = [
     x86_only,
@@ -13,6 +13,5 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("file", list(CHOSEN))
-def test_without_avx512(file, tmp_path):
-    run_chosen("haswell", tmp_path, file)
+def test_without_avx512(tmp_path):
+    run_chosen("haswell", tmp_path)

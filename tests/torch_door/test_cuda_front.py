@@ -61,7 +61,7 @@ def test_values_and_gradients_are_those_of_the_cpu(name, monkeypatch):
 @pytest.mark.parametrize("name", ["hard-all-mean", "soft-plain-none", "nll-mean", "softmax-0", "places"])
 def test_second_derivatives(name):
     function, inputs = FUNCTIONS[name]
-    assert torch.autograd.gradgradcheck(function, leaves(inputs))
+    assert torch.autograd.gradgradcheck(function, leaves(inputs), fast_mode=True)  # along random directions
 
 
 @pytest.mark.usefixtures("cuda")
