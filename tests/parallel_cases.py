@@ -9,7 +9,7 @@ import softnll.torch as snt
 N, H = 6, 5
 SIZES = {  # the slices' numbers of classes, by the number of ranks
     2: {"even": (4, 4), "uneven": (5, 3), "empty": (0, 8), "last_empty": (8, 0), "one": (7, 1)},
-    3: {"even": (3, 3, 2), "uneven": (1, 5, 2), "empty": (0, 8, 0)},
+    3: {"even": (3, 3, 2), "uneven": (1, 5, 2), "empty": (4, 0, 4)},
 }
 C = 8
 LOSSES = ("cross_entropy", "linear_cross_entropy")
