@@ -70,8 +70,8 @@ def agree(problem, units=6):
         assert (np.isnan(want[index]) == np.isnan(got[index])).all()
         assert not bad[np.isfinite(want[index])].any()
         assert (got[index] == want[index])[np.isinf(want[index])].all()
-    scale = np.ones(len(problem.x)) if problem.s is None else problem.s
-    scale = scale * (1 if problem.w is None else max(problem.w.max(), 1)) / problem.objective.temperature
+    scale = np.ones(len(problem.x)) if problem.s is None else np.abs(problem.s)
+    scale = scale * (1 if problem.w is None else max(np.abs(problem.w).max(), 1)) / problem.objective.temperature
     for index in (1, 5):
         a, b = np.asarray(got[index], np.float64), np.asarray(want[index], np.float64)
         assert (np.isnan(a) == np.isnan(b)).all()

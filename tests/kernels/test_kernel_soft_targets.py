@@ -44,6 +44,26 @@ def test_ordinary_rows_are_not_left_to_the_scalar_kernels(monkeypatch, dtype):
     losses_and_gradients(cpu, Problem(x, CrossEntropy(label_smoothing=0.1, z_loss=1e-3, temperature=2.0), y=y))
 
 
+@pytest.mark.parametrize("n", [5, 50, 200])
+def test_weights_of_either_sign_are_not_left_to_the_scalar_kernels(n, monkeypatch, real):
+    """Such as advantages: one row at a time takes ten times as long."""
+    rng = np.random.default_rng(n)
+    x, y, s = (rng.normal(size=(20, n)) * 5).astype(real), rng.integers(0, n, 20), rng.normal(size=20)
+    q, w = distributions(rng, 20, n, real), rng.normal(size=n)
+    smoothed = CrossEntropy(label_smoothing=0.1, z_loss=1e-3)
+    given = (Problem(x, y=y, s=s), Problem(x, y=y, w=w, s=s), Problem(x, q=q, s=s), Problem(x, smoothed, y=y, s=s))
+    for each in given:
+        agree(each)
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(scalar, "losses", never)
+    monkeypatch.setattr(scalar, "backward", never)
+    for each in given:
+        losses_and_gradients(cpu, each)
+
+
 @pytest.mark.parametrize("options", RARE.values(), ids=RARE)
 @pytest.mark.parametrize("n", [5, 170, 600])
 def test_options(n, options, real):

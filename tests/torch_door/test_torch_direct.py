@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import softnll.torch as snt
+from softnll.torch._base.arguments import LossSettings
 from softnll.torch._losses import direct
 
 OPTIONS = [
@@ -88,6 +89,19 @@ def test_targets_and_weights_of_any_strides(n, n_classes, options):
         other = x.clone().requires_grad_()
         snt.cross_entropy(other[..., None], targets[..., None], **options).sum().backward()
         torch.testing.assert_close(leaf.grad, other.grad, rtol=1e-13, atol=1e-16, equal_nan=True)
+
+
+@pytest.mark.parametrize("n_classes", [4, 200])
+def test_a_class_of_weight_0_is_computed_in_the_call(n_classes):
+    """Its rows contribute 0, as ignored ones do, also where they hold NaN."""
+    x, y, w = torch.randn(9, n_classes), torch.arange(9) % 4, torch.ones(n_classes)
+    w[1], x[1, 2] = 0, torch.nan
+    settings = LossSettings.of(0.0, 0.0, None, 1.0, -100, "mean", 1, None)
+    found = direct.in_one_call(x, y, w, settings, written=True)
+    assert found.without_part
+    taking = w[y] > 0
+    torch.testing.assert_close(found.value, torch.nn.functional.cross_entropy(x[taking], y[taking]))
+    assert (found.gradient[~taking] == 0).all()
 
 
 def test_an_index_beyond_64_bits_with_sign():

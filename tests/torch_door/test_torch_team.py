@@ -19,7 +19,7 @@ OPTIONS = {
     "weights": {"weight": True},
     "smoothed": {"label_smoothing": 0.1},
     "temperature": {"temperature": 0.5},
-    "soft cap": {"softcap": 5.0, "ignore_index": 3},
+    "soft cap": {"softcap": 5.0, "ignore_index": 3},  # in blocks of rows
     "soft cap, smoothed": {"softcap": 5.0, "label_smoothing": 0.1, "temperature": 2.0},
 }
 TURNED = ("smoothed", "temperature")  # rows of few classes with these are turned into planes, in other threads

@@ -254,7 +254,7 @@ def losses(
             tau = temperature(taus, i)
             beta, beta_low = inverse(taus, tau, element)
             mass = w[c] if w.shape[0] > 0 else 1.0
-            fine = 0 < weight * mass < MOST
+            fine = 0 < abs(weight * mass) < MOST
             if loss is None:
                 m, r, size = ms[i], rs[i], 0.0  # m is the reference: big is near 2⁶⁴
                 fine = fine and abs(m) < np.inf and (r == 0 or TINY <= r < np.inf)

@@ -14,6 +14,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
+from softnll._kernels.cpu.memory import CAPPED_BLOCK
 from softnll._kernels.cpu.parameters import REDUCTIONS
 from softnll._kernels.cpu.row_memory import among, nearest
 from softnll._kernels.cpu.softcap import cap_rows, slopes_for, uncap_rows
@@ -30,7 +31,7 @@ _cap, _uncap = register_jitable(cap_rows), register_jitable(uncap_rows)
 
 @register_jitable
 def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: int, s: Array) -> tuple[int, float]:
-    """Write 0 for ignored rows and 1 or the upstream gradient for others.
+    """Write 0 for rows that are ignored or of class weight 0, and 1 or the upstream gradient for others.
 
     Return how many rows take no part, and the sum of class weights. The number is negative if a target is out of
     range, a class weight is negative, or one or an upstream gradient is of extreme size.
@@ -49,9 +50,10 @@ def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: i
             n_wrong += not (known | none)
             if w.shape[0] > 0:
                 mass = w[nearest(given, n_classes)]
-            share, mass = 0.0 if none else share, 0.0 if none else mass
+            mass = 0.0 if none else mass
         n_wrong += not abs(share) < _FAR
-        n_without += (share == 0.0) | (mass == 0.0)
+        share = 0.0 if mass == 0.0 else share
+        n_without += share == 0.0
         s[i] = share
         D += mass
     return -1 if n_wrong else n_without, D
@@ -92,15 +94,18 @@ def _rows(kernel: Any) -> Any:
         if softcap is None:
             values = losses, losses, losses, grad, False, work, first, last, left
             return kernel(x, None, q, y, w, s, taus, smoothing, zeta, D, *values)
-        logits, here = x[first:last], losses[first:last]
-        u, slopes = np.empty(logits.shape), slopes_for(logits, grad)
-        _cap(logits, softcap, u, slopes)
-        by_u = None if grad is None else u
-        y, s = y[first:last], s[first:last]  # or of no entries
-        values = here, here, here, by_u, False, here, 0, last - first, left
-        n_left = kernel(u, None, q, y, w, s, taus, smoothing, zeta, D, *values)
-        if grad is not None:
-            _uncap(logits, softcap, u, slopes, grad[first:last])
+        n_left, block = 0, max(1, CAPPED_BLOCK // x.shape[1])
+        while first < last:
+            stop = min(first + block, last)
+            logits, here = x[first:stop], losses[first:stop]
+            u, slopes = np.empty(logits.shape), slopes_for(logits, grad)
+            _cap(logits, softcap, u, slopes)
+            by_u = None if grad is None else u
+            values = here, here, here, by_u, False, here, 0, stop - first, left
+            n_left += kernel(u, None, q, y[first:stop], w, s[first:stop], taus, smoothing, zeta, D, *values)
+            if grad is not None:
+                _uncap(logits, softcap, u, slopes, grad[first:stop])
+            first = stop
         return n_left
 
     return rows

@@ -234,7 +234,7 @@ def losses(
         tau = temperature(taus, i)
         beta, beta_low = inverse(taus, tau, element)
         mass = soft_or_hard(q, y, weights, i, n, keep, share, shares, t, kind)
-        fine = mass > LEAST and 0 < weight * mass < MOST
+        fine = mass > LEAST and 0 < abs(weight) * mass < MOST
         if loss is None:
             m, r = ms[i], rs[i]
             fine = fine and abs(m) < np.inf and (r == 0 or TINY <= r < np.inf)
