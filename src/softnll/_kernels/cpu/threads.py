@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 _ENTRIES = 1 << 18  # of logits below which one thread computes all: waking another takes 50 µs, as long as these
-_MANY = 1 << 22  # logits of which a thread takes more ranges: to begin one takes 20 µs of Python's lock
 _CHUNK = 1 << 16  # rows of a range at most, so that its array of rows left to the scalar kernels stays small
 _MOST = 64  # threads that may be asked for on a machine with fewer CPUs
 _lock = threading.Lock()
@@ -109,8 +108,7 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
             work(0, n_rows)
         return
     threads = threads_of(n_rows, n_columns, threads)
-    each = 4 if n_rows * n_columns >= _MANY else 2  # ranges a thread, if there are several
-    step = min(_CHUNK, -(-n_rows // (each * threads if threads > 1 else 1)))
+    step = min(_CHUNK, -(-n_rows // (4 * threads if threads > 1 else 1)))
     step = -(-step // 16) * 16
     starts = itertools.count(0, step)  # next() of it is one step under the GIL: each range is taken once
 
