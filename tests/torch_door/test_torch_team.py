@@ -61,7 +61,7 @@ def assert_same(found):
 
 
 runs_openmp = pytest.mark.skipif(
-    not team._parallel(), reason="this torch has no runtime of OpenMP that has GOMP_parallel"
+    not team._openmp()[0], reason="this torch has no runtime of OpenMP that has GOMP_parallel"
 )
 
 
@@ -110,14 +110,14 @@ def test_what_is_not_served_in_threads_is_left_to_the_general_path():
 
 
 def test_few_logits_and_one_thread_take_no_team(monkeypatch):
-    assert team.team_of(128, 10) == (128, 0, 1)
+    assert team.team_of(128, 10) == (128, 0, 0, 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert team.team_of(64, 1000) == (64, 0, 1)
+    assert team.team_of(64, 1000) == (64, 0, 0, 1)
 
 
 def test_another_runtime_takes_no_team(monkeypatch):
     monkeypatch.setattr(torch.__config__, "parallel_info", lambda: "ATen parallel backend: native thread pool")
-    assert team._parallel.__wrapped__() == 0
+    assert team._openmp.__wrapped__() == (0, 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -19,7 +19,7 @@ from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, a
 from softnll._kernels.cpu.threads import in_one_go
 
 Call = Callable[..., int]
-_TEAM = {"step": INTP, "parallel": INTP, "threads": INTP}
+_TEAM = {"step": INTP, "parallel": INTP, "number": INTP, "threads": INTP}
 
 _MOST_ROWS = 1 << 16  # of more, what is done in one thread takes longer than the rows themselves
 _MOST_WRITTEN = 1 << 23  # bytes of an output: larger ones take less time in NumPy's memory, of large pages
@@ -51,7 +51,7 @@ def loss_call(
 
     ``loss(N, C, x, q, y, N, w, C, upstream, N, ignored, reduction, smoothing, zeta, temperature, softcap, value,
     length, grad, *team)``: without soft targets, q is None; so are a temperature of 1 and, without one, the soft cap.
-    The team is the last three arguments of ``in_team``.
+    The team is step, parallel, number and threads of ``in_team``.
     """
     spread, tempered = soft or objective.label_smoothing > 0, objective.temperature != 1
     capped, few = objective.softcap is not None, n_classes <= FEW

@@ -16,7 +16,8 @@ from numba.extending import register_jitable
 from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
 from softnll._kernels.cpu.memory import CAPPED_BLOCK
 from softnll._kernels.cpu.parameters import REDUCTIONS
-from softnll._kernels.cpu.row_memory import among, nearest
+from softnll._kernels.cpu.row_memory import address_of, among, nearest
+from softnll._kernels.cpu.simd import hold
 from softnll._kernels.cpu.softcap import cap_rows, slopes_for, uncap_rows
 from softnll._kernels.cpu.team import in_team
 from softnll._kernels.cpu.total import total
@@ -67,6 +68,12 @@ def _itself(w: Array) -> Array:
 @register_jitable
 def _nothing(w: Array) -> None:
     return None
+
+
+@register_jitable
+def _claims(n: int, step: int) -> Array:
+    """Return the claims of ranges of rows, none of which has been made."""
+    return np.zeros((n + step - 1) // step, np.int64)
 
 
 def _rows(kernel: Any) -> Any:
@@ -131,12 +138,13 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
         grad: Any,
         step: int,
         parallel: int,
+        number: int,
         threads: int,
     ) -> int:
         """Write the loss, or one a row, and with ``grad`` its gradient times that upstream.
 
         Without entries, w and upstream gradients are 1. Soft targets q take the place of y. None for a temperature or
-        a soft cap: there is none. The last three are those of ``in_team``.
+        a soft cap: there is none. The last four are those of ``in_team``.
         """
         n = x.shape[0]
         losses, s, left, ws = np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(w.shape[0])
@@ -151,7 +159,9 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
             D = 1.0
         taus = None if temperature is None else np.full(1, temperature)
         given = x, q, y, weights(ws), s, taus, smoothing, zeta, D, softcap, losses, grad, value, left
-        n_left = in_team(rows, given, n, step, parallel, threads)
+        claims = _claims(n, step)
+        n_left = in_team(rows, given, n, step, address_of(claims), parallel, number, threads)
+        hold(claims)
         if n_left > 0:
             return n_left
         if reduction == _NONE:
@@ -169,10 +179,13 @@ def _normalise(kernel: Any, prob: bool | None) -> Callable[..., int]:
     def rows(x: Array, out: Array, work: Array, left: Array, first: int, last: int) -> int:
         return kernel(x, None, None, prob, out, False, work, first, last, left)
 
-    def normalise(x: Array, out: Array, work: Array, step: int, parallel: int, threads: int) -> int:
-        """Write softmax or, if ``prob`` is None, log_softmax; the last three are those of ``in_team``."""
+    def normalise(x: Array, out: Array, work: Array, step: int, parallel: int, number: int, threads: int) -> int:
+        """Write softmax or, if ``prob`` is None, log_softmax; the last four are those of ``in_team``."""
         n = x.shape[0]
-        return in_team(rows, (x, out, work, np.empty(n, np.int64)), n, step, parallel, threads)
+        given, claims = (x, out, work, np.empty(n, np.int64)), _claims(n, step)
+        n_left = in_team(rows, given, n, step, address_of(claims), parallel, number, threads)
+        hold(claims)
+        return n_left
 
     return normalise
 
@@ -193,15 +206,18 @@ def product(
     work: Array,
     step: int,
     parallel: int,
+    number: int,
     threads: int,
 ) -> int:
     """Write products of softmax's or, with ``log``, of log_softmax's Jacobians; ``logits`` says what is saved.
 
-    The last three are those of ``in_team``.
+    The last four are those of ``in_team``.
     """
     n = saved.shape[0]
-    given = saved, logits, log, upstream, out, work, np.empty(n, np.int64)
-    return in_team(_product_rows, given, n, step, parallel, threads)
+    given, claims = (saved, logits, log, upstream, out, work, np.empty(n, np.int64)), _claims(n, step)
+    n_left = in_team(_product_rows, given, n, step, address_of(claims), parallel, number, threads)
+    hold(claims)
+    return n_left
 
 
 loss_by_tile, loss_by_row = (_loss(register_jitable(each.losses), _itself) for each in (by_tile, by_row))

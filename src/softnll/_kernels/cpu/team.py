@@ -21,18 +21,22 @@ _FAILED = 1 << 40  # more than any number of rows
 
 
 @intrinsic
-def in_team(typing: Any, function: Any, arguments: Any, n: Any, step: Any, parallel: Any, threads: Any) -> Any:
+def in_team(
+    typing: Any, function: Any, arguments: Any, n: Any, step: Any, claims: Any, parallel: Any, number: Any, threads: Any
+) -> Any:
     """Call ``function(*arguments, first, last)`` for ranges of ``step`` rows that are all n; return the results' sum.
 
-    ``parallel`` is the address of ``GOMP_parallel(function, data, threads, flags)``, or 0: then the caller computes
-    all. A call that fails for lack of memory counts as many rows.
+    ``claims`` is the address of one word a range, each 0. ``parallel`` and ``number`` are the addresses of
+    ``GOMP_parallel(function, data, threads, flags)`` and ``omp_get_thread_num()``, or 0: then the caller computes all.
+    A thread begins with the ranges of its number, which are in its caches if it has computed them before, and goes on
+    with those that no other has claimed. A call that fails for lack of memory counts as many rows.
     """
     kinds = (*arguments.types, types.intp, types.intp)
     called = typing.resolve_function_type(function, kinds, {})
 
     def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
-        _, given, n, step, parallel, threads = values
-        fields = [*cgutils.unpack_tuple(b, given, len(kinds) - 2), n, step, _WORD(0), _WORD(0)]
+        _, given, n, step, claims, parallel, number, threads = values
+        fields = [*cgutils.unpack_tuple(b, given, len(kinds) - 2), n, step, claims, number, threads, _WORD(0)]
         frame = cgutils.alloca_once(b, ir.LiteralStructType([each.type for each in fields]))
         for index, each in enumerate(fields):
             b.store(each, cgutils.gep_inbounds(b, frame, 0, index))
@@ -46,7 +50,7 @@ def in_team(typing: Any, function: Any, arguments: Any, n: Any, step: Any, paral
                 b.call(start, [run, data, b.trunc(threads, _INT), _INT(0)])
         return b.load(cgutils.gep_inbounds(b, frame, 0, len(fields) - 1))
 
-    return types.intp(function, arguments, n, step, parallel, threads), generate
+    return types.intp(function, arguments, n, step, claims, parallel, number, threads), generate
 
 
 def _run(context: Any, module: Any, frame: Any, function: Any) -> Any:
@@ -73,19 +77,21 @@ def _ranges(context: Any, module: Any, frame: Any, function: Any) -> Any:
     ranges.linkage = "internal"
     b = ir.IRBuilder(ranges.append_basic_block("entry"))
     at = b.bitcast(ranges.args[2], frame)
-    places = [cgutils.gep_inbounds(b, at, 0, index) for index in range(len(frame.pointee.elements))]
-    *given, following, found = places
-    *given, n, step = (b.load(each) for each in given)
-    head, body, end = (b.append_basic_block(name) for name in ("head", "body", "end"))
-    b.branch(head)
-    b.position_at_end(head)
-    first = b.atomic_rmw("add", following, step, "monotonic")
-    b.cbranch(b.icmp_signed("<", first, n), body, end)
-    b.position_at_end(body)
-    last = b.add(first, step)
-    last = b.select(b.icmp_signed("<", last, n), last, n)
-    b.atomic_rmw("add", found, function(b, [*given, first, last]), "monotonic")
-    b.branch(head)
-    b.position_at_end(end)
+    *places, found = (cgutils.gep_inbounds(b, at, 0, index) for index in range(len(frame.pointee.elements)))
+    *given, n, step, claims, number, threads = (b.load(each) for each in places)
+    count = b.sdiv(b.sub(b.add(n, step), _WORD(1)), step)
+    one = cgutils.alloca_once_value(b, _WORD(0))
+    with b.if_then(b.icmp_unsigned("!=", number, _WORD(0))):
+        mine = b.zext(b.call(b.inttoptr(number, ir.PointerType(ir.FunctionType(_INT, []))), []), _WORD)
+        b.store(b.udiv(b.mul(mine, count), threads), one)
+    own, words = b.load(one), b.inttoptr(claims, ir.PointerType(_WORD))
+    with cgutils.for_range(b, count) as loop:
+        index = b.srem(b.add(own, loop.index), count)
+        before = b.atomic_rmw("xchg", b.gep(words, [index]), _WORD(1), "monotonic")
+        with b.if_then(b.icmp_unsigned("==", before, _WORD(0))):
+            first = b.mul(index, step)
+            last = b.add(first, step)
+            last = b.select(b.icmp_signed("<", last, n), last, n)
+            b.atomic_rmw("add", found, function(b, [*given, first, last]), "monotonic")
     b.ret(kind.return_type(0))
     return ranges

@@ -14,7 +14,7 @@ import torch
 _LEAST = 1 << 14  # logits from which on several threads take less time than one
 _LEAST_DEAR = 1 << 12  # those with a soft cap
 _AT_A_TIME = 16  # rows: ranges begin at multiples of it
-_RANGES = 4  # for each thread: one that begins late takes fewer
+_RANGES = 2  # for each thread: one that begins late computes fewer
 
 
 class Team(NamedTuple):
@@ -22,6 +22,7 @@ class Team(NamedTuple):
 
     step: int  # rows of a range
     parallel: int  # the address of what starts threads, or 0: the caller's computes all
+    number: int  # the address of what returns a thread's number, or 0
     threads: int
 
 
@@ -32,24 +33,26 @@ if hasattr(os, "register_at_fork"):
 
 
 @cache
-def _parallel() -> int:
-    """Return the address of GNU's ``GOMP_parallel`` in the runtime that torch uses, or 0."""
+def _openmp() -> tuple[int, int]:
+    """Return the addresses of GNU's functions ``parallel`` and ``number`` in the runtime that torch uses, or zeros."""
     if not sys.platform.startswith("linux") or "OpenMP" not in torch.__config__.parallel_info():
-        return 0
+        return 0, 0
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libtorch_cpu.so"), os.RTLD_NOLOAD | os.RTLD_LAZY)
-        function = library.GOMP_parallel  # of a library that it was linked with
+        functions = library.GOMP_parallel, library.omp_get_thread_num  # of a library that it was linked with
     except (OSError, AttributeError):
-        return 0
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+        return 0, 0
+    parallel, number = (ctypes.cast(each, ctypes.c_void_p).value or 0 for each in functions)
+    return parallel, number
 
 
 def team_of(n_rows: int, n_classes: int, *, dear: bool = False) -> Team:
     """Return the ranges and threads for so many logits; ``dear`` ones take several times as long."""
+    alone = Team(max(1, n_rows), 0, 0, 1)
     if n_rows * n_classes < (_LEAST_DEAR if dear else _LEAST) or _forks:
-        return Team(n_rows, 0, 1)
+        return alone
     threads = torch.get_num_threads()
-    if threads == 1:
-        return Team(n_rows, 0, 1)
+    if threads == 1 or not _openmp()[0]:
+        return alone
     step = -(-n_rows // (_RANGES * threads * _AT_A_TIME)) * _AT_A_TIME
-    return Team(step, _parallel(), threads)
+    return Team(step, *_openmp(), threads)
