@@ -139,10 +139,9 @@ def linear_cross_entropy(
     if direct.serves(*given, temperature, ignore_index, sample_weight, options, max_bytes, compact):
         scalars = (label_smoothing, z_loss, softcap, temperature, direct.index_of(ignore_index), reduction)
         try:
-            settings = LossSettings.of(*scalars, 1, check)
+            loss = direct.linear_cross_entropy(given, LossSettings.of(*scalars, 1, check))
         except (TypeError, ValueError) as error:
             raise_as_torch(error, LINEAR_NAMES)
-        loss = direct.linear_cross_entropy(given, settings)
         if loss is not None:
             return loss
     inputs, values = prepare(input, linear_weight, target, **keywords)

@@ -83,13 +83,20 @@ def linear_cross_entropy(given: tuple[Any, ...], settings: LossSettings) -> Tens
         logits = linear(*head)
     found = direct.in_one_call(logits, target, weight, settings, written=tracked)
     if found is None:
-        return None
+        return _in_two_steps(head, LossInputs(logits, target, weight), settings)
     if not tracked:
         return found.value
     if found.without_part and not math.isfinite(x.detach().sum().item()):
         return None
     value: Tensor = DirectLinearCrossEntropy.apply(*head, target, weight, settings, logits, found)
     return value
+
+
+def _in_two_steps(head: tuple[Any, ...], inputs: LossInputs, settings: LossSettings) -> Tensor | None:
+    """Return the loss of a product that autograd records; None where a logit is not finite."""
+    if not math.isfinite(inputs.input.sum().item()):
+        return None
+    return direct.cross_entropy(inputs._replace(input=linear(*head)), settings)
 
 
 class DirectLinearCrossEntropy(Function):
