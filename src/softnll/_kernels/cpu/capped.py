@@ -20,8 +20,7 @@ from softnll._core.targets import blocks
 from softnll._kernels.cpu import strided
 from softnll._kernels.cpu.execute import Computation, RowValues, in_one_piece, packed_rows, served, soft_type
 from softnll._kernels.cpu.load import compiled
-from softnll._kernels.cpu.memory import CAPPED_BLOCK
-from softnll._kernels.cpu.parameters import entries_of
+from softnll._kernels.cpu.parameters import CAPPED_BLOCK, entries_of
 from softnll._kernels.cpu.signature import FLOAT64, NONE, VOID, array, output
 from softnll._kernels.cpu.threads import for_rows
 

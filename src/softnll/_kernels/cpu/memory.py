@@ -11,11 +11,11 @@ import numpy as np
 
 from softnll._core.problem import Problem
 from softnll._core.targets import SparseRows
+from softnll._kernels.cpu.parameters import CAPPED_BLOCK
 from softnll._kernels.cpu.threads import threads_of
 
 FEW = 160  # classes up to which rows are taken a tile at a time (docs/log.md)
 BLOCK = 1 << 16  # logits of a block, where rows are copied or go to the scalar kernels
-CAPPED_BLOCK = 1 << 15  # logits of a block whose capped values and slopes are in scratch
 LEFT_BLOCK = 1 << 14  # logits of a block of the rows that vector kernels leave
 TURNED = 24  # classes up to which rows with spread targets are turned into planes
 TURNED_BLOCK = 1 << 15  # logits of a block of them
@@ -71,9 +71,8 @@ def scratch_bytes(problem: Problem, n_rows: int, n_columns: int, itemsize: int) 
     if n_columns <= TURNED and (rows == 4 or problem.objective.temperature != 1):
         each += _block(TURNED_BLOCK, n_rows, n_columns) * (2 * item + (0 if q is None else item))
     if problem.objective.softcap is not None:
-        each += _block(CAPPED_BLOCK, n_rows, n_columns) * (
-            16 if q is None or q.dtype == np.float64 else 24
-        )  # with slopes
+        row = 16 if q is None or q.dtype == np.float64 else 24  # capped logits and slopes; targets of another width
+        each += row * _block(CAPPED_BLOCK, n_rows, n_columns)
     elif q is not None and (q_item == 8) != (item == 8):  # targets of another width, and the rows of their gradient
         each += 2 * item * _block(BLOCK, n_rows, n_columns)
     return threads_of(n_rows, n_columns) * each + 24 * n_rows  # loss, m and r

@@ -14,8 +14,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
-from softnll._kernels.cpu.memory import CAPPED_BLOCK
-from softnll._kernels.cpu.parameters import REDUCTIONS
+from softnll._kernels.cpu.parameters import CAPPED_BLOCK, REDUCTIONS
 from softnll._kernels.cpu.row_memory import address_of, among, nearest
 from softnll._kernels.cpu.simd import hold
 from softnll._kernels.cpu.softcap import cap_rows, slopes_for, uncap_rows

@@ -12,6 +12,7 @@ from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, a
 
 DType = np.dtype[Any]
 
+CAPPED_BLOCK = 1 << 15  # logits of a block whose capped values and slopes are in scratch
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}  # as functions of one call take them
 
 _ELEMENTS = {"float32": "float32", "float64": "float64", "bfloat16": "uint16", "float16": "int16"}
