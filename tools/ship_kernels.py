@@ -105,9 +105,11 @@ def ask_for_calls(name: str) -> None:
         for log in (False, True):
             calls.normalise_call(name, 2, n_columns, log=log)
             calls.product_call(name, 2, n_columns, log=log, logits=name in ("bfloat16", "float16"))
-        for written, soft, smoothing in product((False, True), (False, True), (0.0, 0.1)):
-            objective = CrossEntropy(label_smoothing=smoothing)
-            calls.loss_call(name, 2, n_columns, objective, soft=soft, weighted=False, written=written)
+        plain, smoothed = CrossEntropy(), CrossEntropy(label_smoothing=0.1)
+        hard = plain, smoothed, CrossEntropy(temperature=2), CrossEntropy(softcap=30)
+        for written in (False, True):
+            for soft, objective in (*product((False,), hard), (True, plain), (True, smoothed)):
+                calls.loss_call(name, 2, n_columns, objective, soft=soft, weighted=False, written=written)
 
 
 def in_programs() -> Iterator[tuple[str, dict[str, Any]]]:

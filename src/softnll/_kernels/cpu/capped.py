@@ -101,6 +101,7 @@ def run(
                 uncap(x, softcap, u, slopes, written)
                 if not whole:
                     out[here] = written
+            del u, slopes, part, packed  # before the next block's
 
     for_rows(n_rows, n_columns, work)
 
@@ -127,6 +128,7 @@ def run_planes(problem: Problem, out: Planes | None, values: RowValues) -> None:
             computation.of_rows(part, None if out is None else part.x, values.take(here), packed=packed)
             if out is not None:
                 uncap(x, softcap, u, slopes, out[here].T)
+            del u, slopes, part, packed  # before the next block's
             first = here.stop
 
     for_rows(len(problem.x), n_columns, work)
