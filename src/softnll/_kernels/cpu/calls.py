@@ -64,6 +64,8 @@ def loss_call(
         return None
     if (soft and capped) or not options_served(objective, n_classes):
         return None
+    if (tempered or capped) and name == "float64":  # rare: not worth their compilation
+        return None
     function = "spread_loss" if spread else "loss_by_tile" if few and not tempered else "loss_by_row"
     return _loss(name, function, soft, tempered, capped, written)
 
