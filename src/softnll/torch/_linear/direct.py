@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,8 +88,18 @@ def linear_cross_entropy(given: tuple[Any, ...], settings: LossSettings) -> Tens
         return found.value
     if found.without_part and not math.isfinite(x.detach().sum().item()):
         return None
-    value: Tensor = DirectLinearCrossEntropy.apply(*head, target, weight, settings, logits, found)
+    value: Tensor = DirectLinearCrossEntropy.apply(*head, _Computed(target, weight, settings, logits, found))
     return value
+
+
+class _Computed(NamedTuple):
+    """What a loss was computed from, beside the head, and what was computed."""
+
+    target: Tensor
+    weight: Tensor | None
+    settings: LossSettings
+    logits: Tensor
+    found: direct.InOneCall
 
 
 def _in_two_steps(head: tuple[Any, ...], inputs: LossInputs, settings: LossSettings) -> Tensor | None:
@@ -100,23 +110,21 @@ def _in_two_steps(head: tuple[Any, ...], inputs: LossInputs, settings: LossSetti
 
 
 class DirectLinearCrossEntropy(Function):
-    """The loss ``found``, with its gradient by the logits, of plain tensors and settings."""
+    """The loss of features, weight and bias that has been computed, with its gradient by the logits."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, computed: _Computed) -> Tensor:
         """Return the loss."""
-        *tensors, ctx.settings, ctx.logits, found = arguments
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        ctx.gradient = found.gradient
-        value: Tensor = found.value
-        return value
+        ctx.save_for_backward(x, linear_weight, linear_bias, computed.target, computed.weight)
+        ctx.settings, ctx.logits, ctx.gradient = computed.settings, computed.logits, computed.found.gradient
+        return computed.found.value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients by the features, the weight and the bias."""
         if upstream is None:
-            return (None,) * 8
+            return None, None, None, None
         x, linear_weight, linear_bias, target, weight = ctx.saved_tensors
         gradient = None
         if not (in_batch(upstream) or records()):
@@ -129,7 +137,7 @@ class DirectLinearCrossEntropy(Function):
             gradient @ linear_weight if by_features else None,
             gradient.mT @ x if by_weight else None,
             gradient.sum(0) if by_bias else None,
-            *(None,) * 5,
+            None,
         )
 
 
