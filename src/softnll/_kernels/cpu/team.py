@@ -80,11 +80,11 @@ def _ranges(context: Any, module: Any, frame: Any, function: Any) -> Any:
     *places, found = (cgutils.gep_inbounds(b, at, 0, index) for index in range(len(frame.pointee.elements)))
     *given, n, step, claims, number, threads = (b.load(each) for each in places)
     count = b.sdiv(b.sub(b.add(n, step), _WORD(1)), step)
-    one = cgutils.alloca_once_value(b, _WORD(0))
+    begin = cgutils.alloca_once_value(b, _WORD(0))
     with b.if_then(b.icmp_unsigned("!=", number, _WORD(0))):
         mine = b.zext(b.call(b.inttoptr(number, ir.PointerType(ir.FunctionType(_INT, []))), []), _WORD)
-        b.store(b.udiv(b.mul(mine, count), threads), one)
-    own, words = b.load(one), b.inttoptr(claims, ir.PointerType(_WORD))
+        b.store(b.udiv(b.mul(mine, count), threads), begin)
+    own, words = b.load(begin), b.inttoptr(claims, ir.PointerType(_WORD))
     with cgutils.for_range(b, count) as loop:
         index = b.srem(b.add(own, loop.index), count)
         before = b.atomic_rmw("xchg", b.gep(words, [index]), _WORD(1), "monotonic")
