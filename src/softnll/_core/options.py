@@ -120,12 +120,20 @@ class CrossEntropy:
     ignore_index: int = _option(-100, "int", _integer)
     reduction: Reduction = _option("mean", "str", _reduction)
     plain: bool = field(init=False, repr=False, compare=False)  # whether no option changes logits or targets
+    hashed: int = field(init=False, repr=False, compare=False)  # computed once: many look-ups are by the options
 
     def __post_init__(self) -> None:
         for row in ROWS:  # equal options of different number types become equal objects
             object.__setattr__(self, row.name, row.metadata["check"](row.name, getattr(self, row.name)))
         plain = self.temperature == 1 and self.softcap is None and self.label_smoothing == 0
         object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "hashed", hash(tuple(getattr(self, name) for name in NAMES)))
+
+    def __hash__(self) -> int:
+        return self.hashed
+
+    def __reduce__(self) -> tuple[Any, ...]:  # hashes of strings differ between processes
+        return CrossEntropy, tuple(getattr(self, name) for name in NAMES)
 
 
 ROWS = tuple(row for row in fields(CrossEntropy) if row.init)

@@ -330,7 +330,10 @@ def cross_entropy(
     by_row = isinstance(temperature, Tensor)
     scalars = (label_smoothing, z_loss, softcap, 1.0 if by_row else temperature, ignore_index, reduction)
     if direct.serves(input, target, weight, temperature, ignore_index, sample_weight, size_average, reduce):
-        return _loss(direct.cross_entropy, LossInputs(input, target, weight), scalars, 1, check)
+        try:
+            return direct.cross_entropy(input, target, weight, LossSettings.of(*scalars, 1, check))
+        except (TypeError, ValueError) as error:
+            raise_as_torch(error)
     x, target, dim = loss_input(tensors[:4], size_average, reduce)
     if isinstance(ignore_index, int) and ignore_index >= 0 and target.is_floating_point():
         raise InputValueError(f"ignore_index is {ignore_index}; allowed: >= 0 only with hard targets")

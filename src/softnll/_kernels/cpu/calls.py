@@ -7,7 +7,7 @@ empty array. None stands for a function that does not serve such rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 from softnll._core.options import CrossEntropy
 from softnll._kernels.cpu.execute import options_served
@@ -70,13 +70,15 @@ def loss_call(
     return _loss(name, function, soft, tempered, capped, written)
 
 
-def normalise_call(name: str, n_rows: int, n_classes: int, *, log: bool, threaded: bool = False) -> Call | None:
+@lru_cache(maxsize=256)
+def normalise_call(name: str, n_rows: int, n_classes: int, log: bool, threaded: bool = False) -> Call | None:
     """Return ``softmax(N, C, x, out, 0, 0, *team)`` or, with ``log``, log_softmax for logits of a type."""
     return _normalise(name, n_classes <= FEW, log) if _serves(name, n_rows, n_classes, True, threaded) else None
 
 
+@lru_cache(maxsize=256)
 def product_call(
-    name: str, n_rows: int, n_classes: int, *, log: bool, logits: bool, threaded: bool = False
+    name: str, n_rows: int, n_classes: int, log: bool, logits: bool, threaded: bool = False
 ) -> Call | None:
     """Return ``product(N, C, saved, logits, log, upstream, out, 0, 0, *team)``, of results or ``logits``."""
     turned = turns(n_rows, n_classes, 2 if logits else 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, get_type_hints
 
 import torch
@@ -59,7 +60,7 @@ class Upstream(NamedTuple):
     upstream: Tensor
 
 
-@dataclass(slots=True)  # not a tuple, which torch.func would flatten
+@dataclass(frozen=True, slots=True)  # not a tuple, which torch.func would flatten
 class LossSettings:
     """The checked options of a loss."""
 
@@ -72,12 +73,14 @@ class LossSettings:
 
     @classmethod
     def of(cls, *values: Any) -> LossSettings:
-        """Return the settings after checking values, which are in the order of the schema."""
-        *scalars, dim, check = values
-        objective, per_row = checked(*scalars)
-        if per_row is not None:
-            raise TypeError(f"temperature is a {type(per_row).__name__}; allowed: a number, or a tensor of one a row")
-        return cls(objective, dim, check)
+        """Return the settings after checking values, which are in the order of the schema.
+
+        Equal values of equal types give the same object.
+        """
+        try:
+            return _settings_once(*values)
+        except TypeError:  # a value that is not hashable, or wrong
+            return _settings(*values)
 
     def for_each_row(self) -> LossSettings:
         """Return the settings for inputs stacked along a new first dimension, with ``reduction="none"``."""
@@ -86,6 +89,18 @@ class LossSettings:
     def unchecked(self) -> LossSettings:
         """Return the settings without checks of values, for inputs that have been checked."""
         return replace(self, check=False)
+
+
+def _settings(*values: Any) -> LossSettings:
+    """Return the settings of a loss after checking values, which are in the order of the schema."""
+    *scalars, dim, check = values
+    objective, per_row = checked(*scalars)
+    if per_row is not None:
+        raise TypeError(f"temperature is a {type(per_row).__name__}; allowed: a number, or a tensor of one a row")
+    return LossSettings(objective, dim, check)
+
+
+_settings_once = lru_cache(maxsize=256, typed=True)(_settings)
 
 
 @dataclass(slots=True)

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_HOST = torch.device("cpu")
-
 
 def backend_of(x: Tensor) -> Any:
     """Return the backend of a tensor's device: ``CpuBackend`` or a ``DeviceBackend``."""
@@ -22,9 +20,9 @@ def kind_of(x: Tensor) -> str:
 
     Triton serves CUDA and ROCm devices. Fake tensors have no memory, whatever device they name.
     """
-    if isinstance(x, torch._subclasses.FakeTensor):  # noqa: SLF001 - its public name
+    if type(x) is not Tensor and isinstance(x, torch._subclasses.FakeTensor):  # noqa: SLF001 - its public name
         return "reference"
-    return "cpu" if x.device == _HOST else "triton" if x.is_cuda else "reference"
+    return "cpu" if x.is_cpu else "triton" if x.is_cuda else "reference"
 
 
 def captures(x: Tensor) -> bool:
@@ -34,7 +32,7 @@ def captures(x: Tensor) -> bool:
 
 def waits(x: Tensor) -> bool:
     """Return whether reading a value of this tensor waits for its device."""
-    return x.device != _HOST
+    return not x.is_cpu
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,13 +46,18 @@ def _openmp() -> tuple[int, int]:
     return parallel, number
 
 
+@lru_cache(maxsize=256)
+def _alone(n_rows: int) -> Team:
+    """Return the one range of the caller's thread."""
+    return Team(max(1, n_rows), 0, 0, 1)
+
+
 def team_of(n_rows: int, n_classes: int, *, dear: bool = False) -> Team:
     """Return the ranges and threads for so many logits; ``dear`` ones take several times as long."""
-    alone = Team(max(1, n_rows), 0, 0, 1)
     if n_rows * n_classes < (_LEAST_DEAR if dear else _LEAST) or _forks:
-        return alone
+        return _alone(n_rows)
     threads = torch.get_num_threads()
     if threads == 1 or not _openmp()[0]:
-        return alone
+        return _alone(n_rows)
     step = -(-n_rows // (_RANGES * threads * _AT_A_TIME)) * _AT_A_TIME
     return Team(step, *_openmp(), threads)

@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from torch.nn.functional import linear
 
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._base.autograd_base import in_batch, records
+from softnll.torch._base.autograd_base import applied, in_batch, records
 from softnll.torch._losses import compute, direct
 from softnll.torch._losses.autograd import loss_gradients
 
@@ -88,7 +88,7 @@ def linear_cross_entropy(given: tuple[Any, ...], settings: LossSettings) -> Tens
         return found.value
     if found.without_part and not math.isfinite(x.detach().sum().item()):
         return None
-    value: Tensor = DirectLinearCrossEntropy.apply(*head, _Computed(target, weight, settings, logits, found))
+    value: Tensor = _linear_cross_entropy(*head, _Computed(target, weight, settings, logits, found))
     return value
 
 
@@ -106,7 +106,7 @@ def _in_two_steps(head: tuple[Any, ...], inputs: LossInputs, settings: LossSetti
     """Return the loss of a product that autograd records; None where a logit is not finite."""
     if not math.isfinite(inputs.input.sum().item()):
         return None
-    return direct.cross_entropy(inputs._replace(input=linear(*head)), settings)
+    return direct.cross_entropy(linear(*head), inputs.target, inputs.weight, settings)
 
 
 class DirectLinearCrossEntropy(Function):
@@ -139,6 +139,9 @@ class DirectLinearCrossEntropy(Function):
             gradient.sum(0) if by_bias else None,
             None,
         )
+
+
+_linear_cross_entropy = applied(DirectLinearCrossEntropy)
 
 
 def _gradient(ctx: Any, target: Tensor, weight: Tensor | None, upstream: Tensor) -> Tensor | None:

@@ -7,7 +7,8 @@ but weights and temperatures of the rows is served.
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +17,16 @@ from torch import Tensor
 from torch.autograd import Function
 
 from softnll._core.layout import Layout, layout_of
+from softnll._core.options import CrossEntropy
 from softnll._core.problem import Problem, prepare_targets
 from softnll._kernels.cpu.parameters import REDUCTIONS
 from softnll._kernels.select import are_distributions, kernels
 from softnll._numpy.output import reduce
+from softnll.torch._base import backend
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._base.autograd_base import immediate, in_batch, records
-from softnll.torch._base.backend import backend_of
-from softnll.torch._base.cpu_backend import CpuBackend, checks_targets, keeps_gradient
-from softnll.torch._base.team import team_of
+from softnll.torch._base.autograd_base import applied, immediate, in_batch, records
+from softnll.torch._base.cpu_backend import checks_targets, keeps_gradient
+from softnll.torch._base.team import Team, team_of
 from softnll.torch._base.views import as_array, as_tensor
 from softnll.torch._losses import compute
 from softnll.torch._losses.autograd import loss_gradients
@@ -41,15 +43,24 @@ _FAR = 2**63 - 1
 _NOTHING = (0, 0)  # the address and the length of an array without entries
 
 
-def serves(x: Any, target: Any, weight: Any, temperature: Any = 1.0, ignore_index: Any = -100, *others: Any) -> bool:
-    """Return whether the arguments are plain, the others None, and only autograd records the call."""
-    for each in others:
-        if each is not None:
-            return False
+def serves(
+    x: Any,
+    target: Any,
+    weight: Any,
+    temperature: Any = 1.0,
+    ignore_index: Any = -100,
+    sample_weight: Any = None,
+    size_average: Any = None,
+    reduce: Any = None,
+) -> bool:
+    """Return whether the arguments are plain, the last three None, and only autograd records the call."""
     return (
-        not isinstance(temperature, Tensor)
+        sample_weight is None
+        and size_average is None
+        and reduce is None
+        and not isinstance(temperature, Tensor)
         and plain_call(x)
-        and len(x.shape) == 2
+        and x.dim() == 2
         and fits(target, weight, x.shape, x.dtype, ignore_index)
     )
 
@@ -83,7 +94,7 @@ def plain_call(x: Any) -> bool:
         and _plain(x)
         and x.dtype in _TYPES
         and x.is_contiguous()
-        and isinstance(backend_of(x), CpuBackend)
+        and backend.kind_of(x) == "cpu"
         and torch._C._len_torch_dispatch_stack() == 0  # noqa: SLF001
         and not torch._C._are_functorch_transforms_active()  # noqa: SLF001
         and immediate()
@@ -100,11 +111,10 @@ def _plain_weight(weight: Any, shape: tuple[int], dtype: Any) -> bool:
     return _plain(weight) and not weight.requires_grad and weight.dtype is dtype and weight.shape == shape
 
 
-def cross_entropy(inputs: LossInputs, settings: LossSettings) -> Tensor:
+def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> Tensor:
     """Return the loss, which autograd can differentiate."""
-    x, target, weight, _, _ = inputs
     if x.requires_grad and torch.is_grad_enabled():
-        value: Tensor = DirectCrossEntropy.apply(x, target, weight, settings)
+        value: Tensor = _cross_entropy(x, target, weight, settings)
         return value
     found = in_one_call(x, target, weight, settings, written=False)
     if found is not None:
@@ -134,17 +144,16 @@ def in_one_call(
 
     ``upstream`` has one number a row, of the type of the loss.
     """
-    objective, check = settings.objective, settings.check
     select, (n_rows, n_classes), soft = getattr(kernels(), "loss_call", None), x.shape, target.dtype is not torch.int64
-    if select is None or (soft and check) or objective.ignore_index > _FAR:
+    objective = settings.objective
+    if select is None or (soft and settings.check):
         return None
     team = team_of(n_rows, n_classes, dear=objective.softcap is not None)
-    forms = {"soft": soft, "weighted": weight is not None, "written": written, "threaded": team.parallel != 0}
-    call, temperature = select(_TYPES[x.dtype], n_rows, n_classes, objective, **forms), objective.temperature
+    call = _loss_call(select, x.dtype, n_rows, n_classes, objective, soft, weight is not None, written, team)
     if call is None:
         return None
-    by_row, dtype = objective.reduction == "none", x.dtype if x.dtype in WIDE else torch.float32
-    value = torch.empty(n_rows, dtype=dtype) if by_row else torch.empty_like(_SCALARS[dtype])
+    dtype = call.dtype
+    value = torch.empty(n_rows, dtype=dtype) if call.by_row else torch.empty_like(_SCALARS[dtype])
     gradient = torch.empty_like(x) if written else None
     target, w, u = target.contiguous(), _NOTHING, _NOTHING  # held until the call is over
     if weight is not None:
@@ -153,26 +162,61 @@ def in_one_call(
     if upstream is not None:
         upstream = _in_one_piece(upstream, dtype)
         u = upstream.data_ptr(), n_rows
-    left = call(
+    y = target.data_ptr()
+    left = call.function(
         n_rows,
         n_classes,
         x.data_ptr(),
-        target.data_ptr() if soft else None,
-        *(_NOTHING if soft else (target.data_ptr(), n_rows)),
+        *((y, *_NOTHING) if soft else (None, y, n_rows)),
         *w,
         *u,
+        *call.options,
+        value.data_ptr(),
+        n_rows if call.by_row else 1,
+        None if gradient is None else gradient.data_ptr(),
+        *team,
+    )
+    return None if left > 0 else InOneCall(value, gradient, left < 0)
+
+
+class _Call(NamedTuple):
+    """A function of ``loss_call``, and what it takes and returns for any values of the tensors."""
+
+    function: Callable[..., int]
+    dtype: torch.dtype  # of the loss
+    by_row: bool  # whether there is a loss for each row
+    options: tuple[Any, ...]  # from ignored to softcap
+
+
+@lru_cache(maxsize=256)
+def _loss_call(
+    select: Callable[..., Any],
+    dtype: torch.dtype,
+    n_rows: int,
+    n_classes: int,
+    objective: CrossEntropy,
+    soft: bool,
+    weighted: bool,
+    written: bool,
+    team: Team,
+) -> _Call | None:
+    """Return the function that ``select`` finds for tensors of these types and shapes, if any."""
+    if objective.ignore_index > _FAR:
+        return None
+    forms = {"soft": soft, "weighted": weighted, "written": written, "threaded": team.parallel != 0}
+    function, temperature = select(_TYPES[dtype], n_rows, n_classes, objective, **forms), objective.temperature
+    if function is None:
+        return None
+    options = (
         objective.ignore_index,
         REDUCTIONS[objective.reduction],
         objective.label_smoothing,
         objective.z_loss,
         None if temperature == 1 else temperature,
         objective.softcap,
-        value.data_ptr(),
-        n_rows if by_row else 1,
-        None if gradient is None else gradient.data_ptr(),
-        *team,
     )
-    return None if left > 0 else InOneCall(value, gradient, left < 0)
+    by_row = objective.reduction == "none"
+    return _Call(function, dtype if dtype in WIDE else torch.float32, by_row, options)
 
 
 def _in_one_piece(vector: Tensor, dtype: torch.dtype) -> Tensor:
@@ -198,7 +242,7 @@ def _value(problem: Problem, layout: Layout, losses: Any) -> Tensor:
 def normalise(x: Tensor, *, log: bool) -> Tensor:
     """Return softmax or, with ``log``, log_softmax, which autograd can differentiate."""
     if x.requires_grad and torch.is_grad_enabled():
-        value: Tensor = DirectNormalise.apply(x, log)
+        value: Tensor = _normalise(x, log)
         return value
     return _normalised(x, log)
 
@@ -206,10 +250,8 @@ def normalise(x: Tensor, *, log: bool) -> Tensor:
 def _normalised(x: Tensor, log: bool) -> Tensor:
     """Return probabilities, or their logarithms."""
     n_rows, n_classes = _rows(x)
-    select = getattr(kernels(), "normalise_call", None)
-    team, call = team_of(n_rows, n_classes), None
-    if select is not None:
-        call = select(_TYPES[x.dtype], n_rows, n_classes, log=log, threaded=team.parallel != 0)
+    team, select = team_of(n_rows, n_classes), getattr(kernels(), "normalise_call", None)
+    call = None if select is None else select(_TYPES[x.dtype], n_rows, n_classes, log, team.parallel != 0)
     if call is not None:
         out = torch.empty_like(x)
         if not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0, *team):
@@ -240,24 +282,24 @@ class DirectNormalise(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the product of the Jacobian and the upstream gradient; autograd can differentiate it if it records."""
-        (saved,) = ctx.saved_tensors
-        compute = None if in_batch(grad) or records() or not _plain(grad) else getattr(kernels(), "product", None)
-        if compute is None:
+        (saved,), log, logits = ctx.saved_tensors, ctx.log, ctx.narrow
+        select = None if in_batch(grad) or records() or not _plain(grad) else getattr(kernels(), "product_call", None)
+        if select is None:
             return _product(saved, grad, ctx), None
         if grad.dtype is not saved.dtype or not grad.is_contiguous():
             grad = grad.to(saved.dtype).contiguous()
-        (n_rows, n_classes), log, logits = _rows(saved), ctx.log, ctx.narrow
+        n_rows, n_classes = _rows(saved)
         team = team_of(n_rows, n_classes)
-        forms = {"log": log, "logits": logits, "threaded": team.parallel != 0}
-        call = kernels().product_call(_TYPES[saved.dtype], n_rows, n_classes, **forms)
+        call = select(_TYPES[saved.dtype], n_rows, n_classes, log, logits, team.parallel != 0)
         if call is not None:
             out = torch.empty_like(saved)
             addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
             if not call(n_rows, n_classes, *addresses, 0, 0, *team):
                 return out, None
-        array, shape = as_array(saved), (n_rows, n_classes)
+        array, upstream, shape = as_array(saved), as_array(grad), (n_rows, n_classes)
         written = np.empty(array.shape, array.dtype)
-        compute(array.reshape(shape), as_array(grad).reshape(shape), written.reshape(shape), log=log, logits=logits)
+        rows = array.reshape(shape), upstream.reshape(shape), written.reshape(shape)
+        kernels().product(*rows, log=log, logits=logits)
         return as_tensor(written), None
 
 
@@ -309,6 +351,9 @@ class DirectCrossEntropy(Function):
             finally:
                 ctx.kept = kept  # the other refers to ctx
         return gradient, None, None, None
+
+
+_normalise, _cross_entropy = applied(DirectNormalise), applied(DirectCrossEntropy)
 
 
 def _gradient(ctx: Any, upstream: Tensor) -> Tensor | None:
