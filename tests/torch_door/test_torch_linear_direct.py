@@ -90,7 +90,6 @@ def not_served():
     yield "temperatures", (x, W, y, b, None, torch.ones(6), None)
     yield "class weights of another type", (x, W, y, b, torch.ones(4), 1.0, None)
     yield "class weights of another shape", (x, W, y, b, torch.ones(5).double(), 1.0, None)
-    yield "max_bytes", (x, W, y, b, *rest, None, None, 1000)
     yield "half types", (x.half(), W.half(), y, b.half(), *rest)
     yield "two types", (x, W.float(), y, b, *rest)
     yield "a bias of another type", (x, W, y, b.float(), *rest)
@@ -108,6 +107,15 @@ def not_served():
 @pytest.mark.parametrize("arguments", [pytest.param(each, id=name) for name, each in not_served()])
 def test_what_is_not_served(arguments):
     assert not direct.serves(*arguments)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_bytes": 1 << 20}, {"compact": False}, {"sample_weight": torch.ones(6).double()}], ids=str
+)
+def test_options_of_chunks_take_the_general_path(options, monkeypatch):
+    x, W, y, b = given()
+    monkeypatch.setattr(direct, "linear_cross_entropy", lambda *_: pytest.fail("served"))
+    snt.linear_cross_entropy(x, W, y, linear_bias=b, **options)
 
 
 WITHOUT_PART = {

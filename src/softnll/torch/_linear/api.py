@@ -114,6 +114,22 @@ def linear_cross_entropy(
     al. (2024), "Liger Kernel".
     """
     tensors = (input, linear_weight, *_target_tensors(target), linear_bias, weight, sample_weight, temperature)
+    overridden = has_torch_function(tensors)
+    absent = sample_weight is None and options is None and max_bytes is None and compact is None
+    if (
+        absent
+        and not overridden
+        and isinstance(target, Tensor)
+        and direct.serves(input, linear_weight, target, linear_bias, weight, temperature, ignore_index)
+    ):
+        scalars = (label_smoothing, z_loss, softcap, temperature, direct.index_of(ignore_index), reduction)
+        try:
+            settings = LossSettings.of(*scalars, 1, check)
+            loss = direct.linear_cross_entropy(input, linear_weight, target, linear_bias, weight, settings)
+        except (TypeError, ValueError) as error:
+            raise_as_torch(error, LINEAR_NAMES)
+        if loss is not None:
+            return loss
     keywords: dict[str, Any] = {
         "linear_bias": linear_bias,
         "weight": weight,
@@ -129,21 +145,12 @@ def linear_cross_entropy(
         "compact": compact,
         "check": check,
     }
-    if has_torch_function(tensors):
+    if overridden:
         return handle_torch_function(linear_cross_entropy, tensors, input, linear_weight, target, **keywords)
     if is_sharded(linear_weight) or is_sharded(input):
         return SERVES["linear_cross_entropy"](linear_cross_entropy, input, linear_weight, target, **keywords)
     if isinstance(linear_weight, Tensor) and linear_weight.dim() > 2:
         return over_positions(linear_cross_entropy, input, linear_weight, target, **keywords)
-    given: tuple[Any, ...] = (input, linear_weight, target, linear_bias, weight)
-    if direct.serves(*given, temperature, ignore_index, sample_weight, options, max_bytes, compact):
-        scalars = (label_smoothing, z_loss, softcap, temperature, direct.index_of(ignore_index), reduction)
-        try:
-            loss = direct.linear_cross_entropy(given, LossSettings.of(*scalars, 1, check))
-        except (TypeError, ValueError) as error:
-            raise_as_torch(error, LINEAR_NAMES)
-        if loss is not None:
-            return loss
     inputs, values = prepare(input, linear_weight, target, **keywords)
     if linear_weight.dim() == 2 and inputs.indices is None and lacks_classes(linear_weight, 0):
         logits = input @ linear_weight.t()

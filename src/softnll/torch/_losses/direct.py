@@ -360,11 +360,7 @@ def _gradient(ctx: Any, upstream: Tensor) -> Tensor | None:
     """Return the gradient where one call computes it, or the kept one if the upstream gradient is 1; else None."""
     gradient = ctx.gradient
     if gradient is not None:
-        if upstream.dim():  # one number for all rows, as that of a sum
-            if upstream.stride() != (0,) or not len(upstream):
-                return None
-            upstream = upstream[0]
-        if upstream.item() != 1:
+        if not is_one(upstream):
             return None
         ctx.gradient = None  # returned to the caller: a second backward computes anew
         return gradient
@@ -373,6 +369,15 @@ def _gradient(ctx: Any, upstream: Tensor) -> Tensor | None:
     x, target, weight, _, _ = ctx.saved_tensors
     found = in_one_call(x, target, weight, ctx.settings, written=True, upstream=upstream)
     return None if found is None else found.gradient
+
+
+def is_one(upstream: Tensor) -> bool:
+    """Return whether an upstream gradient is 1: that of a scalar, or the one number for all rows that a sum has."""
+    if upstream.dim():
+        if upstream.stride() != (0,) or not len(upstream):
+            return False
+        upstream = upstream[0]
+    return bool(upstream.item() == 1)
 
 
 class _KeptLater:
