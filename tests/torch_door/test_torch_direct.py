@@ -251,3 +251,19 @@ def test_what_surrounds_a_call():
     torch.func.vmap(lambda x: seen.append(direct.serves(x, y, None)) or x)(x[None])
     torch.jit.trace(lambda x: (seen.append(direct.serves(x, y, None)), x * 1)[1], x, check_trace=False)
     assert seen == [False, False]
+
+
+@pytest.mark.parametrize("function", [torch.nn.functional.cross_entropy, snt.cross_entropy], ids=["torch", "softnll"])
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_tensor_kept_beyond_a_transform(function, grad):
+    """It has no memory of its own; torch's functions take it."""
+    kept, W = [], torch.zeros(3, 4, requires_grad=grad)
+    torch.func.grad(lambda x: (kept.append(x + W), x.sum())[1])(torch.arange(12.0).reshape(3, 4))
+    loss = function(kept[0], torch.tensor([0, 3, 1]))
+    torch.testing.assert_close(loss, torch.tensor((3.4402 + 0.4402 + 2.4402) / 3), rtol=1e-4, atol=0)
+    torch.testing.assert_close(snt.softmax(kept[0], -1), torch.softmax(kept[0], -1))
+    layer = torch.eye(4), torch.tensor([0, 3, 1])
+    torch.testing.assert_close(snt.linear_cross_entropy(kept[0], *layer), loss)
+    if grad:
+        loss.backward()
+        assert W.grad[1, 3] < -0.1

@@ -89,6 +89,10 @@ def in_batch(tensor: Any) -> bool:
     return bool(torch._C._functorch.is_legacy_batchedtensor(tensor))  # noqa: SLF001 - torch has no public name for it
 
 
+# Whether a tensor is one that torch.func gave to a function: kept beyond it, it has no memory of its own.
+of_transform: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor  # noqa: SLF001 - nothing public
+
+
 def immediate() -> bool:
     """Return whether a backward is likely to follow, so that the forward should compute and keep the gradients.
 

@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from torch.nn.functional import linear
 
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._base.autograd_base import applied, in_batch, records
+from softnll.torch._base.autograd_base import applied, in_batch, of_transform, records
 from softnll.torch._losses import compute, direct
 from softnll.torch._losses.autograd import loss_gradients
 
@@ -56,7 +56,8 @@ def serves(
 
 def _is_parameter(tensor: Any, n_dims: int) -> bool:
     """Return whether this is a tensor in the CPU's memory, or a parameter, of so many dimensions."""
-    return type(tensor) in (Tensor, Parameter) and tensor.is_cpu and tensor.dim() == n_dims
+    own = type(tensor) in (Tensor, Parameter) and not of_transform(tensor)
+    return own and tensor.is_cpu and tensor.dim() == n_dims
 
 
 def index_of(ignore_index: Any) -> Any:

@@ -24,7 +24,7 @@ from softnll._kernels.select import are_distributions, kernels
 from softnll._numpy.output import reduce
 from softnll.torch._base import backend
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._base.autograd_base import applied, immediate, in_batch, records
+from softnll.torch._base.autograd_base import applied, immediate, in_batch, of_transform, records
 from softnll.torch._base.cpu_backend import checks_targets, keeps_gradient
 from softnll.torch._base.team import Team, team_of
 from softnll.torch._base.views import as_array, as_tensor
@@ -102,8 +102,13 @@ def plain_call(x: Any) -> bool:
 
 
 def _plain(x: Any) -> bool:
-    """Return whether this is a dense tensor in the CPU's memory, of torch's own class."""
-    return type(x) is Tensor and x.is_cpu and x.layout is torch.strided and not (x.is_nested or x.is_neg())
+    """Return whether this is a dense tensor in the CPU's memory, of torch's own class, and not one of torch.func's."""
+    return (
+        type(x) is Tensor
+        and x.is_cpu
+        and x.layout is torch.strided
+        and not (x.is_nested or x.is_neg() or of_transform(x))
+    )
 
 
 def _plain_weight(weight: Any, shape: tuple[int], dtype: Any) -> bool:
