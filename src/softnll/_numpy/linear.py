@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softnll._core.chunked import LinearLoss, Outputs, check_shapes
-from softnll._core.layout import Layout, as_real
+from softnll._core.layout import as_real, layout_of
 from softnll._core.options import LinearOptions, UnreducedOptions, split
 from softnll._core.plan import ALL_GRADIENTS
 from softnll._core.problem import Problem, prepare_targets
 from softnll._kernels.select import are_distributions
 from softnll._numpy.backend import NUMPY
+from softnll._numpy.few_logits import few_logits
 
 
 class LinearGradients(NamedTuple):
@@ -29,7 +30,7 @@ def checked_loss(features: Any, weight: Any, targets: Any, bias: Any, options: L
     features, weight = as_real(features, "features"), as_real(weight, "weight")
     bias = None if bias is None else as_real(bias, "bias")
     check_shapes(features, weight, bias)
-    layout = Layout((*features.shape[:-1], weight.shape[0]), (features.ndim - 1,))
+    layout = layout_of((*features.shape[:-1], weight.shape[0]), features.ndim - 1)
     objective, per_row, arrays = split(options)
     problem = prepare_targets(
         Problem(None, objective), layout, targets, temperatures=per_row, certain=are_distributions, **arrays
@@ -37,9 +38,13 @@ def checked_loss(features: Any, weight: Any, targets: Any, bias: Any, options: L
     return LinearLoss.of(features, weight, bias, problem, layout, NUMPY)
 
 
-def _gradient(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an uninitialised array for the gradient of an input: of its type, or float64 for integers."""
-    return np.empty(array.shape, np.float64 if array.dtype.kind in "iu" else array.dtype)
+def _gradients(features: Any, weight: Any, bias: Any) -> LinearGradients:
+    """Return uninitialised arrays for the gradients of inputs: of their types, or float64 for integers."""
+    arrays: list[Any] = [
+        None if each is None else np.empty(each.shape, np.float64 if each.dtype.kind in "iu" else each.dtype)
+        for each in (features, weight, bias)
+    ]
+    return LinearGradients(*arrays)
 
 
 @overload
@@ -112,6 +117,9 @@ def linear_cross_entropy(
     -----
     Wijmans et al. (2025), "Cut your losses in large-vocabulary language models", ICLR.
     """
+    few = few_logits(features, weight, targets, bias, options) if max_bytes is None else None
+    if few is not None:
+        return few.loss()
     loss = checked_loss(features, weight, targets, bias, options)
     return loss.losses(loss.plan(max_bytes))
 
@@ -183,9 +191,11 @@ def linear_cross_entropy_and_grad(
            [-0.7553, -1.5105],
            [ 0.6652,  1.3305]])
     """
+    few = few_logits(features, weight, targets, bias, options) if max_bytes is None else None
+    if few is not None:
+        gradients = _gradients(few.features, few.weight, bias)
+        return few.gradients(*gradients), gradients
     loss = checked_loss(features, weight, targets, bias, options)
-    gradients = LinearGradients(
-        _gradient(loss.features), _gradient(loss.weight), None if loss.bias is None else _gradient(loss.bias)
-    )
+    gradients = _gradients(loss.features, loss.weight, loss.bias)
     plan = loss.plan(max_bytes, ALL_GRADIENTS, weight_itemsize=gradients.weight.itemsize)
     return loss.gradients(plan, Outputs(*gradients)), gradients
