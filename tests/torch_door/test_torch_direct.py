@@ -6,6 +6,7 @@ import torch
 import softnll.torch as snt
 from softnll.torch._base.arguments import LossSettings
 from softnll.torch._losses import direct
+from softnll.torch._losses import plain as plain_calls
 
 OPTIONS = [
     {},
@@ -58,7 +59,7 @@ def test_the_same_bits_as_the_general_path(monkeypatch, dtype, options, factor):
     monkeypatch.setattr(direct, "cross_entropy", lambda *given: calls.append(1) or of(*given))
     taken = run()
     assert len(calls) == 2
-    monkeypatch.setattr(direct, "serves", lambda *_: False)
+    monkeypatch.setattr(plain_calls, "serves", lambda *_: False)
     turned = y.is_floating_point() or {"label_smoothing", "temperature"} & options.keys()  # into planes otherwise
     tolerance = 4 * torch.finfo(dtype).eps if turned else 0
     for one, other in zip(taken, run(), strict=True):
@@ -190,8 +191,8 @@ def test_errors_are_those_of_the_general_path(monkeypatch):
     bad = torch.full_like(y, 4)
     cases = [((x, bad), {}), ((x, y), {"label_smoothing": 2.0}), ((x, y), {"check": True, "weight": -torch.ones(4)})]
     told = []
-    for serves in (direct.serves, lambda *_: False):
-        monkeypatch.setattr(direct, "serves", serves)
+    for serves in (plain_calls.serves, lambda *_: False):
+        monkeypatch.setattr(plain_calls, "serves", serves)
         for given, options in cases:
             with pytest.raises((ValueError, IndexError, RuntimeError)) as raised:
                 snt.cross_entropy(*given, **options)
@@ -230,26 +231,26 @@ def not_plain():
 @pytest.mark.filterwarnings("ignore:.*prototype")
 @pytest.mark.parametrize("given", [pytest.param(each, id=name) for name, each in not_plain()])
 def test_what_is_not_plain(given):
-    assert not direct.serves(*given)
+    assert not plain_calls.serves(*given)
 
 
 @pytest.mark.filterwarnings("ignore:.*jit.trace.* is deprecated:DeprecationWarning")
 def test_what_surrounds_a_call():
     x, y = plain()
-    assert direct.serves(x, y, None)
-    assert direct.serves(x, y, torch.ones(4), 2, -100, None)
-    assert direct.serves(x, x.softmax(1), torch.ones(4))
-    assert not direct.serves(x, y, None, torch.tensor(2.0))
-    assert not direct.serves(x, y, None, 1.0, -100, None, torch.ones(9))
+    assert plain_calls.serves(x, y, None)
+    assert plain_calls.serves(x, y, torch.ones(4), 2, -100, None)
+    assert plain_calls.serves(x, x.softmax(1), torch.ones(4))
+    assert not plain_calls.serves(x, y, None, torch.tensor(2.0))
+    assert not plain_calls.serves(x, y, None, 1.0, -100, None, torch.ones(9))
     with torch._subclasses.FakeTensorMode():
-        assert not direct.serves(x, y, None)
+        assert not plain_calls.serves(x, y, None)
     with torch.autograd.forward_ad.dual_level():
-        assert not direct.serves(x, y, None)
+        assert not plain_calls.serves(x, y, None)
     with torch.autograd.graph.saved_tensors_hooks(lambda each: each, lambda each: each):
-        assert not direct.serves(x, y, None)
+        assert not plain_calls.serves(x, y, None)
     seen = []
-    torch.func.vmap(lambda x: seen.append(direct.serves(x, y, None)) or x)(x[None])
-    torch.jit.trace(lambda x: (seen.append(direct.serves(x, y, None)), x * 1)[1], x, check_trace=False)
+    torch.func.vmap(lambda x: seen.append(plain_calls.serves(x, y, None)) or x)(x[None])
+    torch.jit.trace(lambda x: (seen.append(plain_calls.serves(x, y, None)), x * 1)[1], x, check_trace=False)
     assert seen == [False, False]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import softnll.torch as snt
-from softnll.torch._losses import direct
+from softnll.torch._losses import plain
 
 FUNCTIONS = {"softmax": snt.softmax, "log_softmax": snt.log_softmax}
 SHAPES = [(1, 3), (128, 10), (5,), (2, 3, 170), (64, 1000)]
@@ -34,9 +34,9 @@ def test_values_are_those_of_the_general_path(name, shape, dtype, monkeypatch):
     x = 5 * torch.randn(shape, dtype=dtype, generator=generator)
     x.view(-1)[0] = 60  # confident
     upstream = torch.randn(shape, dtype=dtype, generator=generator)
-    assert direct.normalises(x, -1, None)
+    assert plain.normalises(x, -1, None)
     short = steps(FUNCTIONS[name], x, upstream)
-    monkeypatch.setattr(direct, "normalises", lambda *_: False)
+    monkeypatch.setattr(plain, "normalises", lambda *_: False)
     for one, other in zip(short, steps(FUNCTIONS[name], x, upstream), strict=True):
         assert torch.equal(one, other)
 
@@ -75,16 +75,16 @@ def not_plain():
 
 @pytest.mark.parametrize("given", [pytest.param(each, id=name) for name, each in not_plain()])
 def test_what_is_not_plain(given):
-    assert not direct.normalises(*given)
+    assert not plain.normalises(*given)
 
 
 def test_what_surrounds_a_call():
     x = torch.zeros(3, 4)
-    assert direct.normalises(x, 1, None)
+    assert plain.normalises(x, 1, None)
     with torch._subclasses.FakeTensorMode():
-        assert not direct.normalises(x, 1, None)
+        assert not plain.normalises(x, 1, None)
     with torch.autograd.forward_ad.dual_level():
-        assert not direct.normalises(x, 1, None)
+        assert not plain.normalises(x, 1, None)
     seen = []
-    torch.func.vmap(lambda x: seen.append(direct.normalises(x, 0, None)) or x)(x)
+    torch.func.vmap(lambda x: seen.append(plain.normalises(x, 0, None)) or x)(x)
     assert seen == [False]

@@ -168,3 +168,15 @@ def test_soft_targets_take_no_ignore_index():
     assert not direct.serves(x, W, soft, None, None, 1.0, -100)
     with pytest.raises(ValueError, match="ignore_index is -100; allowed: None with soft targets"):
         snt.linear_cross_entropy(x, W, soft, ignore_index=-100)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_logits_are_computed_once_where_no_single_call_takes_them(grad, monkeypatch):
+    """Spread targets of more than 256 rows of few classes."""
+    x, W, y, b = given(torch.float32)
+    calls, linear = [], direct.linear
+    monkeypatch.setattr(direct, "linear", lambda *given: calls.append(1) or linear(*given))
+    rows = x.detach().repeat(100, 1).requires_grad_(grad)
+    loss = snt.linear_cross_entropy(rows, W.detach(), y.repeat(100), linear_bias=b.detach(), label_smoothing=0.1)
+    assert len(calls) == 1
+    assert loss.requires_grad == grad

@@ -15,7 +15,7 @@ from softnll.torch._base.errors import InputTypeError, InputValueError, raise_as
 from softnll.torch._base.inputs import as_logits, compiling, lacks_classes, refuse_deprecated, tracked
 from softnll.torch._base.scripting import scriptable
 from softnll.torch._base.sharded import SERVES, is_sharded
-from softnll.torch._losses import autograd, compute, direct, normalise, ops
+from softnll.torch._losses import autograd, compute, direct, normalise, ops, plain
 from softnll.torch._losses.inputs import class_dim, loss_input, loss_without_classes, one_class_dim, row_temperatures
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
@@ -329,7 +329,7 @@ def cross_entropy(
         return handle_torch_function(cross_entropy, tensors, *given, **keywords)
     by_row = isinstance(temperature, Tensor)
     scalars = (label_smoothing, z_loss, softcap, 1.0 if by_row else temperature, ignore_index, reduction)
-    if direct.serves(input, target, weight, temperature, ignore_index, sample_weight, size_average, reduce):
+    if plain.serves(input, target, weight, temperature, ignore_index, sample_weight, size_average, reduce):
         try:
             return direct.cross_entropy(input, target, weight, LossSettings.of(*scalars, 1, check))
         except (TypeError, ValueError) as error:
@@ -357,7 +357,7 @@ def _loss(function: Any, inputs: LossInputs, scalars: tuple[Any, ...], dim: int,
 
 def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> Tensor:  # noqa: A002
     """Return softmax or log_softmax, whichever ``name`` is."""
-    if direct.normalises(input, dim, dtype):
+    if plain.normalises(input, dim, dtype):
         return direct.normalise(input, log=name == "log_softmax")
     if dtype is not None and isinstance(input, Tensor):
         input = input.to(dtype)  # noqa: A001

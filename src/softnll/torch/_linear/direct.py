@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import applied, in_batch, of_transform, records
-from softnll.torch._losses import compute, direct
+from softnll.torch._losses import compute, direct, plain
 from softnll.torch._losses.autograd import loss_gradients
 
 _MOST = 1 << 16  # logits
@@ -35,16 +35,16 @@ def serves(
 ) -> bool:
     """Return whether the arguments are plain, and there are few logits."""
     if isinstance(temperature, Tensor) or not (
-        _is_parameter(linear_weight, 2) and direct.plain_call(x) and x.dim() == 2
+        _is_parameter(linear_weight, 2) and plain.plain_call(x) and x.dim() == 2
     ):
         return False
     (n_rows, width), (n_classes, of_weight), dtype = x.shape, linear_weight.shape, x.dtype
     return (
         0 < n_rows * n_classes <= _MOST
         and width == of_weight > 0
-        and dtype in direct.WIDE  # others are multiplied in float32
+        and dtype in plain.WIDE  # others are multiplied in float32
         and linear_weight.dtype is dtype
-        and direct.fits(target, weight, (n_rows, n_classes), dtype, index_of(ignore_index))
+        and plain.fits(target, weight, (n_rows, n_classes), dtype, index_of(ignore_index))
         and (ignore_index is None or target.dtype is torch.int64)  # soft targets take none
         and (
             linear_bias is None
@@ -77,6 +77,10 @@ def linear_cross_entropy(
     head = x, linear_weight, linear_bias
     required = x.requires_grad or linear_weight.requires_grad or (linear_bias is not None and linear_bias.requires_grad)
     tracked = required and torch.is_grad_enabled()
+    shape = len(x), len(linear_weight)
+    call = direct.call_of(x.dtype, *shape, target, weight, settings, written=tracked)
+    if call is None:
+        return _in_two_steps(linear(*head), target, weight, settings)
     if tracked:
         torch._C._set_grad_enabled(False)  # noqa: SLF001 - as torch.no_grad, which takes 2 µs
     try:
@@ -84,9 +88,9 @@ def linear_cross_entropy(
     finally:
         if tracked:
             torch._C._set_grad_enabled(True)  # noqa: SLF001
-    found = direct.in_one_call(logits, target, weight, settings, written=tracked)
+    found = direct.computed(call, logits, target, weight, written=tracked)
     if found is None:
-        return _in_two_steps(head, LossInputs(logits, target, weight), settings)
+        return _in_two_steps(linear(*head) if tracked else logits, target, weight, settings)
     if not tracked:
         return found.value
     if found.without_part and not math.isfinite(x.detach().sum().item()):
@@ -105,11 +109,11 @@ class _Computed(NamedTuple):
     found: direct.InOneCall
 
 
-def _in_two_steps(head: tuple[Any, ...], inputs: LossInputs, settings: LossSettings) -> Tensor | None:
-    """Return the loss of a product that autograd records; None where a logit is not finite."""
-    if not math.isfinite(inputs.input.sum().item()):
+def _in_two_steps(logits: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> Tensor | None:
+    """Return the loss of logits, which autograd records; None where one is not finite."""
+    if not math.isfinite(logits.detach().sum().item()):
         return None
-    return direct.cross_entropy(linear(*head), inputs.target, inputs.weight, settings)
+    return direct.cross_entropy(logits, target, weight, settings)
 
 
 class DirectLinearCrossEntropy(Function):

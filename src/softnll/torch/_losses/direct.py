@@ -22,9 +22,8 @@ from softnll._core.problem import Problem, prepare_targets
 from softnll._kernels.cpu.parameters import REDUCTIONS
 from softnll._kernels.select import are_distributions, kernels
 from softnll._numpy.output import reduce
-from softnll.torch._base import backend
 from softnll.torch._base.arguments import LossInputs, LossSettings
-from softnll.torch._base.autograd_base import applied, immediate, in_batch, of_transform, records
+from softnll.torch._base.autograd_base import applied, in_batch, records
 from softnll.torch._base.cpu_backend import checks_targets, keeps_gradient
 from softnll.torch._base.team import Team, team_of
 from softnll.torch._base.views import as_array, as_tensor
@@ -32,88 +31,14 @@ from softnll.torch._losses import compute
 from softnll.torch._losses.autograd import loss_gradients
 from softnll.torch._losses.compute import Kept
 from softnll.torch._losses.normalise import LogSoftmax, Softmax, log_softmax_product, softmax_product, wide
+from softnll.torch._losses.plain import TYPES, WIDE, is_plain
 
-WIDE = (torch.float32, torch.float64)
 _EXPRESSIONS = ((Softmax, softmax_product), (LogSoftmax, log_softmax_product))  # without and with the logarithm
-_TYPES = {each: str(each).removeprefix("torch.") for each in (*WIDE, torch.bfloat16, torch.float16)}
 _SCALARS = {
     each: torch.empty((), dtype=each, device="cpu") for each in WIDE
 }  # what a new tensor is made like, in half the time
 _FAR = 2**63 - 1
 _NOTHING = (0, 0)  # the address and the length of an array without entries
-
-
-def serves(
-    x: Any,
-    target: Any,
-    weight: Any,
-    temperature: Any = 1.0,
-    ignore_index: Any = -100,
-    sample_weight: Any = None,
-    size_average: Any = None,
-    reduce: Any = None,
-) -> bool:
-    """Return whether the arguments are plain, the last three None, and only autograd records the call."""
-    return (
-        sample_weight is None
-        and size_average is None
-        and reduce is None
-        and not isinstance(temperature, Tensor)
-        and plain_call(x)
-        and x.dim() == 2
-        and fits(target, weight, x.shape, x.dtype, ignore_index)
-    )
-
-
-def fits(target: Any, weight: Any, shape: Any, dtype: Any, ignore_index: Any) -> bool:
-    """Return whether these are plain targets of logits of shape (N, C) and of a type, and constant weights or None."""
-    n_rows, n_classes = shape
-    if not (n_classes and _plain(target)):
-        return False
-    if target.dtype is torch.int64:
-        matches = target.shape == (n_rows,)
-    else:
-        constant = not target.requires_grad and type(ignore_index) is int and ignore_index < 0
-        matches = target.dtype is dtype and target.shape == (n_rows, n_classes) and constant and target.is_contiguous()
-    return matches and (weight is None or _plain_weight(weight, (n_classes,), dtype))
-
-
-def normalises(x: Any, dim: Any, dtype: Any) -> bool:
-    """Return whether these logits are plain, of classes in the last dimension, and keep their type."""
-    if type(dim) is not int or dtype is not None or not plain_call(x):
-        return False
-    axes = x.dim()
-    return dim in (-1, axes - 1) and axes > 0 and x.numel() > 0
-
-
-def plain_call(x: Any) -> bool:
-    """Return whether logits are plain, and only autograd records the call."""
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None  # noqa: SLF001
-        and _plain(x)
-        and x.dtype in _TYPES
-        and x.is_contiguous()
-        and backend.kind_of(x) == "cpu"
-        and torch._C._len_torch_dispatch_stack() == 0  # noqa: SLF001
-        and not torch._C._are_functorch_transforms_active()  # noqa: SLF001
-        and immediate()
-    )
-
-
-def _plain(x: Any) -> bool:
-    """Return whether this is a dense tensor in the CPU's memory, of torch's own class, and not one of torch.func's."""
-    return (
-        type(x) is Tensor
-        and x.is_cpu
-        and x.layout is torch.strided
-        and not (x.is_nested or x.is_neg() or of_transform(x))
-    )
-
-
-def _plain_weight(weight: Any, shape: tuple[int], dtype: Any) -> bool:
-    """Return whether class weights are constants of the logits' type."""
-    return _plain(weight) and not weight.requires_grad and weight.dtype is dtype and weight.shape == shape
 
 
 def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> Tensor:
@@ -149,14 +74,16 @@ def in_one_call(
 
     ``upstream`` has one number a row, of the type of the loss.
     """
-    select, (n_rows, n_classes), soft = getattr(kernels(), "loss_call", None), x.shape, target.dtype is not torch.int64
-    objective = settings.objective
-    if select is None or (soft and settings.check):
-        return None
-    team = team_of(n_rows, n_classes, dear=objective.softcap is not None)
-    call = _loss_call(select, x.dtype, n_rows, n_classes, objective, soft, weight is not None, written, team)
-    if call is None:
-        return None
+    n_rows, n_classes = x.shape
+    call = call_of(x.dtype, n_rows, n_classes, target, weight, settings, written=written)
+    return None if call is None else computed(call, x, target, weight, written=written, upstream=upstream)
+
+
+def computed(
+    call: OneCall, x: Tensor, target: Tensor, weight: Tensor | None, *, written: bool, upstream: Tensor | None = None
+) -> InOneCall | None:
+    """Return what a call of ``call_of`` computes of these arguments; None if it leaves a row out."""
+    (n_rows, n_classes), soft = x.shape, target.dtype is not torch.int64
     dtype = call.dtype
     value = torch.empty(n_rows, dtype=dtype) if call.by_row else torch.empty_like(_SCALARS[dtype])
     gradient = torch.empty_like(x) if written else None
@@ -179,18 +106,37 @@ def in_one_call(
         value.data_ptr(),
         n_rows if call.by_row else 1,
         None if gradient is None else gradient.data_ptr(),
-        *team,
+        *call.team,
     )
     return None if left > 0 else InOneCall(value, gradient, left < 0)
 
 
-class _Call(NamedTuple):
+def call_of(
+    dtype: torch.dtype,
+    n_rows: int,
+    n_classes: int,
+    target: Tensor,
+    weight: Tensor | None,
+    settings: LossSettings,
+    *,
+    written: bool,
+) -> OneCall | None:
+    """Return the one call of a kernel for logits of a type and shape; None if there is none."""
+    select, objective, soft = getattr(kernels(), "loss_call", None), settings.objective, target.dtype is not torch.int64
+    if select is None or (soft and settings.check):
+        return None
+    team = team_of(n_rows, n_classes, dear=objective.softcap is not None)
+    return _loss_call(select, dtype, n_rows, n_classes, objective, soft, weight is not None, written, team)
+
+
+class OneCall(NamedTuple):
     """A function of ``loss_call``, and what it takes and returns for any values of the tensors."""
 
     function: Callable[..., int]
     dtype: torch.dtype  # of the loss
     by_row: bool  # whether there is a loss for each row
     options: tuple[Any, ...]  # from ignored to softcap
+    team: Team
 
 
 @lru_cache(maxsize=256)
@@ -204,12 +150,12 @@ def _loss_call(
     weighted: bool,
     written: bool,
     team: Team,
-) -> _Call | None:
+) -> OneCall | None:
     """Return the function that ``select`` finds for tensors of these types and shapes, if any."""
     if objective.ignore_index > _FAR:
         return None
     forms = {"soft": soft, "weighted": weighted, "written": written, "threaded": team.parallel != 0}
-    function, temperature = select(_TYPES[dtype], n_rows, n_classes, objective, **forms), objective.temperature
+    function, temperature = select(TYPES[dtype], n_rows, n_classes, objective, **forms), objective.temperature
     if function is None:
         return None
     options = (
@@ -221,7 +167,7 @@ def _loss_call(
         objective.softcap,
     )
     by_row = objective.reduction == "none"
-    return _Call(function, dtype if dtype in WIDE else torch.float32, by_row, options)
+    return OneCall(function, dtype if dtype in WIDE else torch.float32, by_row, options, team)
 
 
 def _in_one_piece(vector: Tensor, dtype: torch.dtype) -> Tensor:
@@ -256,7 +202,7 @@ def _normalised(x: Tensor, log: bool) -> Tensor:
     """Return probabilities, or their logarithms."""
     n_rows, n_classes = _rows(x)
     team, select = team_of(n_rows, n_classes), getattr(kernels(), "normalise_call", None)
-    call = None if select is None else select(_TYPES[x.dtype], n_rows, n_classes, log, team.parallel != 0)
+    call = None if select is None else select(TYPES[x.dtype], n_rows, n_classes, log, team.parallel != 0)
     if call is not None:
         out = torch.empty_like(x)
         if not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0, *team):
@@ -288,14 +234,14 @@ class DirectNormalise(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the product of the Jacobian and the upstream gradient; autograd can differentiate it if it records."""
         (saved,), log, logits = ctx.saved_tensors, ctx.log, ctx.narrow
-        select = None if in_batch(grad) or records() or not _plain(grad) else getattr(kernels(), "product_call", None)
+        select = None if in_batch(grad) or records() or not is_plain(grad) else getattr(kernels(), "product_call", None)
         if select is None:
             return _product(saved, grad, ctx), None
         if grad.dtype is not saved.dtype or not grad.is_contiguous():
             grad = grad.to(saved.dtype).contiguous()
         n_rows, n_classes = _rows(saved)
         team = team_of(n_rows, n_classes)
-        call = select(_TYPES[saved.dtype], n_rows, n_classes, log, logits, team.parallel != 0)
+        call = select(TYPES[saved.dtype], n_rows, n_classes, log, logits, team.parallel != 0)
         if call is not None:
             out = torch.empty_like(saved)
             addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
