@@ -17,7 +17,7 @@ from softnll._kernels.cpu.memory import LEFT_BLOCK, TURNED_BLOCK, past_caches
 from softnll._kernels.cpu.parameters import entries_of
 from softnll._kernels.cpu.signature import BOOLEAN, INTP, NONE, array, output
 from softnll._kernels.cpu.threads import for_rows
-from softnll._kernels.cpu.turned import plane, turned
+from softnll._kernels.cpu.turned import plane, turn_back, turned
 
 _LEAST_ROWS = 512  # of few classes, which are turned into planes
 
@@ -65,7 +65,7 @@ def product(saved: Matrix, upstream: Matrix, out: Matrix, *, log: bool, logits: 
                 x, v = (turned(each[here], each.dtype) for each in (saved, upstream))
                 written = plane(x.shape, out.dtype)
                 _compute(x, v, written, (0, len(x)), log=log, logits=logits, streamed=False)
-                out[here] = written.array[0].T
+                turn_back(written, out[here])
 
         for_rows(n_rows, n_columns, turn)
         return
