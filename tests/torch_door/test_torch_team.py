@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import softnll.torch as snt
+from softnll._kernels.cpu import threads
 from softnll.torch._base import team
 from softnll.torch._losses import direct
 
@@ -120,6 +121,67 @@ def test_another_runtime_takes_no_team(monkeypatch):
     assert team._openmp.__wrapped__() == (0, 0)
 
 
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Two threads, of ours and of torch's."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@runs_openmp
+@pytest.mark.usefixtures("two_threads")
+def test_large_losses_run_in_torchs_threads(monkeypatch):
+    """Ranges of planes, by two threads, with the bits of one."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 21, 64, 64, generator=generator)
+    y = torch.randint(0, 21, (4, 64, 64), generator=generator)
+
+    def compute():
+        leaf = x.clone().requires_grad_()
+        loss = snt.cross_entropy(leaf, y)
+        loss.backward()
+        return loss.detach(), leaf.grad, snt.softmax(x, 1)
+
+    taken, of = [], team.in_torchs_threads
+    monkeypatch.setattr(threads, "_starts", [lambda *given: taken.append(of(*given)) or taken[-1]])
+    monkeypatch.setattr(threads, "_in_pool", None)
+    there = compute()
+    assert len(taken) == 2
+    assert all(taken)
+    monkeypatch.undo()
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    assert_same([there, compute()])
+
+
+@runs_openmp
+@pytest.mark.usefixtures("two_threads")
+def test_an_error_in_a_range_is_raised_after_all_have_ended(monkeypatch):
+    monkeypatch.setattr(threads, "_in_pool", None)
+    seen = set()
+
+    def work(first, last):
+        seen.update(range(first, last))
+        if first <= 1000 < last:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.for_rows(4000, 10**6, work)
+    assert len(seen) >= 2000  # of the other thread, at least
+
+
+@runs_openmp
+@pytest.mark.usefixtures("two_threads")
+def test_where_torch_has_other_threads_none_of_them_is_taken(monkeypatch):
+    called = []
+    assert not team.in_torchs_threads(3, lambda: called.append(3))
+    monkeypatch.setattr(team, "_forks", [1])
+    assert not team.in_torchs_threads(2, lambda: called.append(2))
+    assert not called
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_computes_alone():
     """Also after the parent has used the threads, which the child has not: the runtime would wait for them."""
@@ -129,11 +191,14 @@ import torch
 import softnll.torch as snt
 torch.set_num_threads(2)
 x, y = torch.randn(64, 1000), torch.arange(64)
-here = snt.cross_entropy(x, y)
+large = torch.randn(600, 1000), torch.arange(600)
+here = snt.cross_entropy(x, y), snt.softmax(large[0], 0)
 child = os.fork()
 if child == 0:
-    os._exit(0 if torch.equal(snt.cross_entropy(x, y), here) else 3)
+    there = snt.cross_entropy(x, y), snt.softmax(large[0], 0)
+    os._exit(0 if all((a.numpy() == b.numpy()).all() for a, b in zip(there, here)) else 3)
 print(os.waitpid(child, 0)[1])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    two = os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=two)
     assert done.stdout == "0\n"

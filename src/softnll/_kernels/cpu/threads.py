@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _ENTRIES = 1 << 18  # of logits below which one thread computes all: waking another takes 50 µs, as long as these
 _CHUNK = 1 << 16  # rows of a range at most, so that its array of rows left to the scalar kernels stays small
 _MOST = 64  # threads that may be asked for on a machine with fewer CPUs
+_starts: list[Callable[[int, Callable[[], None]], bool]] = []  # see ``lend``
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _size = 0
@@ -118,15 +119,31 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
         while (first := next(starts)) < n_rows:
             held[0](first, min(first + step, n_rows))
 
-    if threads == 1:
-        run()
-        return
+    try:
+        if threads == 1:
+            run()
+        elif not any(start(threads, run) for start in _starts):
+            _in_pool(threads, run)
+    finally:
+        held.clear()
+
+
+def _in_pool(threads: int, run: Callable[[], None]) -> None:
+    """Call ``run`` in so many threads: the caller's, and some of the pool."""
     helpers = _submit(threads - 1, run)
     try:
         run()
     finally:
         begun = [helper for helper in helpers if not helper.cancel()]  # other callers may keep the pool busy
         wait(begun)
-        held.clear()
     for helper in begun:
         helper.result()
+
+
+def lend(start: Callable[[int, Callable[[], None]], bool]) -> None:
+    """Let ``for_rows`` use another library's threads, which two pools would take from each other.
+
+    ``start(threads, run)`` calls ``run`` in so many threads, of which the caller's is one, and returns True; or it
+    returns False and calls nothing.
+    """
+    _starts.append(start)

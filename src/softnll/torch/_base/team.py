@@ -1,15 +1,18 @@
-"""Torch's own threads on the CPU, for compiled functions: they wait where they can begin at once."""
+"""Torch's own threads on the CPU: they wait where they can begin at once, and keep others from the processors."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from softnll._kernels.cpu.threads import lend
 
 _LEAST = 1 << 14  # logits from which on several threads take less time than one
 _LEAST_DEAR = 1 << 12  # those with a soft cap
@@ -61,3 +64,28 @@ def team_of(n_rows: int, n_classes: int, *, dear: bool = False) -> Team:
         return _alone(n_rows)
     step = -(-n_rows // (_RANGES * threads * _AT_A_TIME)) * _AT_A_TIME
     return Team(step, *_openmp(), threads)
+
+
+_RUN = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_PARALLEL = ctypes.CFUNCTYPE(None, _RUN, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)  # GOMP_parallel
+
+
+def in_torchs_threads(threads: int, run: Callable[[], None]) -> bool:
+    """Call ``run`` in so many threads, the caller's among them; return False, calling nothing, if torch has others."""
+    if _forks or threads != torch.get_num_threads() or not _openmp()[0] or sys.is_finalizing():
+        return False
+    errors: list[BaseException] = []
+
+    def called(_: int | None) -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            errors.append(error)
+
+    _PARALLEL(_openmp()[0])(_RUN(called), None, threads, 0)
+    if errors:
+        raise errors[0]
+    return True
+
+
+lend(in_torchs_threads)
