@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-_ENTRIES = 1 << 18  # of logits below which one thread computes all: waking another takes 50 µs, as long as these
+_LEAST = 3 << 18  # logits from which on another thread pays: it takes 50 to 300 µs to wake it and to pass Python's lock
+_ROW = 32  # logits that take as long as what is done once a row
+_RANGES, _LENT_RANGES = 4, 2  # for each thread, of ours and of another library: one that begins late computes fewer
 _CHUNK = 1 << 16  # rows of a range at most, so that its array of rows left to the scalar kernels stays small
 _MOST = 64  # threads that may be asked for on a machine with fewer CPUs
 _starts: list[Callable[[int, Callable[[], None]], bool]] = []  # see ``lend``
@@ -89,7 +91,7 @@ def _complete(future: Future[None], run: Callable[[], None]) -> None:
 
 def in_one_go(n_rows: int, n_columns: int) -> bool:
     """Whether there are so few rows that the caller's thread computes them in one call."""
-    return n_rows <= _CHUNK and n_rows * n_columns < _ENTRIES
+    return n_rows <= _CHUNK and n_rows * (n_columns + _ROW) < _LEAST
 
 
 def threads_of(n_rows: int, n_columns: int, threads: int | None = None) -> int:
@@ -109,7 +111,8 @@ def for_rows(n_rows: int, n_columns: int, work: Callable[[int, int], None], thre
             work(0, n_rows)
         return
     threads = threads_of(n_rows, n_columns, threads)
-    step = min(_CHUNK, -(-n_rows // (4 * threads if threads > 1 else 1)))
+    each = 1 if threads == 1 else _LENT_RANGES if _starts else _RANGES
+    step = min(_CHUNK, -(-n_rows // (each * threads)))
     step = -(-step // 16) * 16
     starts = itertools.count(0, step)  # next() of it is one step under the GIL: each range is taken once
 
