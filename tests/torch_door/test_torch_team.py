@@ -174,12 +174,21 @@ def test_an_error_in_a_range_is_raised_after_all_have_ended(monkeypatch):
 
 @runs_openmp
 @pytest.mark.usefixtures("two_threads")
-def test_where_torch_has_other_threads_none_of_them_is_taken(monkeypatch):
+def test_as_many_threads_as_torch_has_but_no_more_than_are_asked_for(monkeypatch):
     called = []
-    assert not team.in_torchs_threads(3, lambda: called.append(3))
+
+    def taken(threads):
+        called.clear()
+        return team.in_torchs_threads(threads, lambda: called.append(threads)), len(called)
+
+    assert taken(2) == taken(5) == (True, 2)
+    torch.set_num_threads(4)
+    assert taken(3) == (False, 0)
+    torch.set_num_threads(1)
+    assert taken(3) == (False, 0)
+    torch.set_num_threads(2)
     monkeypatch.setattr(team, "_forks", [1])
-    assert not team.in_torchs_threads(2, lambda: called.append(2))
-    assert not called
+    assert taken(2) == (False, 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

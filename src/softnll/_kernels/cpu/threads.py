@@ -146,7 +146,7 @@ def _in_pool(threads: int, run: Callable[[], None]) -> None:
 def lend(start: Callable[[int, Callable[[], None]], bool]) -> None:
     """Let ``for_rows`` use another library's threads, which two pools would take from each other.
 
-    ``start(threads, run)`` calls ``run`` in so many threads, of which the caller's is one, and returns True; or it
-    returns False and calls nothing.
+    ``start(threads, run)`` calls ``run`` in at most so many threads, of which the caller's is one, and returns True; or
+    it returns False and calls nothing.
     """
     _starts.append(start)

@@ -71,8 +71,12 @@ _PARALLEL = ctypes.CFUNCTYPE(None, _RUN, ctypes.c_void_p, ctypes.c_uint, ctypes.
 
 
 def in_torchs_threads(threads: int, run: Callable[[], None]) -> bool:
-    """Call ``run`` in so many threads, the caller's among them; return False, calling nothing, if torch has others."""
-    if _forks or threads != torch.get_num_threads() or not _openmp()[0] or sys.is_finalizing():
+    """Call ``run`` in torch's threads, the caller's among them.
+
+    Return False, calling nothing, if torch has one or more than ``threads``: a team of another size would end some.
+    """
+    count = torch.get_num_threads()
+    if _forks or not 1 < count <= threads or not _openmp()[0] or sys.is_finalizing():
         return False
     errors: list[BaseException] = []
 
@@ -82,7 +86,7 @@ def in_torchs_threads(threads: int, run: Callable[[], None]) -> bool:
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             errors.append(error)
 
-    _PARALLEL(_openmp()[0])(_RUN(called), None, threads, 0)
+    _PARALLEL(_openmp()[0])(_RUN(called), None, count, 0)
     if errors:
         raise errors[0]
     return True
