@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -187,6 +188,8 @@ def test_as_many_threads_as_torch_has_but_no_more_than_are_asked_for(monkeypatch
     torch.set_num_threads(1)
     assert taken(3) == (False, 0)
     torch.set_num_threads(2)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(taken, 2).result() == (False, 0)
     monkeypatch.setattr(team, "_forks", [1])
     assert taken(2) == (False, 0)
 

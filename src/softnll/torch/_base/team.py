@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
@@ -73,10 +74,11 @@ _PARALLEL = ctypes.CFUNCTYPE(None, _RUN, ctypes.c_void_p, ctypes.c_uint, ctypes.
 def in_torchs_threads(threads: int, run: Callable[[], None]) -> bool:
     """Call ``run`` in torch's threads, the caller's among them.
 
-    Return False, calling nothing, if torch has one or more than ``threads``: a team of another size would end some.
+    Return False, calling nothing, if torch has one or more than ``threads``, as a team of another size would end some,
+    and in another thread than the main one, as the runtime starts a team for each thread that asks.
     """
-    count = torch.get_num_threads()
-    if _forks or not 1 < count <= threads or not _openmp()[0] or sys.is_finalizing():
+    count, main = torch.get_num_threads(), threading.main_thread().ident == threading.get_ident()
+    if _forks or not (main and 1 < count <= threads) or not _openmp()[0] or sys.is_finalizing():
         return False
     errors: list[BaseException] = []
 
