@@ -35,7 +35,7 @@ def serves(
 ) -> bool:
     """Return whether the arguments are plain, and there are few logits."""
     if isinstance(temperature, Tensor) or not (
-        _is_parameter(linear_weight, 2) and plain.plain_call(x) and x.dim() == 2
+        plain.plain_call(x) and x.dim() == 2 and _is_parameter(linear_weight, 2)
     ):
         return False
     (n_rows, width), (n_classes, of_weight), dtype = x.shape, linear_weight.shape, x.dtype
