@@ -106,7 +106,7 @@ SLOW = re.compile(
     r"|test_torch_values.*::test_normalised.*shape[2-4]|test_chains_of_operations|test_soft_caps_of_any_size.dtype0"
     r"|TestOut::test_in_place.torch-float32|test_kernel_rows.*::test_masks_and_temperatures|test_half_types_raise_no_alarm.float16"
     # Those that take long beside a quicker case of the same.
-    r"|test_an_exported_onnx_model.*(linear|stats|options|nll|soft-|log)|test_calibrated_classifiers_of_every_kind.*stump-digits"
+    r"|test_an_exported_onnx_model.*(linear|stats|options|nll|soft-|log)"
     r"|test_the_most_frequent_of_many_classes|test_sparse.*::test_options_and_weights.*options3"
     r"|test_many_classes.strict|test_data_stay_on_the_workers|test_torch_linear.py::test_working_memory"
 )
