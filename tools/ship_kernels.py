@@ -101,15 +101,16 @@ def ask_for_calls(name: str) -> None:
     from softnll._core.options import CrossEntropy  # noqa: PLC0415
     from softnll._kernels.cpu import calls  # noqa: PLC0415
 
-    for n_columns in COLUMNS[1:]:
+    for planes, n_columns in ((True, 3), *product((False,), COLUMNS[1:])):
         for log in (False, True):
-            calls.normalise_call(name, 2, n_columns, log=log)
-            calls.product_call(name, 2, n_columns, log=log, logits=name in ("bfloat16", "float16"))
+            calls.normalise_call(name, 2, n_columns, log=log, planes=planes)
+            calls.product_call(name, 2, n_columns, log=log, logits=name in ("bfloat16", "float16"), planes=planes)
         plain, smoothed = CrossEntropy(), CrossEntropy(label_smoothing=0.1)
         hard = plain, smoothed, CrossEntropy(temperature=2), CrossEntropy(softcap=30)
         for written in (False, True):
             for soft, objective in (*product((False,), hard), (True, plain), (True, smoothed)):
-                calls.loss_call(name, 2, n_columns, objective, soft=soft, weighted=False, written=written)
+                options = {"soft": soft, "weighted": False, "written": written, "planes": planes}
+                calls.loss_call(name, 2, n_columns, objective, **options)
 
 
 def in_programs() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from softnll._core.layout import Layout
 
-_LEAST = 8  # rows side by side from which planes are used: fewer leave most of a vector empty
+LEAST = 8  # rows side by side from which planes are used: fewer leave most of a vector empty
 
 
 class Planes:
@@ -82,7 +82,7 @@ def planes_of(array: NDArray[Any], layout: Layout) -> Planes | None:
         return None
     axis, shape, strides = layout.axes[0], array.shape, array.strides
     inner = math.prod(shape[axis + 1 :])
-    if inner < _LEAST or array.size == 0 or not array.flags.aligned:
+    if inner < LEAST or array.size == 0 or not array.flags.aligned:
         return None
     outer = math.prod(shape[:axis])
     if array.flags.c_contiguous:

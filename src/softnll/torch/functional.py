@@ -329,9 +329,10 @@ def cross_entropy(
         return handle_torch_function(cross_entropy, tensors, *given, **keywords)
     by_row = isinstance(temperature, Tensor)
     scalars = (label_smoothing, z_loss, softcap, 1.0 if by_row else temperature, ignore_index, reduction)
-    if plain.serves(input, target, weight, temperature, ignore_index, sample_weight, size_average, reduce):
+    form = plain.loss_form(input, target, weight, temperature, ignore_index, sample_weight, size_average, reduce)
+    if form is not None:
         try:
-            return direct.cross_entropy(input, target, weight, LossSettings.of(*scalars, 1, check))
+            return direct.cross_entropy(input, target, weight, LossSettings.of(*scalars, 1, check), form)
         except (TypeError, ValueError) as error:
             raise_as_torch(error)
     x, target, dim = loss_input(tensors[:4], size_average, reduce)
@@ -357,8 +358,10 @@ def _loss(function: Any, inputs: LossInputs, scalars: tuple[Any, ...], dim: int,
 
 def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> Tensor:  # noqa: A002
     """Return softmax or log_softmax, whichever ``name`` is."""
-    if plain.normalises(input, dim, dtype):
-        return direct.normalise(input, log=name == "log_softmax")
+    form = plain.normalised_form(input, dim, dtype)
+    if form is not None:
+        assert dim is not None  # noqa: S101 - it has a form
+        return direct.normalise(input, dim, form, log=name == "log_softmax")
     if dtype is not None and isinstance(input, Tensor):
         input = input.to(dtype)  # noqa: A001
     x = input if is_sharded(input) else as_logits(input)

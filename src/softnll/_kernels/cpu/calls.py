@@ -1,7 +1,8 @@
 """Which functions of ``one_call`` serve plain rows, by their type: each takes addresses, and is compiled at first use.
 
 ``x``, ``out``, ``grad``, ``saved`` and ``upstream`` are ``(N, C)`` in one piece; an address of 0 with length 0 is an
-empty array. None stands for a function that does not serve such rows.
+empty array. Of ``planes`` they are ``(A, C, B)``, N is A·B, and those three numbers come first. None stands for a
+function that does not serve such rows.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def loss_call(
     weighted: bool,
     written: bool,
     threaded: bool = False,
+    planes: bool = False,
 ) -> Call | None:
     """Return the loss of logits of a type; None where another way takes less time. ``threaded``: in a team's threads.
 
@@ -55,79 +57,90 @@ def loss_call(
     """
     spread, tempered = soft or objective.label_smoothing > 0, objective.temperature != 1
     capped, few = objective.softcap is not None, n_classes <= FEW
-    turns_many = (spread or tempered) and not capped and n_classes <= TURNED
+    turns_many = (spread or tempered) and not capped and n_classes <= TURNED and not planes
     if (
         not _serves(name, n_rows, n_classes, written, threaded)
         or (spread and weighted)
         or (turns_many and n_rows > _MOST_SPREAD)
     ):
         return None
-    if (soft and capped) or not options_served(objective, n_classes):
+    if ((soft or planes) and capped) or not options_served(objective, n_classes):
         return None
     if (tempered or capped) and name == "float64":  # rare: not worth their compilation
         return None
     function = "spread_loss" if spread else "loss_by_tile" if few and not tempered else "loss_by_row"
-    return _loss(name, function, soft, tempered, capped, written)
+    return _loss(name, "loss_by_plane" if planes else function, soft, spread, tempered, capped, written)
 
 
 @lru_cache(maxsize=256)
-def normalise_call(name: str, n_rows: int, n_classes: int, log: bool, threaded: bool = False) -> Call | None:
+def normalise_call(
+    name: str, n_rows: int, n_classes: int, log: bool, threaded: bool = False, planes: bool = False
+) -> Call | None:
     """Return ``softmax(N, C, x, out, 0, 0, *team)`` or, with ``log``, log_softmax for logits of a type."""
-    return _normalise(name, n_classes <= FEW, log) if _serves(name, n_rows, n_classes, True, threaded) else None
+    if not _serves(name, n_rows, n_classes, True, threaded):
+        return None
+    return _normalise(name, "plane" if planes else "tile" if n_classes <= FEW else "row", log)
 
 
 @lru_cache(maxsize=256)
 def product_call(
-    name: str, n_rows: int, n_classes: int, log: bool, logits: bool, threaded: bool = False
+    name: str, n_rows: int, n_classes: int, log: bool, logits: bool, threaded: bool = False, planes: bool = False
 ) -> Call | None:
     """Return ``product(N, C, saved, logits, log, upstream, out, 0, 0, *team)``, of results or ``logits``."""
-    turned = turns(n_rows, n_classes, 2 if logits else 4)
-    return _product(name, log, logits) if _serves(name, n_rows, n_classes, True, threaded) and not turned else None
+    turned = not planes and turns(n_rows, n_classes, 2 if logits else 4)
+    return (
+        _product(name, log, logits, planes) if _serves(name, n_rows, n_classes, True, threaded) and not turned else None
+    )
 
 
 @cache
-def _loss(name: str, function: str, soft: bool, tempered: bool, capped: bool, written: bool) -> Call:
+def _loss(name: str, function: str, soft: bool, spread: bool, tempered: bool, capped: bool, written: bool) -> Call:
     element, computed = element_types(name)
+    axes = 3 if function == "loss_by_plane" else 2
     return compiled(
         f"one_call.{function}",
         INTP,
-        x=array(element, 2),
-        q=array(element, 2) if soft else NONE,
+        x=array(element, axes),
+        q=array(element, axes) if soft else NONE,
         y=array("int64", 1),
         w=array(computed, 1),
         upstream=array(computed, 1),
         ignored=INTP,
         reduction=INTP,
-        smoothing=FLOAT64,
+        smoothing=FLOAT64 if axes == 2 or spread else NONE,
         zeta=FLOAT64,
         temperature=FLOAT64 if tempered else NONE,
         softcap=FLOAT64 if capped else NONE,
         value=output(computed, 1),
-        grad=output(element, 2) if written else NONE,
+        grad=output(element, axes) if written else NONE,
         **_TEAM,
     )
 
 
 @cache
-def _normalise(name: str, few: bool, log: bool) -> Call:
+def _normalise(name: str, by: str, log: bool) -> Call:
     element, computed = element_types(name)
-    function = f"one_call.{'log_softmax' if log else 'softmax'}_{'by_tile' if few else 'by_row'}"
-    return compiled(function, INTP, x=array(element, 2), out=output(element, 2), work=output(computed, 1), **_TEAM)
+    axes = 3 if by == "plane" else 2
+    function = f"one_call.{'log_softmax' if log else 'softmax'}_by_{by}"
+    return compiled(
+        function, INTP, x=array(element, axes), out=output(element, axes), work=output(computed, 1), **_TEAM
+    )
 
 
 @cache
-def _product(name: str, log: bool, logits: bool) -> Call:
+def _product(name: str, log: bool, logits: bool, planes: bool) -> Call:
     element, computed = element_types(name)
     flag: dict[bool, Type] = {True: BOOLEAN, False: NONE}
-    rows = array(element, 2)
+    axes = 3 if planes else 2
+    rows = array(element, axes)
     return compiled(
-        "one_call.product",
+        f"one_call.products_of_{'planes' if planes else 'rows'}",
         INTP,
         saved=rows,
         logits=flag[logits],
         log=flag[log],
         upstream=rows,
-        out=output(element, 2),
+        out=output(element, axes),
         work=output(computed, 1),
         **_TEAM,
     )

@@ -122,15 +122,17 @@ class Entry:
 class AddressEntry(Entry):
     """A function under construction that takes arrays in one piece by their addresses.
 
-    The numbers of rows and of classes come first. They are the shape of arrays with two axes; the length of one with
-    one axis follows its address.
+    The numbers of rows and of classes come first or, where an array has three axes, those of planes, of classes and of
+    rows side by side. They are the shape of arrays with more axes than one; the length of one with one axis follows its
+    address.
     """
 
     def arguments(self, kinds: tuple[Any, ...]) -> list[Any]:
         """Return the arguments of a fast call of Python as Numba takes them."""
         axes = [each.ndim if isinstance(each, types.Array) else 0 for each in kinds]
-        given = iter(self.objects(2 + len(kinds) + axes.count(1)))
-        shape = [self.argument(types.intp, next(given)) for _ in range(2)]
+        sizes = max(2, *axes)
+        given = iter(self.objects(sizes + len(kinds) + axes.count(1)))
+        shape = [self.argument(types.intp, next(given)) for _ in range(sizes)]
         return [self._by_address(kind, given, shape, ndim) for kind, ndim in zip(kinds, axes, strict=True)]
 
     def _by_address(self, kind: Any, given: Iterator[Any], shape: list[Any], ndim: int) -> Any:
@@ -140,8 +142,10 @@ class AddressEntry(Entry):
         data = self.builder.inttoptr(self.argument(types.intp, next(given)), _POINTER)
         if ndim == 1:
             shape = [self.argument(types.intp, next(given))]
-        size = _WORD(self.size_of(kind))
-        return self.array_at(kind, data, shape, [self.builder.mul(shape[1], size), size] if ndim == 2 else [size])
+        strides = [_WORD(self.size_of(kind))]
+        for each in reversed(shape[1:]):
+            strides.insert(0, self.builder.mul(strides[0], each))
+        return self.array_at(kind, data, shape, strides)
 
 
 def add_entry(library: Any, context: Any, descriptor: Any, name: str, form: type[Entry] = Entry) -> None:

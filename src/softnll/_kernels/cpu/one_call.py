@@ -1,4 +1,4 @@
-"""Whole functions of plain rows, which Python calls once with addresses: of small batches, calls take most time.
+"""Whole functions of plain rows and planes, which Python calls once with addresses: calls take most of a small batch.
 
 Each returns 0 or less if it has computed all, minus the number of rows without part. Else the caller computes all in
 another way, which also says what is wrong.
@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from softnll._kernels.cpu import by_row, by_tile, product_by_row, soft_targets
+from softnll._kernels.cpu import (
+    by_plane,
+    by_row,
+    by_tile,
+    losses_by_plane,
+    product_by_plane,
+    product_by_row,
+    soft_targets,
+    spread_by_plane,
+)
 from softnll._kernels.cpu.parameters import CAPPED_BLOCK, REDUCTIONS
 from softnll._kernels.cpu.row_memory import address_of, among, nearest
 from softnll._kernels.cpu.simd import hold
@@ -25,7 +34,8 @@ Array = Any  # inside Numba, whose types are its own
 
 _NONE, _MEAN = REDUCTIONS["none"], REDUCTIONS["mean"]
 _FAR = 1e60  # weights beyond it, or below its inverse, are scaled before they are added up
-_total, _products = register_jitable(total), register_jitable(product_by_row.products)
+_total = register_jitable(total)
+_hard_planes, _spread_planes = register_jitable(losses_by_plane.losses), register_jitable(spread_by_plane.losses)
 _cap, _uncap = register_jitable(cap_rows), register_jitable(uncap_rows)
 
 
@@ -117,9 +127,34 @@ def _rows(kernel: Any) -> Any:
     return rows
 
 
-def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
-    """Return the loss by a kernel, which takes the class weights that ``weights`` returns."""
-    rows = _rows(kernel)
+@register_jitable
+def _rows_of_planes(
+    x: Array,
+    q: Any,
+    y: Array,
+    w: Array,
+    s: Array,
+    taus: Any,
+    smoothing: Any,
+    zeta: float,
+    D: float,
+    softcap: Any,
+    losses: Array,
+    grad: Any,
+    work: Array,
+    left: Array,
+    first: int,
+    last: int,
+) -> int:
+    """Compute a range of rows of planes; a ``smoothing`` of None is that of hard targets."""
+    values = losses, losses, losses, grad, work, first, last, left
+    if smoothing is None:
+        return _hard_planes(x, y, w, s, taus, zeta, D, *values)
+    return _spread_planes(x, q, y, w, s, taus, smoothing, zeta, D, *values)
+
+
+def _loss(rows: Any, weights: Any) -> Callable[..., int]:
+    """Return the loss by a kernel of ranges of rows, which takes the class weights that ``weights`` returns."""
 
     def loss(
         x: Array,
@@ -129,7 +164,7 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
         upstream: Array,
         ignored: int,
         reduction: int,
-        smoothing: float,
+        smoothing: Any,
         zeta: float,
         temperature: Any,
         softcap: Any,
@@ -145,7 +180,7 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
         Without entries, w and upstream gradients are 1. Soft targets q take the place of y. None for a temperature or
         a soft cap: there is none. The last four are those of ``in_team``.
         """
-        n = x.shape[0]
+        n = x.size // x.shape[1]
         losses, s, left, ws = np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(w.shape[0])
         for k in range(w.shape[0]):
             ws[k] = w[k]
@@ -173,14 +208,21 @@ def _loss(kernel: Any, weights: Any) -> Callable[..., int]:
     return loss
 
 
-def _normalise(kernel: Any, prob: bool | None) -> Callable[..., int]:
-    @register_jitable
-    def rows(x: Array, out: Array, work: Array, left: Array, first: int, last: int) -> int:
+def _normalise(function: Any, prob: bool | None, *, planes: bool = False) -> Callable[..., int]:
+    """Return softmax or, if ``prob`` is None, log_softmax, by a kernel of rows or of planes."""
+    kernel = register_jitable(function)
+
+    def of_rows(x: Array, out: Array, work: Array, left: Array, first: int, last: int) -> int:
         return kernel(x, None, None, prob, out, False, work, first, last, left)
 
+    def of_planes(x: Array, out: Array, work: Array, left: Array, first: int, last: int) -> int:
+        return kernel(x, prob, out, False, work, first, last, left)
+
+    rows = register_jitable(of_planes if planes else of_rows)
+
     def normalise(x: Array, out: Array, work: Array, step: int, parallel: int, number: int, threads: int) -> int:
-        """Write softmax or, if ``prob`` is None, log_softmax; the last four are those of ``in_team``."""
-        n = x.shape[0]
+        """Write probabilities or their logarithms; the last four are those of ``in_team``."""
+        n = x.size // x.shape[1]
         given, claims = (x, out, work, np.empty(n, np.int64)), _claims(n, step)
         n_left = in_team(rows, given, n, step, address_of(claims), parallel, number, threads)
         hold(claims)
@@ -189,39 +231,53 @@ def _normalise(kernel: Any, prob: bool | None) -> Callable[..., int]:
     return normalise
 
 
-@register_jitable
-def _product_rows(
-    saved: Array, logits: Any, log: Any, upstream: Array, out: Array, work: Array, left: Array, first: int, last: int
-) -> int:
-    return _products(saved, logits, log, upstream, out, False, work, first, last, left)
+def _product(function: Any) -> Callable[..., int]:
+    """Return products by a kernel of them."""
+    kernel = register_jitable(function)
+
+    @register_jitable
+    def rows(
+        saved: Array,
+        logits: Any,
+        log: Any,
+        upstream: Array,
+        out: Array,
+        work: Array,
+        left: Array,
+        first: int,
+        last: int,
+    ) -> int:
+        return kernel(saved, logits, log, upstream, out, False, work, first, last, left)
+
+    def product(
+        saved: Array,
+        logits: Any,
+        log: Any,
+        upstream: Array,
+        out: Array,
+        work: Array,
+        step: int,
+        parallel: int,
+        number: int,
+        threads: int,
+    ) -> int:
+        """Write products of softmax's or, with ``log``, of log_softmax's Jacobians; ``logits`` says what is saved.
+
+        The last four are those of ``in_team``.
+        """
+        n = saved.size // saved.shape[1]
+        given, claims = (saved, logits, log, upstream, out, work, np.empty(n, np.int64)), _claims(n, step)
+        n_left = in_team(rows, given, n, step, address_of(claims), parallel, number, threads)
+        hold(claims)
+        return n_left
+
+    return product
 
 
-def product(
-    saved: Array,
-    logits: Any,
-    log: Any,
-    upstream: Array,
-    out: Array,
-    work: Array,
-    step: int,
-    parallel: int,
-    number: int,
-    threads: int,
-) -> int:
-    """Write products of softmax's or, with ``log``, of log_softmax's Jacobians; ``logits`` says what is saved.
-
-    The last four are those of ``in_team``.
-    """
-    n = saved.shape[0]
-    given, claims = (saved, logits, log, upstream, out, work, np.empty(n, np.int64)), _claims(n, step)
-    n_left = in_team(_product_rows, given, n, step, address_of(claims), parallel, number, threads)
-    hold(claims)
-    return n_left
-
-
-loss_by_tile, loss_by_row = (_loss(register_jitable(each.losses), _itself) for each in (by_tile, by_row))
-spread_loss = _loss(register_jitable(soft_targets.losses), _nothing)
-softmax_by_tile, softmax_by_row = (_normalise(register_jitable(each.normalise), True) for each in (by_tile, by_row))
-log_softmax_by_tile, log_softmax_by_row = (
-    _normalise(register_jitable(each.normalise), None) for each in (by_tile, by_row)
-)
+loss_by_tile, loss_by_row = (_loss(_rows(register_jitable(each.losses)), _itself) for each in (by_tile, by_row))
+loss_by_plane = _loss(_rows_of_planes, _itself)
+spread_loss = _loss(_rows(register_jitable(soft_targets.losses)), _nothing)
+softmax_by_tile, softmax_by_row = (_normalise(each.normalise, True) for each in (by_tile, by_row))
+log_softmax_by_tile, log_softmax_by_row = (_normalise(each.normalise, None) for each in (by_tile, by_row))
+softmax_by_plane, log_softmax_by_plane = (_normalise(by_plane.normalise, each, planes=True) for each in (True, None))
+products_of_rows, products_of_planes = (_product(each.products) for each in (product_by_row, product_by_plane))

@@ -41,9 +41,11 @@ def idle(s: Array, start: int, count: int) -> bool:
 def write_idle(
     start: int, count: int, n: int, loss: Array, ms: Array, rs: Array, out: int, step: int, element: Any, graded: bool
 ) -> None:
-    """Write the results of rows that take no part: loss 0, m = −∞, r = −1, gradient 0."""
+    """Write the results of rows that take no part: r = −1, m = −∞, loss 0, gradient 0."""
     for i in range(start, start + count):
-        loss[i], ms[i], rs[i] = 0.0, -np.inf, -1.0
+        rs[i] = -1.0
+        ms[i] = -np.inf
+        loss[i] = 0.0
     if graded:
         lanes, size = lanes_of(element), size_of(element)
         nothing = splat(zero(element))
@@ -94,10 +96,15 @@ def note_weights(y: Array, s: Array, start: int, count: int, full: int, n: int, 
 
 @register_jitable
 def put_results(start: int, i: int, result: int, notes: int, loss: Array, ms: Array, rs: Array) -> None:
-    """Write loss, m and r of the i-th row of a batch; ``result`` is the address of the batch's losses."""
+    """Write r, m and the loss of the i-th row of a batch, in this order: they may be one array.
+
+    ``result`` is the address of the batch's losses.
+    """
     if load_scalar(notes + PART + 8 * i, _f8) == 0.0:
-        loss[start + i], ms[start + i], rs[start + i] = 0.0, -np.inf, -1.0
+        rs[start + i] = -1.0
+        ms[start + i] = -np.inf
+        loss[start + i] = 0.0
         return
-    loss[start + i] = load_scalar(result + 8 * i, _f8)
-    ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
     rs[start + i] = load_scalar(notes + R + 8 * i, _f8)
+    ms[start + i] = load_scalar(notes + M + 8 * i, _f8)
+    loss[start + i] = load_scalar(result + 8 * i, _f8)

@@ -200,7 +200,7 @@ def losses(problem: Problem, out: Planes | None, m: Vector | None, r: Vector | N
     written over the logits.
     """
     loss = np.empty(len(problem.x))
-    values = RowValues(loss, m, r).filled(len(loss))
+    values = RowValues(loss, m, r) if m is not None else RowValues(loss, loss, loss)  # the loss is written last
     packed = None
     if problem.q is not None:
         with np.errstate(all="ignore"):  # what float32 cannot hold is left to the scalar kernels, or counts as 0

@@ -35,7 +35,7 @@ def serves(
 ) -> bool:
     """Return whether the arguments are plain, and there are few logits."""
     if isinstance(temperature, Tensor) or not (
-        plain.plain_call(x) and x.dim() == 2 and _is_parameter(linear_weight, 2)
+        plain.plain_call(x) and x.dim() == 2 and x.is_contiguous() and _is_parameter(linear_weight, 2)
     ):
         return False
     (n_rows, width), (n_classes, of_weight), dtype = x.shape, linear_weight.shape, x.dtype
@@ -44,7 +44,7 @@ def serves(
         and width == of_weight > 0
         and dtype in plain.WIDE  # others are multiplied in float32
         and linear_weight.dtype is dtype
-        and plain.fits(target, weight, (n_rows, n_classes), dtype, index_of(ignore_index))
+        and plain.fits(target, weight, _form(n_rows, n_classes), dtype, index_of(ignore_index))
         and (ignore_index is None or target.dtype is torch.int64)  # soft targets take none
         and (
             linear_bias is None
@@ -52,6 +52,13 @@ def serves(
         )
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _form(n_rows: int, n_classes: int) -> plain.Form:
+    """Return the form of logits that torch has multiplied, of which there are some."""
+    form = plain.form_of((n_rows, n_classes), (n_classes, 1), 1)
+    assert form is not None  # noqa: S101 - they are rows
+    return form
 
 
 def _is_parameter(tensor: Any, n_dims: int) -> bool:
@@ -77,10 +84,10 @@ def linear_cross_entropy(
     head = x, linear_weight, linear_bias
     required = x.requires_grad or linear_weight.requires_grad or (linear_bias is not None and linear_bias.requires_grad)
     tracked = required and torch.is_grad_enabled()
-    shape = len(x), len(linear_weight)
-    call = direct.call_of(x.dtype, *shape, target, weight, settings, written=tracked)
+    form = _form(len(x), len(linear_weight))
+    call = direct.call_of(x.dtype, form, target, weight, settings, written=tracked)
     if call is None:
-        return _in_two_steps(linear(*head), target, weight, settings)
+        return _in_two_steps(linear(*head), target, weight, settings, form)
     if tracked:
         torch._C._set_grad_enabled(False)  # noqa: SLF001 - as torch.no_grad, which takes 2 µs
     try:
@@ -88,9 +95,9 @@ def linear_cross_entropy(
     finally:
         if tracked:
             torch._C._set_grad_enabled(True)  # noqa: SLF001
-    found = direct.computed(call, logits, target, weight, written=tracked)
+    found = direct.computed(call, logits, target, weight, form, written=tracked)
     if found is None:
-        return _in_two_steps(linear(*head) if tracked else logits, target, weight, settings)
+        return _in_two_steps(linear(*head) if tracked else logits, target, weight, settings, form)
     if not tracked:
         return found.value
     if found.without_part and not math.isfinite(x.detach().sum().item()):
@@ -109,11 +116,13 @@ class _Computed(NamedTuple):
     found: direct.InOneCall
 
 
-def _in_two_steps(logits: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> Tensor | None:
+def _in_two_steps(
+    logits: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings, form: plain.Form
+) -> Tensor | None:
     """Return the loss of logits, which autograd records; None where one is not finite."""
     if not math.isfinite(logits.detach().sum().item()):
         return None
-    return direct.cross_entropy(logits, target, weight, settings)
+    return direct.cross_entropy(logits, target, weight, settings, form)
 
 
 class DirectLinearCrossEntropy(Function):
@@ -156,8 +165,8 @@ def _gradient(ctx: Any, target: Tensor, weight: Tensor | None, upstream: Tensor)
     if direct.is_one(upstream):
         kept: Tensor = ctx.gradient
         return kept
-    rows = upstream.expand(len(ctx.logits))
-    found = direct.in_one_call(ctx.logits, target, weight, ctx.settings, written=True, upstream=rows)
+    rows, form = upstream.expand(len(ctx.logits)), _form(*ctx.logits.shape)
+    found = direct.in_one_call(ctx.logits, target, weight, ctx.settings, form, written=True, upstream=rows)
     return None if found is None else found.gradient
 
 

@@ -1,8 +1,8 @@
 """The functions of plain CPU tensors, in few steps: of small batches, checks and general functions take most time.
 
-Plain are contiguous logits, outside transforms, traces and modes: for softmax and log_softmax over the last dimension,
-for the loss ``(N, C)`` with int64 targets ``(N,)`` or soft ones of the logits' shape and type. Any option of the loss
-but weights and temperatures of the rows is served.
+Plain are logits in one piece, outside transforms, traces and modes, with the classes last in memory or with rows side
+by side: ``(N, C)``, images with either layout, transposed sequences. The loss has int64 targets or soft ones of the
+logits' shape, strides and type. Any option of the loss but weights and temperatures of the rows is served.
 """
 
 from __future__ import annotations
@@ -11,27 +11,23 @@ from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from softnll._core.layout import Layout, layout_of
+from softnll._core.layout import layout_of
 from softnll._core.options import CrossEntropy
-from softnll._core.problem import Problem, prepare_targets
 from softnll._kernels.cpu.parameters import REDUCTIONS
-from softnll._kernels.select import are_distributions, kernels
-from softnll._numpy.output import reduce
+from softnll._kernels.select import kernels
 from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import applied, in_batch, records
-from softnll.torch._base.cpu_backend import checks_targets, keeps_gradient
+from softnll.torch._base.cpu_backend import keeps_gradient
 from softnll.torch._base.team import Team, team_of
-from softnll.torch._base.views import as_array, as_tensor
 from softnll.torch._losses import compute
 from softnll.torch._losses.autograd import loss_gradients
 from softnll.torch._losses.compute import Kept
 from softnll.torch._losses.normalise import LogSoftmax, Softmax, log_softmax_product, softmax_product, wide
-from softnll.torch._losses.plain import TYPES, WIDE, is_plain
+from softnll.torch._losses.plain import TYPES, WIDE, Form, is_plain
 
 _EXPRESSIONS = ((Softmax, softmax_product), (LogSoftmax, log_softmax_product))  # without and with the logarithm
 _SCALARS = {
@@ -41,16 +37,13 @@ _FAR = 2**63 - 1
 _NOTHING = (0, 0)  # the address and the length of an array without entries
 
 
-def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> Tensor:
+def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings, form: Form) -> Tensor:
     """Return the loss, which autograd can differentiate."""
     if x.requires_grad and torch.is_grad_enabled():
-        value: Tensor = _cross_entropy(x, target, weight, settings)
+        value: Tensor = _cross_entropy(x, target, weight, settings, form)
         return value
-    found = in_one_call(x, target, weight, settings, written=False)
-    if found is not None:
-        return found.value
-    problem, layout = _problem(x, target, weight, settings)
-    return _value(problem, layout, kernels().losses(problem))
+    found = in_one_call(x, target, weight, settings, form, written=False)
+    return compute.losses(LossInputs(x, target, weight), settings) if found is None else found.value
 
 
 class InOneCall(NamedTuple):
@@ -66,6 +59,7 @@ def in_one_call(
     target: Tensor,
     weight: Tensor | None,
     settings: LossSettings,
+    form: Form,
     *,
     written: bool,
     upstream: Tensor | None = None,
@@ -74,30 +68,34 @@ def in_one_call(
 
     ``upstream`` has one number a row, of the type of the loss.
     """
-    n_rows, n_classes = x.shape
-    call = call_of(x.dtype, n_rows, n_classes, target, weight, settings, written=written)
-    return None if call is None else computed(call, x, target, weight, written=written, upstream=upstream)
+    call = call_of(x.dtype, form, target, weight, settings, written=written)
+    return None if call is None else computed(call, x, target, weight, form, written=written, upstream=upstream)
 
 
 def computed(
-    call: OneCall, x: Tensor, target: Tensor, weight: Tensor | None, *, written: bool, upstream: Tensor | None = None
+    call: OneCall,
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    form: Form,
+    *,
+    written: bool,
+    upstream: Tensor | None = None,
 ) -> InOneCall | None:
     """Return what a call of ``call_of`` computes of these arguments; None if it leaves a row out."""
-    (n_rows, n_classes), soft = x.shape, target.dtype is not torch.int64
-    dtype = call.dtype
-    value = torch.empty(n_rows, dtype=dtype) if call.by_row else torch.empty_like(_SCALARS[dtype])
+    n_rows, soft, dtype = form.n_rows, target.dtype is not torch.int64, call.dtype
+    value = torch.empty(form.row_shape, dtype=dtype) if call.by_row else torch.empty_like(_SCALARS[dtype])
     gradient = torch.empty_like(x) if written else None
-    target, w, u = target.contiguous(), _NOTHING, _NOTHING  # held until the call is over
+    target, w, u = target if soft else target.contiguous(), _NOTHING, _NOTHING  # held until the call is over
     if weight is not None:
         weight = _in_one_piece(weight, dtype)
-        w = weight.data_ptr(), n_classes
+        w = weight.data_ptr(), form.n_classes
     if upstream is not None:
         upstream = _in_one_piece(upstream, dtype)
         u = upstream.data_ptr(), n_rows
     y = target.data_ptr()
     left = call.function(
-        n_rows,
-        n_classes,
+        *form.sizes,
         x.data_ptr(),
         *((y, *_NOTHING) if soft else (None, y, n_rows)),
         *w,
@@ -112,21 +110,14 @@ def computed(
 
 
 def call_of(
-    dtype: torch.dtype,
-    n_rows: int,
-    n_classes: int,
-    target: Tensor,
-    weight: Tensor | None,
-    settings: LossSettings,
-    *,
-    written: bool,
+    dtype: torch.dtype, form: Form, target: Tensor, weight: Tensor | None, settings: LossSettings, *, written: bool
 ) -> OneCall | None:
-    """Return the one call of a kernel for logits of a type and shape; None if there is none."""
+    """Return the one call of a kernel for logits of a type and form; None if there is none."""
     select, objective, soft = getattr(kernels(), "loss_call", None), settings.objective, target.dtype is not torch.int64
     if select is None or (soft and settings.check):
         return None
-    team = team_of(n_rows, n_classes, dear=objective.softcap is not None)
-    return _loss_call(select, dtype, n_rows, n_classes, objective, soft, weight is not None, written, team)
+    team = team_of(form.n_rows, form.n_classes, dear=objective.softcap is not None)
+    return _loss_call(select, dtype, form, objective, soft, weight is not None, written, team)
 
 
 class OneCall(NamedTuple):
@@ -143,8 +134,7 @@ class OneCall(NamedTuple):
 def _loss_call(
     select: Callable[..., Any],
     dtype: torch.dtype,
-    n_rows: int,
-    n_classes: int,
+    form: Form,
     objective: CrossEntropy,
     soft: bool,
     weighted: bool,
@@ -154,8 +144,9 @@ def _loss_call(
     """Return the function that ``select`` finds for tensors of these types and shapes, if any."""
     if objective.ignore_index > _FAR:
         return None
-    forms = {"soft": soft, "weighted": weighted, "written": written, "threaded": team.parallel != 0}
-    function, temperature = select(TYPES[dtype], n_rows, n_classes, objective, **forms), objective.temperature
+    kind = {"soft": soft, "weighted": weighted, "written": written, "threaded": team.parallel != 0}
+    sizes, temperature = (form.n_rows, form.n_classes), objective.temperature
+    function = select(TYPES[dtype], *sizes, objective, **kind, planes=form.planes)
     if function is None:
         return None
     options = (
@@ -175,91 +166,68 @@ def _in_one_piece(vector: Tensor, dtype: torch.dtype) -> Tensor:
     return (vector if vector.dtype is dtype else vector.to(dtype)).contiguous()
 
 
-def _problem(x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> tuple[Problem, Layout]:
-    """Return the Problem and the layout of a loss, after checking the values of its targets."""
-    array = as_array(x)
-    layout, w = layout_of(array.shape, 1), None if weight is None else as_array(weight)
-    check, signed = checks_targets(target, settings), settings.check is not True
-    given = Problem(array, settings.objective)
-    problem = prepare_targets(given, layout, as_array(target), w, check=check, signed=signed, certain=are_distributions)
-    return problem, layout
-
-
-def _value(problem: Problem, layout: Layout, losses: Any) -> Tensor:
-    """Return the reduced loss."""
-    return torch.from_numpy(np.asarray(reduce(problem, layout, losses)))
-
-
-def normalise(x: Tensor, *, log: bool) -> Tensor:
+def normalise(x: Tensor, dim: int, form: Form, *, log: bool) -> Tensor:
     """Return softmax or, with ``log``, log_softmax, which autograd can differentiate."""
     if x.requires_grad and torch.is_grad_enabled():
-        value: Tensor = _normalise(x, log)
+        value: Tensor = _normalise(x, dim, form, log)
         return value
-    return _normalised(x, log)
+    return _normalised(x, dim, form, log)
 
 
-def _normalised(x: Tensor, log: bool) -> Tensor:
+def _normalised(x: Tensor, dim: int, form: Form, log: bool) -> Tensor:
     """Return probabilities, or their logarithms."""
-    n_rows, n_classes = _rows(x)
-    team, select = team_of(n_rows, n_classes), getattr(kernels(), "normalise_call", None)
-    call = None if select is None else select(TYPES[x.dtype], n_rows, n_classes, log, team.parallel != 0)
+    sizes = form.n_rows, form.n_classes
+    team, select = team_of(*sizes), getattr(kernels(), "normalise_call", None)
+    call = None if select is None else select(TYPES[x.dtype], *sizes, log, team.parallel != 0, form.planes)
     if call is not None:
         out = torch.empty_like(x)
-        if not call(n_rows, n_classes, x.data_ptr(), out.data_ptr(), 0, 0, *team):
+        if not call(*form.sizes, x.data_ptr(), out.data_ptr(), 0, 0, *team):
             return out
-    array, shape = as_array(x), (n_rows, n_classes)
-    written = np.empty(array.shape, array.dtype)  # NumPy's memory: large arrays are in huge pages
-    (kernels().log_softmax if log else kernels().softmax)(Problem(array.reshape(shape)), written.reshape(shape))
-    return as_tensor(written)
-
-
-def _rows(x: Tensor) -> tuple[int, int]:
-    """Return how many rows there are, over the last dimension, and classes."""
-    n_classes = x.shape[-1]
-    return x.numel() // n_classes, n_classes
+    return (compute.log_softmax if log else compute.softmax)(x, dim % x.dim())
 
 
 class DirectNormalise(Function):
     """``Softmax`` or ``LogSoftmax`` of plain logits, which are saved if the result has too few digits."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, log: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, dim: int, form: Form, log: bool) -> Tensor:
         """Return the probabilities, or their logarithms."""
-        value = _normalised(x, log)
-        ctx.log, ctx.narrow = log, x.dtype not in WIDE
+        value = _normalised(x, dim, form, log)
+        ctx.dim, ctx.form, ctx.log, ctx.narrow = dim, form, log, x.dtype not in WIDE
         ctx.save_for_backward(x if ctx.narrow else value)
         return value
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         """Return the product of the Jacobian and the upstream gradient; autograd can differentiate it if it records."""
-        (saved,), log, logits = ctx.saved_tensors, ctx.log, ctx.narrow
-        select = None if in_batch(grad) or records() or not is_plain(grad) else getattr(kernels(), "product_call", None)
-        if select is None:
-            return _product(saved, grad, ctx), None
-        if grad.dtype is not saved.dtype or not grad.is_contiguous():
-            grad = grad.to(saved.dtype).contiguous()
-        n_rows, n_classes = _rows(saved)
-        team = team_of(n_rows, n_classes)
-        call = select(TYPES[saved.dtype], n_rows, n_classes, log, logits, team.parallel != 0)
-        if call is not None:
-            out = torch.empty_like(saved)
-            addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
-            if not call(n_rows, n_classes, *addresses, 0, 0, *team):
-                return out, None
-        array, upstream, shape = as_array(saved), as_array(grad), (n_rows, n_classes)
-        written = np.empty(array.shape, array.dtype)
-        rows = array.reshape(shape), upstream.reshape(shape), written.reshape(shape)
-        kernels().product(*rows, log=log, logits=logits)
-        return as_tensor(written), None
+        (saved,) = ctx.saved_tensors
+        found = None if in_batch(grad) or records() or not is_plain(grad) else _computed_product(saved, grad, ctx)
+        return _product(saved, grad, ctx) if found is None else found, None, None, None
+
+
+def _computed_product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor | None:
+    """Return the backward's product by a kernel; None without one."""
+    log, logits, form = ctx.log, ctx.narrow, ctx.form
+    if grad.dtype is not saved.dtype or grad.stride() != saved.stride():
+        grad = torch.empty_like(saved).copy_(grad)
+    sizes = form.n_rows, form.n_classes
+    team, select = team_of(*sizes), getattr(kernels(), "product_call", None)
+    kind = log, logits, team.parallel != 0, form.planes
+    call = select(TYPES[saved.dtype], *sizes, *kind) if select is not None and saved.stride() == form.strides else None
+    if call is not None:
+        out = torch.empty_like(saved)
+        addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
+        if not call(*form.sizes, *addresses, 0, 0, *team):
+            return out
+    return compute.product(saved, grad, ctx.dim % saved.dim(), log=log, logits=logits)
 
 
 def _product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor:
     """Return the backward's product, which autograd can differentiate."""
-    dtype, (function, product) = saved.dtype, _EXPRESSIONS[ctx.log]
+    dtype, (function, product), dim = saved.dtype, _EXPRESSIONS[ctx.log], ctx.dim % saved.dim()
     if ctx.narrow:
-        saved, grad = function.apply(wide(saved), saved.dim() - 1), wide(grad)
-    return product(saved, grad, -1).to(dtype)
+        saved, grad = function.apply(wide(saved), dim), wide(grad)
+    return product(saved, grad, dim).to(dtype)
 
 
 class DirectCrossEntropy(Function):
@@ -269,20 +237,24 @@ class DirectCrossEntropy(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, target: Tensor, weight: Tensor | None, settings: LossSettings, form: Form
+    ) -> Tensor:
         """Return the loss."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, target, weight, None, None)
-        ctx.settings, ctx.keeps = settings, keeps_gradient(x.dtype, settings)
-        found = in_one_call(x, target, weight, settings, written=ctx.keeps)
+        ctx.settings, ctx.form, ctx.keeps = settings, form, keeps_gradient(x.dtype, settings)
+        found = in_one_call(x, target, weight, settings, form, written=ctx.keeps)
         if found is not None:
             ctx.kept, ctx.gradient = None, found.gradient
             return found.value
-        problem, layout = _problem(x, target, weight, settings)
-        gradient = np.empty(problem.x.shape, problem.x.dtype) if ctx.keeps else None
-        losses, m, r = kernels().forward(problem, gradient)
-        ctx.kept, ctx.gradient = Kept(problem, layout, m, r), None if gradient is None else as_tensor(gradient)
-        return _value(problem, layout, losses)
+        inputs = LossInputs(x, target, weight)
+        if ctx.keeps:
+            value, ctx.kept, ctx.gradient = compute.with_gradient(inputs, settings)
+        else:
+            value, ctx.kept = compute.forward(inputs, settings)
+            ctx.gradient = None
+        return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
@@ -291,7 +263,7 @@ class DirectCrossEntropy(Function):
         if upstream is not None and not (in_batch(upstream) or records()):
             if ctx.gradient is None and ctx.kept is None and ctx.keeps:  # another backward: with the bits of the first
                 x, target, weight, _, _ = ctx.saved_tensors
-                found = in_one_call(x, target, weight, ctx.settings, written=True)
+                found = in_one_call(x, target, weight, ctx.settings, ctx.form, written=True)
                 ctx.gradient = None if found is None else found.gradient
             gradient = _gradient(ctx, upstream)
         if gradient is None:
@@ -301,7 +273,7 @@ class DirectCrossEntropy(Function):
                 gradient, _ = loss_gradients(ctx, upstream, for_input=True, for_target=False)
             finally:
                 ctx.kept = kept  # the other refers to ctx
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
 _normalise, _cross_entropy = applied(DirectNormalise), applied(DirectCrossEntropy)
@@ -318,16 +290,16 @@ def _gradient(ctx: Any, upstream: Tensor) -> Tensor | None:
     if not upstream.dim():
         return None
     x, target, weight, _, _ = ctx.saved_tensors
-    found = in_one_call(x, target, weight, ctx.settings, written=True, upstream=upstream)
+    found = in_one_call(x, target, weight, ctx.settings, ctx.form, written=True, upstream=upstream)
     return None if found is None else found.gradient
 
 
 def is_one(upstream: Tensor) -> bool:
     """Return whether an upstream gradient is 1: that of a scalar, or the one number for all rows that a sum has."""
     if upstream.dim():
-        if upstream.stride() != (0,) or not len(upstream):
+        if any(upstream.stride()) or not upstream.numel():
             return False
-        upstream = upstream[0]
+        upstream = upstream[(0,) * upstream.dim()]
     return bool(upstream.item() == 1)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from softnll._core.planes import LEAST
 from softnll.torch._base import backend
 from softnll.torch._base.autograd_base import immediate, of_transform
 
@@ -14,7 +17,44 @@ WIDE = (torch.float32, torch.float64)
 TYPES = {each: str(each).removeprefix("torch.") for each in (*WIDE, torch.bfloat16, torch.float16)}
 
 
-def serves(
+class Form(NamedTuple):
+    """How plain logits lie in memory: as rows in one piece after each other, or as planes of rows side by side."""
+
+    n_rows: int
+    n_classes: int
+    planes: bool
+    sizes: tuple[int, ...]  # ``(N, C)`` or, of planes, ``(A, C, B)``
+    row_shape: tuple[int, ...]  # the logits' shape without classes
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@lru_cache(maxsize=256)
+def form_of(shape: tuple[int, ...], strides: tuple[int, ...], dim: int) -> Form | None:
+    """Return the form of logits with these classes, from 0; None if they have no entries or another form."""
+    beside, n_classes = shape[dim + 1 :], shape[dim]
+    row_shape = (*shape[:dim], *beside)
+    n_rows, inner = math.prod(row_shape), math.prod(beside)
+    if n_rows * n_classes == 0:
+        return None
+    if _in_one_piece((*row_shape, n_classes), (*strides[:dim], *strides[dim + 1 :], strides[dim])):
+        return Form(n_rows, n_classes, False, (n_rows, n_classes), row_shape, shape, strides)
+    if inner >= LEAST and _in_one_piece(shape, strides):
+        return Form(n_rows, n_classes, True, (n_rows // inner, n_classes, inner), row_shape, shape, strides)
+    return None
+
+
+def _in_one_piece(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Return whether entries lie one after another in the order of these dimensions."""
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def loss_form(
     x: Any,
     target: Any,
     weight: Any,
@@ -23,38 +63,34 @@ def serves(
     sample_weight: Any = None,
     size_average: Any = None,
     reduce: Any = None,
-) -> bool:
-    """Return whether the arguments are plain, the last three None, and only autograd records the call."""
-    return (
-        sample_weight is None
-        and size_average is None
-        and reduce is None
-        and not isinstance(temperature, Tensor)
-        and plain_call(x)
-        and x.dim() == 2
-        and fits(target, weight, x.shape, x.dtype, ignore_index)
-    )
+) -> Form | None:
+    """Return the form of a loss's logits if the arguments are plain, the last three None, and only autograd records."""
+    if sample_weight is not None or size_average is not None or reduce is not None or isinstance(temperature, Tensor):
+        return None
+    if not plain_call(x) or x.dim() < 2:
+        return None
+    form = form_of(x.shape, x.stride(), 1)
+    return form if form is not None and fits(target, weight, form, x.dtype, ignore_index) else None
 
 
-def fits(target: Any, weight: Any, shape: Any, dtype: Any, ignore_index: Any) -> bool:
-    """Return whether these are plain targets of logits of shape (N, C) and of a type, and constant weights or None."""
-    n_rows, n_classes = shape
-    if not (n_classes and is_plain(target)):
+def fits(target: Any, weight: Any, form: Form, dtype: Any, ignore_index: Any) -> bool:
+    """Return whether these are plain targets of logits of a form and type, and constant class weights or None."""
+    if not is_plain(target):
         return False
     if target.dtype is torch.int64:
-        matches = target.shape == (n_rows,)
+        matches = target.shape == form.row_shape
     else:
         constant = not target.requires_grad and type(ignore_index) is int and ignore_index < 0
-        matches = target.dtype is dtype and target.shape == (n_rows, n_classes) and constant and target.is_contiguous()
-    return matches and (weight is None or _plain_weight(weight, (n_classes,), dtype))
+        matches = target.dtype is dtype and target.shape == form.shape and constant and target.stride() == form.strides
+    return matches and (weight is None or _plain_weight(weight, (form.n_classes,), dtype))
 
 
-def normalises(x: Any, dim: Any, dtype: Any) -> bool:
-    """Return whether these logits are plain, of classes in the last dimension, and keep their type."""
+def normalised_form(x: Any, dim: Any, dtype: Any) -> Form | None:
+    """Return the form of plain logits that keep their type; None of others."""
     if type(dim) is not int or dtype is not None or not plain_call(x):
-        return False
+        return None
     axes = x.dim()
-    return dim in (-1, axes - 1) and axes > 0 and x.numel() > 0
+    return form_of(x.shape, x.stride(), dim % axes) if -axes <= dim < axes else None
 
 
 def plain_call(x: Any) -> bool:
@@ -64,7 +100,6 @@ def plain_call(x: Any) -> bool:
         and torch._C._get_tracing_state() is None  # noqa: SLF001
         and is_plain(x)
         and x.dtype in TYPES
-        and x.is_contiguous()
         and backend.kind_of(x) == "cpu"
         and torch._C._len_torch_dispatch_stack() == 0  # noqa: SLF001
         and not torch._C._are_functorch_transforms_active()  # noqa: SLF001
