@@ -33,6 +33,11 @@ def plain(dtype=torch.float32, n=9):
     return x, y
 
 
+def apart(x):
+    """Return the same logits with gaps between the rows, which are left to the general path."""
+    return torch.nn.functional.pad(x, (0, 1))[:, :-1]
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
 )
@@ -59,7 +64,7 @@ def test_the_same_bits_as_the_general_path(monkeypatch, dtype, options, factor):
     monkeypatch.setattr(direct, "cross_entropy", lambda *given: calls.append(1) or of(*given))
     taken = run()
     assert len(calls) == 2
-    monkeypatch.setattr(plain_calls, "serves", lambda *_: False)
+    monkeypatch.setattr(plain_calls, "loss_form", lambda *_: None)
     turned = y.is_floating_point() or {"label_smoothing", "temperature"} & options.keys()  # into planes otherwise
     tolerance = 4 * torch.finfo(dtype).eps if turned else 0
     for one, other in zip(taken, run(), strict=True):
@@ -83,13 +88,93 @@ def test_targets_and_weights_of_any_strides(n, n_classes, options):
         loss = snt.cross_entropy(leaf, targets, **options)
         loss.sum().backward()
         if ones:
-            expected = snt.cross_entropy(x[..., None], targets[..., None], **options).reshape(loss.shape)
+            expected = snt.cross_entropy(apart(x), targets, **options)
         else:
             expected = torch.nn.functional.cross_entropy(x, targets, **options)
         torch.testing.assert_close(loss, expected, rtol=1e-13, atol=1e-15, equal_nan=True)
         other = x.clone().requires_grad_()
-        snt.cross_entropy(other[..., None], targets[..., None], **options).sum().backward()
+        snt.cross_entropy(apart(other), targets, **options).sum().backward()
         torch.testing.assert_close(leaf.grad, other.grad, rtol=1e-13, atol=1e-16, equal_nan=True)
+
+
+LAYOUTS = {
+    "planes": lambda x: x,
+    "channels last": lambda x: x.to(memory_format=torch.channels_last),
+    "sequences": lambda x: x.flatten(2).mT.contiguous().mT,
+    "volumes": lambda x: x.unflatten(2, (1, -1)),
+}
+OF_IMAGES = {  # with the kernels that compute them
+    "plain": {},
+    "weights": {"weight": torch.tensor([0.5, 2.0, 0.0, 1.0])},
+    "rows": {"reduction": "none", "z_loss": 1e-2},
+    "smoothed": {"label_smoothing": 0.1, "reduction": "sum"},
+    "temperature": {"temperature": 2.0},
+    "soft cap": {"softcap": 5.0},
+    "soft": {},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("options", OF_IMAGES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_and_sequences(layout, options, dtype, monkeypatch):
+    """A row of a tensor is the same row of ``(N, C)``, whatever the memory; the gradient has the logits' strides."""
+    torch.manual_seed(3)
+    x, of = LAYOUTS[layout]((3 * torch.randn(2, 4, 6, 3)).to(dtype)), dict(OF_IMAGES[options])
+    x[(0, slice(None), *(0,) * (x.dim() - 2))] = torch.tensor([60.0, 0.0, 0.0, 1.0], dtype=dtype)
+    y = torch.randint(0, 4, (2, *x.shape[2:]))
+    y[1, 0], soft = -100, torch.empty_like(x).copy_(x.flip(1).softmax(1))
+    if "weight" in of:
+        of["weight"] = of["weight"].to(dtype)
+
+    def run(x, y, upstream):
+        leaf = torch.empty_like(x).copy_(x).requires_grad_()
+        loss = snt.cross_entropy(leaf, y, **of)
+        loss.backward(upstream[: loss.numel()].view(loss.shape))
+        return loss.detach(), leaf.grad
+
+    def rows(x):
+        return x.movedim(1, -1).reshape(-1, 4)
+
+    upstreams = torch.ones(36), torch.linspace(0.5, 1, 36)
+    monkeypatch.setattr(direct.compute, "losses", None)  # each is computed in one call
+    found = [run(x, soft if options == "soft" else y, each) for each in upstreams]
+    monkeypatch.undo()
+    for (loss, gradient), upstream in zip(found, upstreams, strict=True):
+        assert gradient.stride() == x.stride()
+        assert loss.shape == (y.shape if options == "rows" else ())
+        expected, of_rows = run(rows(x), rows(soft) if options == "soft" else y.flatten(), upstream)
+        torch.testing.assert_close(loss.flatten(), expected.flatten(), rtol=1e-6, atol=1e-9)
+        tolerance = 2 * torch.finfo(dtype).eps
+        torch.testing.assert_close(rows(gradient), of_rows, rtol=tolerance, atol=tolerance * of_rows.abs().max().item())
+
+
+@pytest.mark.parametrize("options", [each for each in OF_IMAGES if each != "soft cap"])  # planes have none in one call
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_are_computed_in_one_call(layout, options, monkeypatch):
+    x, of = LAYOUTS[layout](torch.randn(2, 4, 6, 3)).requires_grad_(), OF_IMAGES[options]
+    y = torch.empty_like(x).copy_(x.detach().softmax(1)) if options == "soft" else torch.ones(2, *x.shape[2:]).long()
+    monkeypatch.setattr(direct, "compute", None)
+    for logits in (x, x.detach()):
+        loss = snt.cross_entropy(logits, y, **of)
+        if loss.requires_grad:
+            loss.sum().backward()
+    for function in (snt.softmax, snt.log_softmax):
+        function(x, 1).backward(torch.rand(x.shape))
+        function(x.detach(), 1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_further_derivatives_of_images(layout):
+    x = LAYOUTS[layout](torch.randn(2, 4, 6, 3, dtype=torch.float64)).requires_grad_()
+    y = torch.randint(0, 4, (2, *x.shape[2:]))
+    for name, of in (("cross_entropy", y), ("softmax", 1), ("log_softmax", 1)):
+        found = []
+        for library, logits in ((snt, x), (torch.nn.functional, x.detach().contiguous().requires_grad_())):
+            (first,) = torch.autograd.grad(getattr(library, name)(logits, of).sum().square(), logits, create_graph=True)
+            found.append((first, *torch.autograd.grad(first.square().sum(), logits)))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("n_classes", [4, 200])
@@ -98,7 +183,7 @@ def test_a_class_of_weight_0_is_computed_in_the_call(n_classes):
     x, y, w = torch.randn(9, n_classes), torch.arange(9) % 4, torch.ones(n_classes)
     w[1], x[1, 2] = 0, torch.nan
     settings = LossSettings.of(0.0, 0.0, None, 1.0, -100, "mean", 1, None)
-    found = direct.in_one_call(x, y, w, settings, written=True)
+    found = direct.in_one_call(x, y, w, settings, plain_calls.loss_form(x, y, w), written=True)
     assert found.without_part
     taking = w[y] > 0
     torch.testing.assert_close(found.value, torch.nn.functional.cross_entropy(x[taking], y[taking]))
@@ -115,8 +200,7 @@ def test_each_kind_of_call_is_made_once(monkeypatch):
     """No case that a call serves goes on to the general path."""
     x, y = plain()
     x = x.requires_grad_()
-    monkeypatch.setattr(direct, "_problem", None)
-    monkeypatch.setattr(direct, "Problem", None)
+    monkeypatch.setattr(direct, "compute", None)
     for options in ({}, {"weight": torch.rand(4)}, {"reduction": "none"}, {"label_smoothing": 0.1}, {"z_loss": 0.1}):
         for logits in (x, x.detach()) if options else (x, x.detach(), x.bfloat16()):
             loss = snt.cross_entropy(logits, y, **_of_type(options, logits.dtype))
@@ -163,7 +247,7 @@ def test_further_derivatives_and_backwards():
     (first,) = torch.autograd.grad(loss, leaf, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), leaf)
     general = x.clone().requires_grad_()
-    (one,) = torch.autograd.grad(snt.cross_entropy(general.view(9, 4, 1), y[:, None]), general, create_graph=True)
+    (one,) = torch.autograd.grad(snt.cross_entropy(apart(general), y), general, create_graph=True)
     (two,) = torch.autograd.grad(one.square().sum(), general)
     torch.testing.assert_close(first, one, rtol=1e-15, atol=0)
     torch.testing.assert_close(second, two, rtol=1e-14, atol=1e-18)
@@ -191,8 +275,8 @@ def test_errors_are_those_of_the_general_path(monkeypatch):
     bad = torch.full_like(y, 4)
     cases = [((x, bad), {}), ((x, y), {"label_smoothing": 2.0}), ((x, y), {"check": True, "weight": -torch.ones(4)})]
     told = []
-    for serves in (plain_calls.serves, lambda *_: False):
-        monkeypatch.setattr(plain_calls, "serves", serves)
+    for form in (plain_calls.loss_form, lambda *_: None):
+        monkeypatch.setattr(plain_calls, "loss_form", form)
         for given, options in cases:
             with pytest.raises((ValueError, IndexError, RuntimeError)) as raised:
                 snt.cross_entropy(*given, **options)
@@ -213,7 +297,9 @@ def not_plain():
     yield "soft targets with a gradient", (x, x.softmax(1).requires_grad_(), None)
     yield "soft targets and an index to ignore", (x, x.softmax(1), None, 1.0, 2)
     yield "transposed", (x.t().contiguous().t(), y, None)
-    yield "more dimensions", (x.view(9, 4, 1), y.view(9, 1), None)
+    yield "few rows side by side", (x.view(3, 3, 4).transpose(1, 2).contiguous(), y.view(3, 3), None)
+    yield "gaps between planes", (torch.zeros(2, 4, 10)[:, :, :9], y.repeat(2).view(2, 9), None)
+    yield "soft targets with other strides", (x.view(1, 9, 4).mT, x.view(1, 9, 4).mT.contiguous(), None)
     yield "one row", (x[0], y[0], None)
     yield "another number of targets", (x, y[:5], None)
     yield "no classes", (x[:, :0], y, None)
@@ -231,27 +317,27 @@ def not_plain():
 @pytest.mark.filterwarnings("ignore:.*prototype")
 @pytest.mark.parametrize("given", [pytest.param(each, id=name) for name, each in not_plain()])
 def test_what_is_not_plain(given):
-    assert not plain_calls.serves(*given)
+    assert not plain_calls.loss_form(*given)
 
 
 @pytest.mark.filterwarnings("ignore:.*jit.trace.* is deprecated:DeprecationWarning")
 def test_what_surrounds_a_call():
     x, y = plain()
-    assert plain_calls.serves(x, y, None)
-    assert plain_calls.serves(x, y, torch.ones(4), 2, -100, None)
-    assert plain_calls.serves(x, x.softmax(1), torch.ones(4))
-    assert not plain_calls.serves(x, y, None, torch.tensor(2.0))
-    assert not plain_calls.serves(x, y, None, 1.0, -100, None, torch.ones(9))
+    assert plain_calls.loss_form(x, y, None)
+    assert plain_calls.loss_form(x, y, torch.ones(4), 2, -100, None)
+    assert plain_calls.loss_form(x, x.softmax(1), torch.ones(4))
+    assert not plain_calls.loss_form(x, y, None, torch.tensor(2.0))
+    assert not plain_calls.loss_form(x, y, None, 1.0, -100, None, torch.ones(9))
     with torch._subclasses.FakeTensorMode():
-        assert not plain_calls.serves(x, y, None)
+        assert not plain_calls.loss_form(x, y, None)
     with torch.autograd.forward_ad.dual_level():
-        assert not plain_calls.serves(x, y, None)
+        assert not plain_calls.loss_form(x, y, None)
     with torch.autograd.graph.saved_tensors_hooks(lambda each: each, lambda each: each):
-        assert not plain_calls.serves(x, y, None)
+        assert not plain_calls.loss_form(x, y, None)
     seen = []
-    torch.func.vmap(lambda x: seen.append(plain_calls.serves(x, y, None)) or x)(x[None])
-    torch.jit.trace(lambda x: (seen.append(plain_calls.serves(x, y, None)), x * 1)[1], x, check_trace=False)
-    assert seen == [False, False]
+    torch.func.vmap(lambda x: seen.append(plain_calls.loss_form(x, y, None)) or x)(x[None])
+    torch.jit.trace(lambda x: (seen.append(plain_calls.loss_form(x, y, None)), x * 1)[1], x, check_trace=False)
+    assert seen == [None, None]
 
 
 @pytest.mark.parametrize("function", [torch.nn.functional.cross_entropy, snt.cross_entropy], ids=["torch", "softnll"])

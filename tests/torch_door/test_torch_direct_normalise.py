@@ -34,11 +34,32 @@ def test_values_are_those_of_the_general_path(name, shape, dtype, monkeypatch):
     x = 5 * torch.randn(shape, dtype=dtype, generator=generator)
     x.view(-1)[0] = 60  # confident
     upstream = torch.randn(shape, dtype=dtype, generator=generator)
-    assert plain.normalises(x, -1, None)
+    assert plain.normalised_form(x, -1, None)
     short = steps(FUNCTIONS[name], x, upstream)
-    monkeypatch.setattr(plain, "normalises", lambda *_: False)
+    monkeypatch.setattr(plain, "normalised_form", lambda *_: None)
     for one, other in zip(short, steps(FUNCTIONS[name], x, upstream), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dim", [0, 1, 2, 3, -3])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_any_dimension(name, channels_last, dim, dtype):
+    x = 5 * torch.randn(2, 3, 5, 9, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, 0] = 60  # confident
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    leaf = torch.empty_like(x).copy_(x).requires_grad_()
+    value = FUNCTIONS[name](leaf, dim)
+    value.backward(upstream)
+    rows = x.movedim(dim, -1).contiguous().requires_grad_()
+    of_rows = FUNCTIONS[name](rows, -1)
+    of_rows.backward(upstream.movedim(dim, -1))
+    assert value.stride() == leaf.grad.stride() == x.stride()
+    eps = torch.finfo(dtype).eps
+    for one, other in ((value, of_rows), (leaf.grad, rows.grad)):
+        torch.testing.assert_close(one, other.movedim(-1, dim), rtol=2 * eps, atol=2 * eps * other.abs().max().item())
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -68,6 +89,7 @@ def not_plain():
     yield "a number", (torch.tensor(1.0), -1, None)
     yield "no entries", (x[:0], 1, None)
     yield "strides", (x.t(), 1, None)
+    yield "gaps between rows", (torch.zeros(3, 8)[:, :4], 1, None)
     yield "a parameter", (torch.nn.Parameter(x), 1, None)
     yield "meta", (x.to("meta"), 1, None)
     yield "no tensor", (x.numpy(), 1, None)
@@ -75,16 +97,16 @@ def not_plain():
 
 @pytest.mark.parametrize("given", [pytest.param(each, id=name) for name, each in not_plain()])
 def test_what_is_not_plain(given):
-    assert not plain.normalises(*given)
+    assert not plain.normalised_form(*given)
 
 
 def test_what_surrounds_a_call():
     x = torch.zeros(3, 4)
-    assert plain.normalises(x, 1, None)
+    assert plain.normalised_form(x, 1, None)
     with torch._subclasses.FakeTensorMode():
-        assert not plain.normalises(x, 1, None)
+        assert not plain.normalised_form(x, 1, None)
     with torch.autograd.forward_ad.dual_level():
-        assert not plain.normalises(x, 1, None)
+        assert not plain.normalised_form(x, 1, None)
     seen = []
-    torch.func.vmap(lambda x: seen.append(plain.normalises(x, 0, None)) or x)(x)
-    assert seen == [False]
+    torch.func.vmap(lambda x: seen.append(plain.normalised_form(x, 0, None)) or x)(x)
+    assert seen == [None]
