@@ -17,7 +17,7 @@ from softnll._kernels.cpu.memory import FEW, TURNED
 from softnll._kernels.cpu.parameters import element_types
 from softnll._kernels.cpu.products import turns
 from softnll._kernels.cpu.signature import BOOLEAN, FLOAT64, INTP, NONE, Type, array, output
-from softnll._kernels.cpu.threads import in_one_go
+from softnll._kernels.cpu.threads import in_one_go, threads_of
 
 Call = Callable[..., int]
 _TEAM = {"step": INTP, "parallel": INTP, "number": INTP, "threads": INTP}
@@ -32,7 +32,7 @@ def _serves(name: str, n_rows: int, n_classes: int, written: bool, threaded: boo
     """Return whether one call takes less time than ranges of rows in threads that Python starts."""
     if in_one_go(n_rows, n_classes):
         return True
-    if not threaded or n_rows > _MOST_ROWS:
+    if n_rows > _MOST_ROWS or not (threaded or threads_of(n_rows, n_classes) == 1):
         return False
     return not written or n_rows * n_classes * _SIZES[name] < _MOST_WRITTEN
 

@@ -44,8 +44,11 @@ def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: i
     """Write 0 for rows that are ignored or of class weight 0, and 1 or the upstream gradient for others.
 
     Return how many rows take no part, and the sum of class weights. The number is negative if a target is out of
-    range, a class weight is negative, or one or an upstream gradient is of extreme size.
+    range, a class weight is negative, or one or an upstream gradient is of extreme size. If it is 0 and there is no
+    upstream gradient, nothing may have been written.
     """
+    if w.shape[0] == 0 and upstream.shape[0] == 0:
+        return _parts(y, n_classes, ignored, s)
     for k in range(w.shape[0]):
         if w[k] != 0.0 and not 1 / _FAR < w[k] < _FAR:
             return -1, 0.0
@@ -67,6 +70,19 @@ def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: i
         s[i] = share
         D += mass
     return -1 if n_wrong else n_without, D
+
+
+@register_jitable
+def _parts(y: Array, n_classes: int, ignored: int, s: Array) -> tuple[int, float]:
+    """Do so without weights and upstream gradients: a sum of integers is added up in vectors."""
+    n_without, n_wrong = 0, 0
+    for i in range(y.shape[0]):
+        none = y[i] == ignored
+        n_without += none
+        n_wrong += not (among(y[i], n_classes) | none)
+    for i in range(y.shape[0] if n_without else 0):
+        s[i] = 0.0 if y[i] == ignored else 1.0
+    return -1 if n_wrong else n_without, float(s.shape[0] - n_without)
 
 
 @register_jitable
@@ -181,7 +197,8 @@ def _loss(rows: Any, weights: Any) -> Callable[..., int]:
         a soft cap: there is none. The last four are those of ``in_team``.
         """
         n = x.size // x.shape[1]
-        losses, s, left, ws = np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(w.shape[0])
+        memory = np.empty(3 * n + w.shape[0])  # in one piece: of several, C's library gives pages back at each call
+        losses, s, left, ws = memory[:n], memory[n : 2 * n], memory[2 * n : 3 * n].view(np.int64), memory[3 * n :]
         for k in range(w.shape[0]):
             ws[k] = w[k]
         n_without, D = _row_weights(y, ws, upstream, x.shape[1], ignored, s)
