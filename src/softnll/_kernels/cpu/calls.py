@@ -22,7 +22,7 @@ from softnll._kernels.cpu.threads import in_one_go, threads_of
 Call = Callable[..., int]
 _TEAM = {"step": INTP, "parallel": INTP, "number": INTP, "threads": INTP}
 
-_MOST_ROWS = 1 << 16  # of more, what is done in one thread takes longer than the rows themselves
+_MOST_ROWS = 1 << 21  # more take memory of their own
 _MOST_WRITTEN = 1 << 23  # bytes of an output: larger ones take less time in NumPy's memory, of large pages
 _SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an entry
 _MOST_SPREAD = 256  # rows of few classes with spread targets or a temperature: more take less time turned into planes
