@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import softnll.torch as snt
+from softnll.torch._base import views
 from softnll.torch._losses import plain
 
 FUNCTIONS = {"softmax": snt.softmax, "log_softmax": snt.log_softmax}
@@ -60,6 +61,24 @@ def test_any_dimension(name, channels_last, dim, dtype):
     eps = torch.finfo(dtype).eps
     for one, other in ((value, of_rows), (leaf.grad, rows.grad)):
         torch.testing.assert_close(one, other.movedim(-1, dim), rtol=2 * eps, atol=2 * eps * other.abs().max().item())
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_results_have_torchs_strides_and_may_be_written_to(dtype, channels_last):
+    """They are in NumPy's memory, whose pages are large."""
+    x = torch.randn(17, 4, 256, 256).to(
+        dtype, memory_format=(torch.preserve_format, torch.channels_last)[channels_last]
+    )
+    leaf = torch.empty_like(x).copy_(x).requires_grad_()
+    value = snt.softmax(leaf, 1)
+    value.add_(0)
+    snt.cross_entropy(leaf, torch.zeros(17, 256, 256, dtype=torch.int64)).backward()
+    assert value.stride() == leaf.grad.stride() == x.stride()
+    assert leaf.grad.mul_(2).abs().sum() > 0
+    with torch.no_grad():
+        small = views.empty_like(x[:1])
+    assert small.stride() == x[:1].stride()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

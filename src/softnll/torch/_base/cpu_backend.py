@@ -20,7 +20,7 @@ from softnll._numpy.backend import NumpyBackend
 from softnll._numpy.output import narrowed, reduce, write
 from softnll.torch._base.arguments import LinearInputs, LinearSettings, LossInputs, LossSettings
 from softnll.torch._base.sparse import densify, flat_sparse
-from softnll.torch._base.views import as_array, as_tensor, laid_out_like
+from softnll.torch._base.views import as_array, as_tensor, empty_like, laid_out_like
 
 
 def _or_none(tensor: Tensor | None) -> NDArray[Any] | None:
@@ -58,8 +58,7 @@ class CpuBackend(NumpyBackend):
         compute = getattr(self.kernels(), "product", None)
         if compute is None or v.dtype != saved.dtype or saved.numel() == 0:
             return None
-        whole = saved.is_contiguous()  # NumPy's memory: large arrays are in huge pages
-        out = as_tensor(np.empty(saved.shape, as_array(saved).dtype)) if whole else torch.empty_like(saved)
+        out = empty_like(saved)
         if out.stride() != saved.stride():
             return None
         if v.stride() != saved.stride():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _OF_DLPACK = (torch.float32, torch.float64, torch.float16)
+_LARGE = 1 << 22  # bytes from which NumPy asks for large pages
 
 
 @cache
@@ -47,6 +48,17 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     if array.dtype.kind == "V":  # only bfloat16 of the types of logits; its name would take 3 µs
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """Return ``torch.empty_like(x)``, a large one in NumPy's memory: large pages, which are there in half the time."""
+    if x.nbytes >= _LARGE:
+        strides = x.stride()
+        order = sorted(range(x.dim()), key=lambda each: -strides[each])
+        found = as_tensor(np.empty([x.shape[each] for each in order], as_array(x).dtype).transpose(np.argsort(order)))
+        if found.stride() == x.stride():
+            return found
+    return torch.empty_like(x)
 
 
 def laid_out_like(x: Tensor, array: NDArray[Any]) -> Tensor:

@@ -23,6 +23,7 @@ from softnll.torch._base.arguments import LossInputs, LossSettings
 from softnll.torch._base.autograd_base import applied, in_batch, records
 from softnll.torch._base.cpu_backend import keeps_gradient
 from softnll.torch._base.team import Team, team_of
+from softnll.torch._base.views import empty_like
 from softnll.torch._losses import compute
 from softnll.torch._losses.autograd import loss_gradients
 from softnll.torch._losses.compute import Kept
@@ -85,7 +86,7 @@ def computed(
     """Return what a call of ``call_of`` computes of these arguments; None if it leaves a row out."""
     n_rows, soft, dtype = form.n_rows, target.dtype is not torch.int64, call.dtype
     value = torch.empty(form.row_shape, dtype=dtype) if call.by_row else torch.empty_like(_SCALARS[dtype])
-    gradient = torch.empty_like(x) if written else None
+    gradient = empty_like(x) if written else None
     target, w, u = target if soft else target.contiguous(), _NOTHING, _NOTHING  # held until the call is over
     if weight is not None:
         weight = _in_one_piece(weight, dtype)
@@ -180,7 +181,7 @@ def _normalised(x: Tensor, dim: int, form: Form, log: bool) -> Tensor:
     team, select = team_of(*sizes), getattr(kernels(), "normalise_call", None)
     call = None if select is None else select(TYPES[x.dtype], *sizes, log, team.parallel != 0, form.planes)
     if call is not None:
-        out = torch.empty_like(x)
+        out = empty_like(x)
         if not call(*form.sizes, x.data_ptr(), out.data_ptr(), 0, 0, *team):
             return out
     return (compute.log_softmax if log else compute.softmax)(x, dim % x.dim())
@@ -215,7 +216,7 @@ def _computed_product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor | None:
     kind = log, logits, team.parallel != 0, form.planes
     call = select(TYPES[saved.dtype], *sizes, *kind) if select is not None and saved.stride() == form.strides else None
     if call is not None:
-        out = torch.empty_like(saved)
+        out = empty_like(saved)
         addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
         if not call(*form.sizes, *addresses, 0, 0, *team):
             return out
