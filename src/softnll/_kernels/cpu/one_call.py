@@ -74,7 +74,7 @@ def _row_weights(y: Array, w: Array, upstream: Array, n_classes: int, ignored: i
 
 @register_jitable
 def _parts(y: Array, n_classes: int, ignored: int, s: Array) -> tuple[int, float]:
-    """Do so without weights and upstream gradients: a sum of integers is added up in vectors."""
+    """Return the same without weights and upstream gradients: integers are added up in vectors."""
     n_without, n_wrong = 0, 0
     for i in range(y.shape[0]):
         none = y[i] == ignored
