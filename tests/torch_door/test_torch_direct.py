@@ -117,7 +117,7 @@ OF_IMAGES = {  # with the kernels that compute them
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", OF_IMAGES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_images_and_sequences(layout, options, dtype, monkeypatch):
+def test_images_and_sequences(layout, options, dtype):
     """A row of a tensor is the same row of ``(N, C)``, whatever the memory; the gradient has the logits' strides."""
     torch.manual_seed(3)
     x, of = LAYOUTS[layout]((3 * torch.randn(2, 4, 6, 3)).to(dtype)), dict(OF_IMAGES[options])
@@ -137,9 +137,7 @@ def test_images_and_sequences(layout, options, dtype, monkeypatch):
         return x.movedim(1, -1).reshape(-1, 4)
 
     upstreams = torch.ones(36), torch.linspace(0.5, 1, 36)
-    monkeypatch.setattr(direct.compute, "losses", None)  # each is computed in one call
     found = [run(x, soft if options == "soft" else y, each) for each in upstreams]
-    monkeypatch.undo()
     for (loss, gradient), upstream in zip(found, upstreams, strict=True):
         assert gradient.stride() == x.stride()
         assert loss.shape == (y.shape if options == "rows" else ())

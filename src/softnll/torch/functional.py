@@ -360,8 +360,7 @@ def _normalised(name: str, input: Any, dim: int | None, stacklevel: int, dtype: 
     """Return softmax or log_softmax, whichever ``name`` is."""
     form = plain.normalised_form(input, dim, dtype)
     if form is not None:
-        assert dim is not None  # noqa: S101 - it has a form
-        return direct.normalise(input, dim, form, log=name == "log_softmax")
+        return direct.normalise(input, form, log=name == "log_softmax")
     if dtype is not None and isinstance(input, Tensor):
         input = input.to(dtype)  # noqa: A001
     x = input if is_sharded(input) else as_logits(input)

@@ -88,9 +88,9 @@ def product_call(
 ) -> Call | None:
     """Return ``product(N, C, saved, logits, log, upstream, out, 0, 0, *team)``, of results or ``logits``."""
     turned = not planes and turns(n_rows, n_classes, 2 if logits else 4)
-    return (
-        _product(name, log, logits, planes) if _serves(name, n_rows, n_classes, True, threaded) and not turned else None
-    )
+    if turned or not _serves(name, n_rows, n_classes, True, threaded):
+        return None
+    return _product(name, log, logits, planes)
 
 
 @cache

@@ -197,8 +197,7 @@ def _loss(rows: Any, weights: Any) -> Callable[..., int]:
         a soft cap: there is none. The last four are those of ``in_team``.
         """
         n = x.size // x.shape[1]
-        memory = np.empty(3 * n + w.shape[0])  # in one piece: of several, C's library gives pages back at each call
-        losses, s, left, ws = memory[:n], memory[n : 2 * n], memory[2 * n : 3 * n].view(np.int64), memory[3 * n :]
+        losses, s, left, ws = np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(w.shape[0])
         for k in range(w.shape[0]):
             ws[k] = w[k]
         n_without, D = _row_weights(y, ws, upstream, x.shape[1], ignored, s)

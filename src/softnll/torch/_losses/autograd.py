@@ -140,11 +140,8 @@ class EagerCrossEntropy(Function):
         if forward_ad._current_level >= 0:  # noqa: SLF001
             ctx.save_for_forward(*tensors)
         ctx.settings = settings
-        if for_input and immediate() and compute.keeps_gradient(inputs, settings):
-            value, ctx.kept, ctx.gradient = compute.with_gradient(inputs, settings)
-        else:
-            value, ctx.kept = compute.forward(inputs, settings)
-            ctx.gradient = None
+        keeps = for_input and immediate() and compute.keeps_gradient(inputs, settings)
+        value, ctx.kept, ctx.gradient = compute.recorded(inputs, settings, keeps=keeps)
         return value
 
     @staticmethod

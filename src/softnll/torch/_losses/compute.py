@@ -97,6 +97,11 @@ def with_gradient(inputs: LossInputs, settings: LossSettings) -> tuple[Tensor, K
     return value, Kept(problem.with_rows(None, None), layout, m, r), kept_gradient
 
 
+def recorded(inputs: LossInputs, settings: LossSettings, *, keeps: bool) -> tuple[Tensor, Kept, Tensor | None]:
+    """Return the loss, what its backward uses and, if the forward ``keeps`` it, the gradient."""
+    return with_gradient(inputs, settings) if keeps else (*forward(inputs, settings), None)
+
+
 def _with_rows(kept: Kept, inputs: LossInputs) -> Problem:
     """Return the kept Problem with its logits and soft targets."""
     target = inputs.target if kept.problem.y is None else None

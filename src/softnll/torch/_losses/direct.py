@@ -167,15 +167,15 @@ def _in_one_piece(vector: Tensor, dtype: torch.dtype) -> Tensor:
     return (vector if vector.dtype is dtype else vector.to(dtype)).contiguous()
 
 
-def normalise(x: Tensor, dim: int, form: Form, *, log: bool) -> Tensor:
+def normalise(x: Tensor, form: Form, *, log: bool) -> Tensor:
     """Return softmax or, with ``log``, log_softmax, which autograd can differentiate."""
     if x.requires_grad and torch.is_grad_enabled():
-        value: Tensor = _normalise(x, dim, form, log)
+        value: Tensor = _normalise(x, form, log)
         return value
-    return _normalised(x, dim, form, log)
+    return _normalised(x, form, log)
 
 
-def _normalised(x: Tensor, dim: int, form: Form, log: bool) -> Tensor:
+def _normalised(x: Tensor, form: Form, log: bool) -> Tensor:
     """Return probabilities, or their logarithms."""
     sizes = form.n_rows, form.n_classes
     team, select = team_of(*sizes), getattr(kernels(), "normalise_call", None)
@@ -184,26 +184,26 @@ def _normalised(x: Tensor, dim: int, form: Form, log: bool) -> Tensor:
         out = empty_like(x)
         if not call(*form.sizes, x.data_ptr(), out.data_ptr(), 0, 0, *team):
             return out
-    return (compute.log_softmax if log else compute.softmax)(x, dim % x.dim())
+    return (compute.log_softmax if log else compute.softmax)(x, form.dim)
 
 
 class DirectNormalise(Function):
     """``Softmax`` or ``LogSoftmax`` of plain logits, which are saved if the result has too few digits."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, form: Form, log: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, form: Form, log: bool) -> Tensor:
         """Return the probabilities, or their logarithms."""
-        value = _normalised(x, dim, form, log)
-        ctx.dim, ctx.form, ctx.log, ctx.narrow = dim, form, log, x.dtype not in WIDE
+        value = _normalised(x, form, log)
+        ctx.form, ctx.log, ctx.narrow = form, log, x.dtype not in WIDE
         ctx.save_for_backward(x if ctx.narrow else value)
         return value
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the product of the Jacobian and the upstream gradient; autograd can differentiate it if it records."""
         (saved,) = ctx.saved_tensors
         found = None if in_batch(grad) or records() or not is_plain(grad) else _computed_product(saved, grad, ctx)
-        return _product(saved, grad, ctx) if found is None else found, None, None, None
+        return _product(saved, grad, ctx) if found is None else found, None, None
 
 
 def _computed_product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor | None:
@@ -220,12 +220,12 @@ def _computed_product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor | None:
         addresses = saved.data_ptr(), logits or None, log or None, grad.data_ptr(), out.data_ptr()
         if not call(*form.sizes, *addresses, 0, 0, *team):
             return out
-    return compute.product(saved, grad, ctx.dim % saved.dim(), log=log, logits=logits)
+    return compute.product(saved, grad, form.dim, log=log, logits=logits)
 
 
 def _product(saved: Tensor, grad: Tensor, ctx: Any) -> Tensor:
     """Return the backward's product, which autograd can differentiate."""
-    dtype, (function, product), dim = saved.dtype, _EXPRESSIONS[ctx.log], ctx.dim % saved.dim()
+    dtype, (function, product), dim = saved.dtype, _EXPRESSIONS[ctx.log], ctx.form.dim
     if ctx.narrow:
         saved, grad = function.apply(wide(saved), dim), wide(grad)
     return product(saved, grad, dim).to(dtype)
@@ -249,12 +249,7 @@ class DirectCrossEntropy(Function):
         if found is not None:
             ctx.kept, ctx.gradient = None, found.gradient
             return found.value
-        inputs = LossInputs(x, target, weight)
-        if ctx.keeps:
-            value, ctx.kept, ctx.gradient = compute.with_gradient(inputs, settings)
-        else:
-            value, ctx.kept = compute.forward(inputs, settings)
-            ctx.gradient = None
+        value, ctx.kept, ctx.gradient = compute.recorded(LossInputs(x, target, weight), settings, keeps=ctx.keeps)
         return value
 
     @staticmethod

@@ -27,6 +27,7 @@ class Form(NamedTuple):
     row_shape: tuple[int, ...]  # the logits' shape without classes
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    dim: int  # of the classes
 
 
 @lru_cache(maxsize=256)
@@ -38,9 +39,9 @@ def form_of(shape: tuple[int, ...], strides: tuple[int, ...], dim: int) -> Form 
     if n_rows * n_classes == 0:
         return None
     if _in_one_piece((*row_shape, n_classes), (*strides[:dim], *strides[dim + 1 :], strides[dim])):
-        return Form(n_rows, n_classes, False, (n_rows, n_classes), row_shape, shape, strides)
+        return Form(n_rows, n_classes, False, (n_rows, n_classes), row_shape, shape, strides, dim)
     if inner >= LEAST and _in_one_piece(shape, strides):
-        return Form(n_rows, n_classes, True, (n_rows // inner, n_classes, inner), row_shape, shape, strides)
+        return Form(n_rows, n_classes, True, (n_rows // inner, n_classes, inner), row_shape, shape, strides, dim)
     return None
 
 
